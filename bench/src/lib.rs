@@ -1,0 +1,1 @@
+//! Programs measured beside the gateway: a backend, an epoll floor, in-process benches.

@@ -1,0 +1,1 @@
+//! Balancing algorithms: pure choices among weighted targets.

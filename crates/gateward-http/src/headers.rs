@@ -1,0 +1,294 @@
+//! A header section: fields in the order they came, in one arena.
+//!
+//! The section of one message lives in one byte buffer plus a list of spans, both reused from request to
+//! request, so that parsing, reading and editing headers allocates nothing once a connection is warm. Names
+//! keep the case they came in and compare without it. Look-ups scan the list: a hash of the lower-cased name
+//! in each entry makes the scan a compare of integers, which beats a map for the dozen fields of a request.
+
+/// A field name with its hash computed at compile time: the fast way to look up names known in advance.
+///
+/// ```
+/// use gateward_http::{Headers, Name};
+/// const HOST: Name = Name::new("host");
+/// let mut headers = Headers::default();
+/// headers.add("Host", "example.com");
+/// assert_eq!(headers.get(HOST), Some(&b"example.com"[..]));
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Name<'a> {
+    text: &'a str,
+    hash: u32,
+}
+
+impl<'a> Name<'a> {
+    /// A name in any case.
+    pub const fn new(text: &'a str) -> Self {
+        Self { text, hash: hash_name(text.as_bytes()) }
+    }
+
+    /// The name as it was given.
+    pub const fn as_str(&self) -> &'a str {
+        self.text
+    }
+}
+
+impl<'a> From<&'a str> for Name<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::new(text)
+    }
+}
+
+impl<'a> From<&'a String> for Name<'a> {
+    fn from(text: &'a String) -> Self {
+        Self::new(text)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    hash: u32,
+    name_start: u32,
+    name_len: u32,
+    value_start: u32,
+    value_len: u32,
+}
+
+/// The fields of one message, in order.
+///
+/// Values are bytes without surrounding white space (RFC 9110 section 5.5); names are tokens. The setters
+/// take names and values from configuration and plugins: bytes that would break the framing (CR, LF, NUL in
+/// values; non-token bytes in names) are refused by returning `false` and leaving the section as it was.
+#[derive(Debug, Default, Clone)]
+pub struct Headers {
+    arena: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+impl Headers {
+    /// Forget all fields, keep the memory.
+    pub fn clear(&mut self) {
+        self.arena.clear();
+        self.entries.clear();
+    }
+
+    /// How many fields there are; a repeated name counts each time.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are no fields.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes of memory held, for limits on what a connection may keep while idle.
+    pub fn capacity_bytes(&self) -> usize {
+        self.arena.capacity() + self.entries.capacity() * size_of::<Entry>()
+    }
+
+    /// The first value of `name`.
+    pub fn get<'n>(&self, name: impl Into<Name<'n>>) -> Option<&[u8]> {
+        let name = name.into();
+        self.entries.iter().find(|entry| self.is_named(entry, &name)).map(|entry| self.value_of(entry))
+    }
+
+    /// The first value of `name` when it is UTF-8.
+    pub fn get_str<'n>(&self, name: impl Into<Name<'n>>) -> Option<&str> {
+        self.get(name).and_then(|value| str::from_utf8(value).ok())
+    }
+
+    /// Every value of `name`, in order.
+    pub fn get_all<'s, 'n: 's>(&'s self, name: impl Into<Name<'n>>) -> impl Iterator<Item = &'s [u8]> + 's {
+        let name = name.into();
+        self.entries.iter().filter(move |entry| self.is_named(entry, &name)).map(|entry| self.value_of(entry))
+    }
+
+    /// Whether `name` is present.
+    pub fn contains<'n>(&self, name: impl Into<Name<'n>>) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// How often `name` is present.
+    pub fn count<'n>(&self, name: impl Into<Name<'n>>) -> usize {
+        let name = name.into();
+        self.entries.iter().filter(|entry| self.is_named(entry, &name)).count()
+    }
+
+    /// All fields as (name in the case it came, value), in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> + '_ {
+        self.entries.iter().map(|entry| (self.name_of(entry), self.value_of(entry)))
+    }
+
+    /// Append a field, whether or not the name is present. `false`: refused, see the type.
+    pub fn add(&mut self, name: &str, value: impl AsRef<[u8]>) -> bool {
+        let value = value.as_ref();
+        if !is_valid_name(name.as_bytes()) || !is_valid_value(value) {
+            return false;
+        }
+        self.push(name.as_bytes(), value);
+        true
+    }
+
+    /// Make `value` the only value of `name`, at the place of its first occurrence or at the end.
+    /// `false`: refused, see the type.
+    pub fn set(&mut self, name: &str, value: impl AsRef<[u8]>) -> bool {
+        let value = value.as_ref();
+        if !is_valid_name(name.as_bytes()) || !is_valid_value(value) {
+            return false;
+        }
+        let key = Name::new(name);
+        let Some(first) = self.entries.iter().position(|entry| self.is_named(entry, &key)) else {
+            self.push(name.as_bytes(), value);
+            return true;
+        };
+        let value_start = self.append(value);
+        self.entries[first].value_start = value_start;
+        self.entries[first].value_len = value.len() as u32;
+        let mut index = 0;
+        let Self { arena, entries } = self;
+        entries.retain(|entry| {
+            let keep = index <= first || !named(arena, entry, &key);
+            index += 1;
+            keep
+        });
+        true
+    }
+
+    /// Remove every occurrence of `name`; how many there were.
+    pub fn remove<'n>(&mut self, name: impl Into<Name<'n>>) -> usize {
+        let name = name.into();
+        let before = self.entries.len();
+        let Self { arena, entries } = self;
+        entries.retain(|entry| !named(arena, entry, &name));
+        before - entries.len()
+    }
+
+    /// Keep the fields for which `keep(name, value)` says so.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str, &[u8]) -> bool) {
+        let Self { arena, entries } = self;
+        entries.retain(|entry| {
+            let name = span(arena, entry.name_start, entry.name_len);
+            let value = span(arena, entry.value_start, entry.value_len);
+            keep(str::from_utf8(name).unwrap_or(""), value)
+        });
+    }
+
+    /// Append every field as `name: value CRLF`, without the empty line that ends a section.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        for entry in &self.entries {
+            out.extend_from_slice(span(&self.arena, entry.name_start, entry.name_len));
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(self.value_of(entry));
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Append a field whose name and value the parser has checked.
+    pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) {
+        let name_start = self.append(name);
+        let value_start = self.append(value);
+        self.entries.push(Entry {
+            hash: hash_name(name),
+            name_start,
+            name_len: name.len() as u32,
+            value_start,
+            value_len: value.len() as u32,
+        });
+    }
+
+    /// Replaced and removed values stay in the arena until `clear`: a message's edits are bounded by the
+    /// plugins that run once each, so the garbage is too.
+    fn append(&mut self, bytes: &[u8]) -> u32 {
+        let start = self.arena.len() as u32;
+        self.arena.extend_from_slice(bytes);
+        start
+    }
+
+    fn is_named(&self, entry: &Entry, name: &Name<'_>) -> bool {
+        named(&self.arena, entry, name)
+    }
+
+    fn name_of(&self, entry: &Entry) -> &str {
+        // Names are tokens, so ASCII: checked by the parser and by `add`/`set`.
+        str::from_utf8(span(&self.arena, entry.name_start, entry.name_len)).unwrap_or("")
+    }
+
+    fn value_of(&self, entry: &Entry) -> &[u8] {
+        span(&self.arena, entry.value_start, entry.value_len)
+    }
+}
+
+fn span(arena: &[u8], start: u32, len: u32) -> &[u8] {
+    &arena[start as usize..start as usize + len as usize]
+}
+
+fn named(arena: &[u8], entry: &Entry, name: &Name<'_>) -> bool {
+    entry.hash == name.hash
+        && span(arena, entry.name_start, entry.name_len).eq_ignore_ascii_case(name.text.as_bytes())
+}
+
+/// FNV-1a of the lower-cased name: good enough to tell a dozen names apart, and computable in a constant.
+const fn hash_name(name: &[u8]) -> u32 {
+    let mut hash: u32 = 0x811c_9dc5;
+    let mut index = 0;
+    while index < name.len() {
+        hash ^= name[index].to_ascii_lowercase() as u32;
+        hash = hash.wrapping_mul(0x0100_0193);
+        index += 1;
+    }
+    hash
+}
+
+/// Whether `name` is a field name (a token, RFC 9110 section 5.1).
+pub fn is_valid_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|byte| crate::method::is_token_byte(*byte))
+}
+
+/// Whether `value` can stand as a field value: no control characters but tab (RFC 9110 section 5.5).
+pub fn is_valid_value(value: &[u8]) -> bool {
+    value.iter().all(|byte| (*byte >= 0x20 && *byte != 0x7f) || *byte == b'\t')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(headers: &Headers) -> String {
+        let mut out = Vec::new();
+        headers.write_to(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn names_compare_without_case_and_keep_it() {
+        let mut headers = Headers::default();
+        assert!(headers.add("X-Tag", "a"));
+        assert!(headers.add("x-tag", "b"));
+        assert_eq!(headers.get("X-TAG"), Some(&b"a"[..]));
+        assert_eq!(headers.get_all("x-Tag").collect::<Vec<_>>(), [b"a", b"b"]);
+        assert_eq!(lines(&headers), "X-Tag: a\r\nx-tag: b\r\n");
+    }
+
+    #[test]
+    fn set_replaces_in_place_and_drops_repeats() {
+        let mut headers = Headers::default();
+        headers.add("a", "1");
+        headers.add("b", "2");
+        headers.add("A", "3");
+        assert!(headers.set("a", "9"));
+        assert_eq!(lines(&headers), "a: 9\r\nb: 2\r\n");
+        assert!(headers.set("c", "4"));
+        assert_eq!(headers.remove("B"), 1);
+        assert_eq!(lines(&headers), "a: 9\r\nc: 4\r\n");
+    }
+
+    #[test]
+    fn what_would_break_framing_is_refused() {
+        let mut headers = Headers::default();
+        for (name, value) in [("a", "x\r\nb: c"), ("a b", "x"), ("", "x"), ("a:", "x"), ("a", "x\0"), ("a", "x\n")] {
+            assert!(!headers.add(name, value), "{name:?} {value:?}");
+            assert!(!headers.set(name, value), "{name:?} {value:?}");
+        }
+        assert!(headers.is_empty());
+    }
+}

@@ -1,0 +1,20 @@
+//! Sans-IO HTTP/1.1: bytes in, events out.
+//!
+//! Everything here is a function of its arguments: no socket, no clock, no runtime. The data plane reads
+//! bytes, calls in, and acts on what comes back, so that every rule of RFC 9110/9112 can be tested and
+//! fuzzed without a network.
+
+pub mod chunked;
+pub mod head;
+pub mod headers;
+pub mod hop;
+pub mod method;
+pub mod uri;
+
+pub use chunked::{ChunkedDecoder, ChunkedError, ChunkedStep};
+pub use head::{
+    BodyFraming, HeadError, HeadLimits, Parsed, RequestHead, ResponseHead, Version, parse_request_head,
+    parse_response_head,
+};
+pub use headers::{Headers, Name};
+pub use method::Method;

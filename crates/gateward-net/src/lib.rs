@@ -1,0 +1,1 @@
+//! Workers, listeners, deadlines, drain, dialling and upstream connection pools.

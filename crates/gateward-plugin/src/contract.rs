@@ -1,0 +1,160 @@
+//! What a plugin is: phases it takes part in, what it may answer, and how it is made from configuration.
+
+use crate::{BuildContext, Exchange, RequestRecord};
+use gateward_model::schema::Schema;
+use std::borrow::Cow;
+use std::future::Future;
+use std::pin::Pin;
+
+/// One configured plugin instance. Methods are called on the worker's thread and must not block it.
+///
+/// Phases run in the order of the fields of [`Phases`]. A phase a plugin does not name in [`Needs::phases`] is
+/// never called. A panic in any method ends the request with a 500 and is counted; the worker goes on.
+pub trait Plugin: Send + Sync + 'static {
+    /// Which phases to call and which bodies to buffer.
+    fn needs(&self) -> Needs;
+
+    /// Before anything else; only for instances without a scope (global), as in Kong.
+    fn rewrite<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
+        let _ = exchange;
+        Step::Next
+    }
+
+    /// After the route is known and before the upstream is dialled.
+    fn access<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
+        let _ = exchange;
+        Step::Next
+    }
+
+    /// With the whole upstream response in hand (`exchange.response.body` is `Some`), when
+    /// [`Needs::response_body`] is set.
+    fn response<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
+        let _ = exchange;
+        Step::Next
+    }
+
+    /// Before the response head is sent, whoever made the response.
+    fn header_filter(&self, exchange: &mut Exchange) {
+        let _ = exchange;
+    }
+
+    /// For every piece of the response body; `last` on the final, possibly empty, piece.
+    fn body_filter(&self, exchange: &mut Exchange, chunk: &mut Vec<u8>, last: bool) {
+        let _ = (exchange, chunk, last);
+    }
+
+    /// After the exchange ended, on every path.
+    fn log(&self, record: &RequestRecord<'_>) {
+        let _ = record;
+    }
+}
+
+/// What a phase asks for next.
+pub enum Step<'a> {
+    /// Go on.
+    Next,
+    /// Answer this instead of proxying. Later plugins' access phases are skipped.
+    Respond(LocalResponse),
+    /// Wait for I/O; the worker serves other connections meanwhile.
+    Wait(Pin<Box<dyn Future<Output = Outcome> + 'a>>),
+}
+
+/// What a suspended phase came to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Go on.
+    Next,
+    /// Answer this instead of proxying.
+    Respond(LocalResponse),
+}
+
+/// A response made by the gateway or a plugin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalResponse {
+    /// Status code.
+    pub status: u16,
+    /// Extra fields.
+    pub headers: Vec<(Cow<'static, str>, String)>,
+    /// The content.
+    pub body: LocalBody,
+}
+
+/// Content of a [`LocalResponse`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum LocalBody {
+    /// No content, `Content-Length: 0`.
+    Empty,
+    /// A message, rendered with the request id as JSON, HTML, XML or plain text by the request's `Accept`
+    /// (Kong's `kong.response.error`).
+    Message(Cow<'static, str>),
+    /// These bytes with this `Content-Type`.
+    Bytes(String, Vec<u8>),
+}
+
+impl LocalResponse {
+    /// A status with a message rendered by `Accept`.
+    pub fn message(status: u16, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, headers: Vec::new(), body: LocalBody::Message(message.into()) }
+    }
+
+    /// A status without content.
+    pub fn empty(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: LocalBody::Empty }
+    }
+
+    /// With one more field.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+}
+
+/// The phases a plugin takes part in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "Kong's phase names")]
+pub struct Phases {
+    pub rewrite: bool,
+    pub access: bool,
+    pub response: bool,
+    pub header_filter: bool,
+    pub body_filter: bool,
+    pub log: bool,
+}
+
+/// What the data plane must do for a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// Methods to call.
+    pub phases: Phases,
+    /// Buffer the request body (up to the gateway's limit, beyond: 413) before `access`, into `exchange.body`.
+    pub request_body: bool,
+    /// Buffer the response body (up to the gateway's limit, beyond: streamed unchanged) before `response`.
+    pub response_body: bool,
+}
+
+/// A kind of plugin: its name, place in the order, settings and constructor.
+pub struct Definition {
+    /// Kong's name.
+    pub name: &'static str,
+    /// Kong's PRIORITY; higher runs first.
+    pub priority: i32,
+    /// The `config` record.
+    pub schema: fn() -> Schema,
+    /// Scopes the plugin cannot be used with: error text for the user.
+    pub check_scope: fn(&gateward_model::PluginConfig) -> Result<(), String>,
+    /// Make an instance from a validated configuration with defaults filled.
+    pub build: fn(&BuildContext<'_>) -> Result<Box<dyn Plugin>, BuildError>,
+}
+
+/// A configuration that passed its schema but cannot be made into an instance.
+#[derive(Debug, thiserror::Error)]
+#[error("plugin '{plugin}' ({id}): {reason}")]
+pub struct BuildError {
+    /// Plugin name.
+    pub plugin: String,
+    /// Entity id.
+    pub id: gateward_model::EntityId,
+    /// What is wrong and what to do.
+    pub reason: String,
+}

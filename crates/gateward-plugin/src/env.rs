@@ -1,0 +1,51 @@
+//! What plugins get from the node when they are made.
+
+use crate::native::rate_limiting::counters::Counters;
+use gateward_model::{Directory, PluginConfig};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+/// Services of the node that plugins use; one per process, shared by all generations.
+#[derive(Clone)]
+pub struct PluginEnv {
+    /// Runtime for work off the request path (log delivery). Never a worker's runtime.
+    pub background: tokio::runtime::Handle,
+    /// Rate-limit counters of this node, shared by workers and kept across snapshots.
+    pub counters: Arc<Counters>,
+    /// How to send a log batch over HTTP.
+    pub http: Arc<dyn HttpPost>,
+}
+
+/// What one instance is made from.
+pub struct BuildContext<'a> {
+    /// The plugin entity; `entity.config` is validated with defaults filled.
+    pub entity: &'a PluginConfig,
+    /// Consumers and credentials of the same snapshot.
+    pub directory: &'a Arc<Directory>,
+    /// The node's services.
+    pub env: &'a PluginEnv,
+}
+
+/// An HTTP request of a log plugin.
+#[derive(Debug, Clone)]
+pub struct PostRequest {
+    /// `POST`, `PUT` or `PATCH`.
+    pub method: String,
+    /// Absolute URL.
+    pub url: String,
+    /// Fields besides Host and Content-Length.
+    pub headers: Vec<(String, String)>,
+    /// Content.
+    pub body: Vec<u8>,
+    /// Milliseconds for the whole exchange.
+    pub timeout_ms: u64,
+    /// Milliseconds an idle connection is kept.
+    pub keepalive_ms: u64,
+}
+
+/// Sends requests for plugins off the request path. Implemented by the node.
+pub trait HttpPost: Send + Sync + 'static {
+    /// Send and return the status, or a text saying what failed.
+    fn post(&self, request: PostRequest) -> Pin<Box<dyn Future<Output = Result<u16, String>> + Send + '_>>;
+}

@@ -1,0 +1,281 @@
+//! One request and its response, as plugins see and change them.
+
+use gateward_http::{Headers, Method, RequestHead};
+use gateward_model::{Consumer, EntityId, Route, Service};
+use std::any::Any;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+/// State of one exchange. A connection reuses the value: [`Exchange::reset`] keeps the memory.
+pub struct Exchange {
+    /// Request id: 32 hex digits.
+    pub id: String,
+    /// Unix milliseconds when the request line arrived.
+    pub started_at_ms: u64,
+    /// Who sent it and what they asked for, after trusted `X-Forwarded-*` were considered.
+    pub client: Client,
+    /// The request as it came. Changes to `headers` go upstream.
+    pub request: RequestHead,
+    /// Normalised path the route was found with.
+    pub path: String,
+    /// The matched route.
+    pub route: Option<Arc<Route>>,
+    /// The matched route's service.
+    pub service: Option<Arc<Service>>,
+    /// What the route's regex captured.
+    pub captures: Captures,
+    /// What will be asked of the upstream. Set before `access`, changed by plugins.
+    pub upstream: UpstreamRequest,
+    /// Who the caller is, as authentication plugins found.
+    pub auth: Authentication,
+    /// The request body when a plugin needs it buffered; replace it to change what goes upstream.
+    pub body: Option<Vec<u8>>,
+    /// Refuse a longer request body with 413 while it streams; bytes.
+    pub request_body_max: Option<u64>,
+    /// The response; valid from the response phases on. `response.early` may be set in any phase.
+    pub response: ResponseState,
+    /// Metrics to record beyond the always-on ones, switched on by the prometheus plugin.
+    pub metrics: MetricGroups,
+    context: Vec<Box<dyn Any>>,
+}
+
+/// URI scheme of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the names are the schemes")]
+pub enum Scheme {
+    #[default]
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// `http` or `https`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// The caller's side of the connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// The TCP peer.
+    pub peer: SocketAddr,
+    /// The address to act on: the peer, or what a trusted peer forwarded.
+    pub ip: IpAddr,
+    /// Scheme of the connection to the gateway.
+    pub scheme: Scheme,
+    /// Port of the listener.
+    pub port: u16,
+    /// Whether the peer is within `trusted_ips`.
+    pub trusted: bool,
+    /// X-Forwarded-Proto as sent upstream.
+    pub forwarded_proto: Scheme,
+    /// X-Forwarded-Host as sent upstream, without port.
+    pub forwarded_host: String,
+    /// X-Forwarded-Port as sent upstream.
+    pub forwarded_port: u16,
+    /// X-Forwarded-Path as sent upstream.
+    pub forwarded_path: String,
+    /// X-Forwarded-Prefix as sent upstream; empty for none.
+    pub forwarded_prefix: String,
+}
+
+/// What a regex path captured.
+#[derive(Debug, Clone, Default)]
+pub struct Captures {
+    /// Groups by number; 0 is the whole match. Empty when the route has no regex path.
+    pub unnamed: Vec<String>,
+    /// Named groups.
+    pub named: Vec<(String, String)>,
+}
+
+impl Captures {
+    /// A group by name or by number written in digits.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        if let Ok(number) = key.parse::<usize>() {
+            return self.unnamed.get(number).map(String::as_str);
+        }
+        self.named.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+}
+
+/// The request line and Host that go upstream.
+#[derive(Debug, Clone, Default)]
+pub struct UpstreamRequest {
+    /// A method other than the request's.
+    pub method: Option<Method>,
+    /// Path, escaped, starting with `/`.
+    pub path: String,
+    /// Query without `?`. `Some("")` sends a bare `?`.
+    pub query: Option<String>,
+    /// A Host other than the one the balancer would set.
+    pub host: Option<String>,
+}
+
+/// Who the caller is.
+#[derive(Debug, Clone, Default)]
+pub struct Authentication {
+    /// The consumer.
+    pub consumer: Option<Arc<Consumer>>,
+    /// The credential it came with; `None` for the anonymous consumer.
+    pub credential: Option<Credential>,
+    /// Groups an authentication plugin asserts without a consumer.
+    pub groups: Option<Vec<String>>,
+}
+
+/// A credential that was accepted.
+#[derive(Debug, Clone)]
+pub struct Credential {
+    /// Its id.
+    pub id: EntityId,
+    /// What `X-Credential-Identifier` carries: the key's id or the user name.
+    pub identifier: Option<String>,
+}
+
+/// The response under way.
+#[derive(Debug, Default)]
+pub struct ResponseState {
+    /// Fields to set on the response, whoever makes it: applied right before `header_filter`.
+    pub early: Headers,
+    /// Status code.
+    pub status: u16,
+    /// Fields as they will be sent.
+    pub headers: Headers,
+    /// The whole body when a plugin needs it buffered.
+    pub body: Option<Vec<u8>>,
+    /// Who made it.
+    pub source: Source,
+}
+
+/// Who made a response, in Kong's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Source {
+    /// A plugin answered (`exit`).
+    Exit,
+    /// The gateway answered because something failed (`error`).
+    #[default]
+    Error,
+    /// The upstream answered (`service`).
+    Service,
+}
+
+impl Source {
+    /// Kong's word: `exit`, `error`, `service`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exit => "exit",
+            Self::Error => "error",
+            Self::Service => "service",
+        }
+    }
+
+    /// Kong's word in log records and metrics: `kong` or `upstream`.
+    pub fn side(self) -> &'static str {
+        match self {
+            Self::Service => "upstream",
+            Self::Exit | Self::Error => "kong",
+        }
+    }
+}
+
+/// Optional metric groups, in the terms of Kong's prometheus plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "Kong's setting names")]
+pub struct MetricGroups {
+    pub per_consumer: bool,
+    pub status_code_metrics: bool,
+    pub latency_metrics: bool,
+    pub bandwidth_metrics: bool,
+}
+
+impl Exchange {
+    /// A blank exchange. Also what tests of plugins start from.
+    pub fn new() -> Self {
+        let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        Self {
+            id: String::new(),
+            started_at_ms: 0,
+            client: Client {
+                peer: nowhere,
+                ip: nowhere.ip(),
+                scheme: Scheme::Http,
+                port: 0,
+                trusted: false,
+                forwarded_proto: Scheme::Http,
+                forwarded_host: String::new(),
+                forwarded_port: 0,
+                forwarded_path: String::new(),
+                forwarded_prefix: String::new(),
+            },
+            request: RequestHead::default(),
+            path: String::new(),
+            route: None,
+            service: None,
+            captures: Captures::default(),
+            upstream: UpstreamRequest::default(),
+            auth: Authentication::default(),
+            body: None,
+            request_body_max: None,
+            response: ResponseState::default(),
+            metrics: MetricGroups::default(),
+            context: Vec::new(),
+        }
+    }
+
+    /// Forget the request but keep the memory and what belongs to the connection (`client.peer`, `scheme`, `port`).
+    pub fn reset(&mut self) {
+        self.id.clear();
+        self.client.forwarded_host.clear();
+        self.client.forwarded_path.clear();
+        self.client.forwarded_prefix.clear();
+        self.path.clear();
+        self.route = None;
+        self.service = None;
+        self.captures.unnamed.clear();
+        self.captures.named.clear();
+        self.upstream.method = None;
+        self.upstream.path.clear();
+        self.upstream.query = None;
+        self.upstream.host = None;
+        self.auth.consumer = None;
+        self.auth.credential = None;
+        self.auth.groups = None;
+        self.body = None;
+        self.request_body_max = None;
+        self.response.early.clear();
+        self.response.status = 0;
+        self.response.headers.clear();
+        self.response.body = None;
+        self.response.source = Source::Error;
+        self.metrics = MetricGroups::default();
+        self.context.clear();
+    }
+
+    /// Keep `value` for later phases of the same plugin: one value per type, which is private to the plugin.
+    pub fn put<T: Any>(&mut self, value: T) {
+        if let Some(slot) = self.context.iter_mut().find_map(|slot| slot.downcast_mut::<T>()) {
+            *slot = value;
+        } else {
+            self.context.push(Box::new(value));
+        }
+    }
+
+    /// The value kept by [`Exchange::put`].
+    pub fn kept<T: Any>(&self) -> Option<&T> {
+        self.context.iter().find_map(|slot| slot.downcast_ref::<T>())
+    }
+
+    /// Likewise, to change.
+    pub fn kept_mut<T: Any>(&mut self) -> Option<&mut T> {
+        self.context.iter_mut().find_map(|slot| slot.downcast_mut::<T>())
+    }
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,18 @@
+//! The plugin contract, and the native plugins (one file each) with Kong's names, settings and order.
+//!
+//! A plugin is compiled once per configured instance and shared by all workers; what belongs to one request
+//! lives in the [`Exchange`]. The contract knows phases, suspension for I/O, local responses, buffered bodies
+//! and per-request context, so that Lua and Wasm hosts implement the same trait as the native plugins.
+
+pub mod contract;
+pub mod env;
+pub mod exchange;
+pub mod native;
+pub mod record;
+pub mod registry;
+
+pub use contract::{BuildError, Definition, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, Step};
+pub use env::{BuildContext, HttpPost, PluginEnv, PostRequest};
+pub use exchange::{Authentication, Captures, Client, Credential, Exchange, MetricGroups, ResponseState, Scheme, Source, UpstreamRequest};
+pub use record::{RequestRecord, Try};
+pub use registry::{NativePlugins, definitions};

@@ -1,0 +1,1 @@
+//! The HTTP data plane: one spine function per request.

@@ -1,0 +1,1 @@
+//! Routes compiled to an index; find(request head).

@@ -1,0 +1,1 @@
+//! Per-worker metric slabs, exporters, access log.

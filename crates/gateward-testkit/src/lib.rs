@@ -1,0 +1,1 @@
+//! Helpers for tests: processes on free ports, raw HTTP clients, scripted backends.

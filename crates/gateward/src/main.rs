@@ -1,0 +1,3 @@
+//! The `gateward` command.
+
+fn main() {}

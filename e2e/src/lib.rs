@@ -1,0 +1,1 @@
+//! Tests that drive real gateward processes and real peers.
