@@ -1,1 +1,40 @@
-//! Balancing algorithms: pure choices among weighted targets.
+//! Balancing: which target of an upstream serves the next request.
+//!
+//! A [`Balancer`] is the state of one upstream on one worker. It is pure: health comes in as a closure, time as
+//! a number of microseconds from any fixed origin, randomness from a seed. Nothing here locks, because a worker
+//! is one thread; nothing here allocates per pick.
+//!
+//! | algorithm | choice | cost of a pick |
+//! |---|---|---|
+//! | round-robin | smooth weighted order, exact over each cycle | O(log of distinct weights) |
+//! | least-connections | smallest `(in flight + 1) / weight` | O(n) up to 64 targets, then two random choices |
+//! | consistent-hashing | slot table filled by weighted rendezvous hashing | O(1) once a slot is warm |
+//! | latency | smallest `peak EWMA * (in flight + 1) / weight` | as least-connections |
+//!
+//! The algorithms' names and the meaning of weights (0 to 65535, 0 disables) and slots are Kong's (upstream and
+//! target entities). What this crate does not do: health checking, DNS, reading the hash input from a request.
+//!
+//! ```
+//! use gateward_balance::{Algorithm, Balancer, TargetSpec};
+//! let targets = [
+//!     TargetSpec { name: "10.0.0.1:8000".into(), weight: 100 },
+//!     TargetSpec { name: "10.0.0.2:8000".into(), weight: 0 },
+//! ];
+//! let mut balancer = Balancer::new(Algorithm::RoundRobin, &targets, 1);
+//! let ticket = balancer.pick(None, &[], |_| true, 0).expect("the first target is enabled");
+//! assert_eq!(ticket.index(), 0);
+//! balancer.started(ticket, 0);
+//! balancer.finished(ticket, Some(1_500), 1_500);
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod balancer;
+mod hash;
+mod latency;
+mod random;
+mod schedule;
+mod slots;
+
+pub use balancer::{Algorithm, Balancer, SCAN_MAX_TARGETS, TargetSpec, Ticket};
+pub use hash::hash_bytes;

@@ -1,1 +1,141 @@
 //! Kong's declarative format (YAML, JSON) to the model, reporting every problem at its place.
+//!
+//! ```text
+//! text -> yaml | json -> tree (values with positions) -> collect (entities, flat) -> resolve, per kind:
+//!         walk (schema, defaults, vault) -> references -> ids -> finish -> checks -> support -> build -> Config
+//! ```
+//!
+//! The crate is pure: environment variables and the time come in through [`Options`]. It reads no file. A
+//! reader's mistake is a [`Diagnostic`], never a panic; dimensions of a file are bounded in `limits`.
+
+mod build;
+mod checks;
+mod collect;
+mod diagnostic;
+mod dump;
+mod finish;
+pub mod fuzzing;
+mod json;
+mod kinds;
+mod limits;
+mod names;
+mod pem;
+mod resolve;
+mod rules;
+mod schema_json;
+mod schemas;
+mod suggest;
+mod support;
+mod tree;
+mod uri;
+mod vault;
+mod walk;
+mod yaml;
+
+pub use diagnostic::{Diagnostic, EntityRef, Severity};
+pub use dump::dump;
+pub use schema_json::schema_to_json;
+
+use diagnostic::{Path as FieldPath, Report};
+use gateward_model::schema::{PluginSchemas, Schema};
+use gateward_model::{Config, RouterFlavor};
+use md5::{Digest, Md5};
+use std::fmt::Write;
+use std::path::Path;
+use tree::{Node, Position, SyntaxError};
+
+/// How a file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// YAML 1.2.
+    Yaml,
+    /// JSON (RFC 8259).
+    Json,
+}
+
+impl Format {
+    /// By the file's extension: `.json` is JSON, anything else YAML.
+    pub fn of_path(path: &Path) -> Self {
+        let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+        if json { Self::Json } else { Self::Yaml }
+    }
+}
+
+/// What loading a file depends on besides its text.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// The plugins there are.
+    pub plugins: &'a dyn PluginSchemas,
+    /// Which kind of routes the router takes.
+    pub flavor: RouterFlavor,
+    /// Environment variables, for `{vault://env/NAME}`.
+    pub vault: &'a dyn Fn(&str) -> Option<String>,
+    /// Unix seconds: `created_at` and `updated_at` of entities that give none.
+    pub now: u64,
+}
+
+/// A file that was right.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The entities.
+    pub config: Config,
+    /// MD5 of the text in hex, as Kong reports it.
+    pub hash: String,
+    /// What in the file has no effect, in file order.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Load a declarative file. An error lists all problems in file order, warnings included.
+pub fn load(text: &[u8], format: Format, options: &Options<'_>) -> Result<Loaded, Vec<Diagnostic>> {
+    let mut report = Report::default();
+    let config = match parse(text, format) {
+        Ok(root) => {
+            let collected = collect::collect(&root, &mut report);
+            let resolved = resolve::resolve(collected, options, &mut report);
+            if report.has_errors() { Config::default() } else { build::build(resolved, &mut report) }
+        }
+        Err(error) => {
+            report.error(error.position, &FieldPath::Text(""), error.message, None);
+            Config::default()
+        }
+    };
+    if report.has_errors() {
+        return Err(report.into_sorted());
+    }
+    Ok(Loaded { config, hash: hash(text), warnings: report.into_sorted() })
+}
+
+/// The schema of an entity (`services`, `routes`, ...); a plugin's `config` is [`PluginSchemas`]' affair.
+pub fn entity_schema(kind: &str) -> Option<&'static Schema> {
+    kinds::index_of(kind).map(|index| &kinds::KINDS[index].schema)
+}
+
+fn parse(text: &[u8], format: Format) -> Result<Node, SyntaxError> {
+    let start = Position { line: 1, column: 1 };
+    if text.len() > limits::TEXT_BYTES {
+        let message = format!("the file is larger than {} MiB", limits::TEXT_BYTES >> 20);
+        return Err(SyntaxError::new(start, message));
+    }
+    let text = std::str::from_utf8(text).map_err(|error| {
+        let before = &text[..error.valid_up_to()];
+        let lines = before.split(|byte| *byte == b'\n');
+        let (count, last) = lines.fold((0, &[][..]), |(count, _), line| (count + 1, line));
+        let column = String::from_utf8_lossy(last).chars().count() + 1;
+        let bounded = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        let at = Position { line: bounded(count), column: bounded(column) };
+        SyntaxError::new(at, "the file is not UTF-8; save it in that encoding")
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    match format {
+        Format::Yaml => yaml::parse(text),
+        Format::Json => json::parse(text),
+    }
+}
+
+fn hash(text: &[u8]) -> String {
+    Md5::digest(text).iter().fold(String::new(), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}

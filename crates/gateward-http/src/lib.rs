@@ -4,6 +4,9 @@
 //! bytes, calls in, and acts on what comes back, so that every rule of RFC 9110/9112 can be tested and
 //! fuzzed without a network.
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub mod chunked;
 pub mod head;
 pub mod headers;
@@ -14,7 +17,7 @@ pub mod uri;
 pub use chunked::{ChunkedDecoder, ChunkedError, ChunkedStep};
 pub use head::{
     BodyFraming, HeadError, HeadLimits, Parsed, RequestHead, ResponseHead, Version, parse_request_head,
-    parse_response_head,
+    parse_response_head, worth_parsing,
 };
 pub use headers::{Headers, Name};
 pub use method::Method;

@@ -12,8 +12,9 @@ pub mod snapshot;
 
 pub use directory::Directory;
 pub use entity::{
-    AclGroup, Algorithm, BasicAuthCredential, CaCertificate, Certificate, Consumer, GenericEntity, HashOn, HealthChecks,
-    KeyAuthCredential, PathHandling, PluginConfig, Protocol, Route, RouterFlavor, Service, Sni, Target, Upstream, Vault,
+    AclGroup, Algorithm, BasicAuthCredential, CaCertificate, Certificate, Consumer, GenericEntity, HashOn,
+    HealthChecks, KeyAuthCredential, PathHandling, PluginConfig, Protocol, Route, RouterFlavor, Service, Sni, Target,
+    Upstream, Vault,
 };
 pub use id::EntityId;
 pub use secret::Secret;

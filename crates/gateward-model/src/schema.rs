@@ -59,6 +59,8 @@ pub enum Kind {
     Record(Schema),
     /// Any JSON value.
     Any,
+    /// The name or id of an entity of this kind (`services`, `routes`, ...); its id once loaded.
+    Foreign(&'static str),
 }
 
 /// A rule on one value. Texts and patterns may come from plugin schema files.
@@ -112,6 +114,9 @@ pub enum Check {
     Custom(fn(&Value) -> Result<(), (String, String)>),
 }
 
+/// The (path, value) pairs that a shorthand's value stands for, or an error text for the user.
+pub type Expand = fn(&Value) -> Result<Vec<(String, Value)>, String>;
+
 /// A field that stands for others: the value of `name` becomes the values `expand` gives.
 #[derive(Debug, Clone)]
 pub struct Shorthand {
@@ -120,7 +125,7 @@ pub struct Shorthand {
     /// What it holds.
     pub field: Field,
     /// The (path, value) pairs it stands for.
-    pub expand: fn(&Value) -> Result<Vec<(String, Value)>, String>,
+    pub expand: Expand,
     /// Deprecated: using it is a warning and the explicit field wins; otherwise the shorthand wins.
     pub deprecated: Option<Text>,
 }
@@ -200,6 +205,11 @@ impl Field {
     /// Any JSON value.
     pub fn any() -> Self {
         Self::new(Kind::Any)
+    }
+
+    /// A reference to an entity of this kind.
+    pub fn foreign(kind: &'static str) -> Self {
+        Self::new(Kind::Foreign(kind))
     }
 
     /// Must be present.

@@ -1,1 +1,17 @@
-//! Workers, listeners, deadlines, drain, dialling and upstream connection pools.
+//! What the data plane needs from the operating system: worker threads with their own runtimes, listeners,
+//! deadlines, dialling, upstream connection pools, and the stages of a shutdown.
+//!
+//! Nothing here knows HTTP. A worker is one thread; everything it owns is `!Send` and needs no lock.
+
+pub mod deadline;
+pub mod drain;
+pub mod listen;
+pub mod pool;
+pub mod resolve;
+pub mod worker;
+
+pub use deadline::{Deadline, Deadlines, Expired};
+pub use drain::{Drain, Stage};
+pub use listen::{AddressCounts, Listener};
+pub use pool::{Pool, PoolSettings, UpstreamConnection};
+pub use resolve::{ResolveError, Resolver};

@@ -5,6 +5,7 @@ use gateward_model::{Directory, PluginConfig};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Services of the node that plugins use; one per process, shared by all generations.
 #[derive(Clone)]
@@ -15,6 +16,22 @@ pub struct PluginEnv {
     pub counters: Arc<Counters>,
     /// How to send a log batch over HTTP.
     pub http: Arc<dyn HttpPost>,
+    /// What log plugins lost, over all instances and generations; for `/metrics`.
+    pub stats: Arc<PluginStats>,
+}
+
+/// Losses of log plugins since the process started. Counters only grow; read them with `Relaxed` loads.
+#[derive(Debug, Default)]
+pub struct PluginStats {
+    /// Records that were not queued because a queue was full, or were pushed out of it by newer ones.
+    pub log_entries_dropped: AtomicU64,
+    /// Records that were queued but given up: retries ran out, a file could not be written, or the instance
+    /// ended before they could be delivered.
+    pub log_entries_failed: AtomicU64,
+    /// Batches that were given up after `max_retry_time`.
+    pub log_batches_failed: AtomicU64,
+    /// Records that were delivered.
+    pub log_entries_delivered: AtomicU64,
 }
 
 /// What one instance is made from.

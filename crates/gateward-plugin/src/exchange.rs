@@ -131,7 +131,7 @@ pub struct Authentication {
 pub struct Credential {
     /// Its id.
     pub id: EntityId,
-    /// What `X-Credential-Identifier` carries: the key's id or the user name.
+    /// What `X-Credential-Identifier` carries when it is not the id: the user name.
     pub identifier: Option<String>,
 }
 

@@ -12,7 +12,7 @@ pub mod record;
 pub mod registry;
 
 pub use contract::{BuildError, Definition, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, Step};
-pub use env::{BuildContext, HttpPost, PluginEnv, PostRequest};
+pub use env::{BuildContext, HttpPost, PluginEnv, PluginStats, PostRequest};
 pub use exchange::{Authentication, Captures, Client, Credential, Exchange, MetricGroups, ResponseState, Scheme, Source, UpstreamRequest};
 pub use record::{RequestRecord, Try};
 pub use registry::{NativePlugins, definitions};

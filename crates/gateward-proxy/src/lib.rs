@@ -1,1 +1,34 @@
-//! The HTTP data plane: one spine function per request.
+//! The HTTP data plane.
+//!
+//! [`request`] reads like the life of a request: head, route, plugins, upstream, response, record. Everything else
+//! is a leaf it calls, or the state a worker keeps between requests. Configuration arrives as a compiled
+//! [`Plan`], swapped whole; the request path never waits for the control side.
+
+mod body;
+mod chain;
+mod connection;
+mod error;
+mod forward;
+mod forwarded;
+mod hashing;
+mod head;
+mod matching;
+mod node;
+mod phases;
+mod plan;
+mod pump;
+mod record;
+mod relay;
+mod reply;
+mod request;
+mod session;
+mod settings;
+mod upstream;
+mod upstreams;
+mod worker;
+
+pub use error::{ProxyError, Side};
+pub use node::Node;
+pub use plan::{CompileError, Plan};
+pub use settings::{HeaderTokens, Limits, Settings};
+pub use worker::{WorkerListeners, run_worker};

@@ -1,1 +1,27 @@
-//! Helpers for tests: processes on free ports, raw HTTP clients, scripted backends.
+//! Helpers for tests that drive real `gateward` processes over real sockets.
+//!
+//! - [`Gateway`] runs the binary on free ports with a configuration, signals it and keeps its log;
+//! - [`raw`] is a client that sends exactly the bytes it is given and parses what comes back;
+//! - [`Backend`] is an upstream that echoes, follows a script or takes over the socket;
+//! - [`load`] keeps connections busy and counts every request that was not answered;
+//! - [`eventually`] waits for a condition.
+//!
+//! Threads and blocking sockets, not an async runtime: a test reads from top to bottom, and the kit shares no
+//! code with what it tests. Everything has a time limit. Helpers panic with a full account of what happened,
+//! because a panic is how a test fails; the `try_` variants return it instead. Not for production code.
+
+#![forbid(unsafe_code)]
+
+mod backend;
+mod gateway;
+pub mod load;
+mod log;
+pub mod raw;
+mod wait;
+mod wire;
+
+pub use backend::{Backend, Next, ReceivedRequest, reset};
+pub use gateway::{Gateway, GatewayBuilder};
+pub use raw::{RawClient, RawResponse, http};
+pub use wait::{eventually, pause};
+pub use wire::WireError;

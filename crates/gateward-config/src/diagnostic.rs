@@ -1,0 +1,148 @@
+//! What is wrong with a file, where, and what to do; collected, never thrown one at a time.
+//!
+//! Every problem of a file is reported in one go, so that a user fixes the file in one go. Values of secret
+//! fields never enter a message.
+
+use crate::limits;
+use crate::tree::Position;
+use serde::Serialize;
+use std::fmt;
+
+/// Whether a file can still be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The file is refused.
+    Error,
+    /// The file is used, but not all of it does what it seems to.
+    Warning,
+}
+
+/// The entity a problem belongs to, as far as the file identifies it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct EntityRef {
+    /// `services`, `routes`, ...
+    pub kind: String,
+    /// The name (username, key name, ...) given in the file. Never a secret.
+    pub name: Option<String>,
+    /// The id given in the file.
+    pub id: Option<String>,
+}
+
+/// One problem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    /// Whether the file can still be used.
+    pub severity: Severity,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+    /// Where in the structure: `services[2].routes[0].paths[1]`; empty for the file as a whole.
+    pub path: String,
+    /// What is wrong and what to do.
+    pub message: String,
+    /// The entity it belongs to.
+    pub entity: Option<EntityRef>,
+}
+
+impl fmt::Display for Diagnostic {
+    /// `line:column: path: message`, with `warning: ` before the message of a warning.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}: ", self.line, self.column)?;
+        if !self.path.is_empty() {
+            write!(formatter, "{}: ", self.path)?;
+        }
+        if self.severity == Severity::Warning {
+            formatter.write_str("warning: ")?;
+        }
+        formatter.write_str(&self.message)
+    }
+}
+
+/// Where in the structure of the file a value stands; a list on the stack, written out only for a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Path<'a> {
+    Text(&'a str),
+    Key(&'a Path<'a>, &'a str),
+    Index(&'a Path<'a>, usize),
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => formatter.write_str(text),
+            Self::Index(parent, index) => write!(formatter, "{parent}[{index}]"),
+            Self::Key(parent, key) => {
+                let simple = key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+                match parent {
+                    _ if !simple || key.is_empty() => write!(formatter, "{parent}[{:?}]", crate::tree::quote(key)),
+                    Self::Text("") => formatter.write_str(key),
+                    _ => write!(formatter, "{parent}.{key}"),
+                }
+            }
+        }
+    }
+}
+
+/// The problems found so far.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    errors: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
+    errors_dropped: usize,
+    warnings_dropped: usize,
+}
+
+impl Report {
+    pub(crate) fn error(&mut self, at: Position, path: &Path<'_>, message: String, entity: Option<&EntityRef>) {
+        if self.errors.len() >= limits::DIAGNOSTICS {
+            self.errors_dropped += 1;
+            return;
+        }
+        self.errors.push(diagnostic(Severity::Error, at, path, message, entity));
+    }
+
+    pub(crate) fn warning(&mut self, at: Position, path: &Path<'_>, message: String, entity: Option<&EntityRef>) {
+        if self.warnings.len() >= limits::DIAGNOSTICS {
+            self.warnings_dropped += 1;
+            return;
+        }
+        self.warnings.push(diagnostic(Severity::Warning, at, path, message, entity));
+    }
+
+    pub(crate) fn has_errors(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
+    /// Errors seen, kept or only counted.
+    pub(crate) fn error_count(&self) -> usize {
+        self.errors.len() + self.errors_dropped
+    }
+
+    /// Everything, in the order of the file.
+    pub(crate) fn into_sorted(mut self) -> Vec<Diagnostic> {
+        let mut all = self.errors;
+        all.append(&mut self.warnings);
+        all.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+        for (severity, dropped) in [(Severity::Error, self.errors_dropped), (Severity::Warning, self.warnings_dropped)]
+        {
+            if dropped > 0 {
+                let message = format!("and {dropped} more like these; fix the ones above and check again");
+                let last = all.last().map_or_else(Position::default, |d| Position { line: d.line, column: d.column });
+                all.push(diagnostic(severity, last, &Path::Text(""), message, None));
+            }
+        }
+        all
+    }
+}
+
+fn diagnostic(
+    severity: Severity,
+    at: Position,
+    path: &Path<'_>,
+    message: String,
+    entity: Option<&EntityRef>,
+) -> Diagnostic {
+    Diagnostic { severity, line: at.line, column: at.column, path: path.to_string(), message, entity: entity.cloned() }
+}

@@ -1,0 +1,48 @@
+//! What the fuzz target `config` and its replay in the tests do with their input.
+
+use crate::{Format, Options, dump, load};
+use gateward_model::RouterFlavor;
+use gateward_model::schema::{Field, PluginSchemas, Schema};
+use std::sync::LazyLock;
+
+/// Plugins enough to reach all paths of the loader.
+struct Plugins;
+
+static CONFIG: LazyLock<Schema> = LazyLock::new(|| {
+    Schema::new([
+        ("flag", Field::boolean().default(false)),
+        ("names", Field::set(Field::string())),
+        ("secret", Field::string().secret().referenceable()),
+        ("free", Field::any()),
+        ("limits", Field::map(Field::string(), Field::number())),
+    ])
+});
+
+impl PluginSchemas for Plugins {
+    fn config_schema(&self, plugin: &str) -> Option<&Schema> {
+        matches!(plugin, "key-auth" | "cors" | "acl" | "rate-limiting").then_some(&*CONFIG)
+    }
+
+    fn plugin_names(&self) -> Vec<&str> {
+        vec!["key-auth", "cors", "acl", "rate-limiting"]
+    }
+}
+
+/// The first byte chooses format and router flavour, the rest is the file. Panics when a property is broken:
+/// loading never panics, and loading a dump gives the same configuration.
+pub fn config(data: &[u8]) {
+    let Some((choice, text)) = data.split_first() else { return };
+    let format = if choice & 1 == 0 { Format::Yaml } else { Format::Json };
+    let flavor = if choice & 2 == 0 { RouterFlavor::TraditionalCompatible } else { RouterFlavor::Expressions };
+    let vault = |name: &str| (name == "SET").then(|| "value".to_owned());
+    let options = Options { plugins: &Plugins, flavor, vault: &vault, now: 1_700_000_000 };
+    let Ok(loaded) = load(text, format, &options) else { return };
+    let later = Options { now: 1_800_000_000, ..options };
+    for format in [Format::Yaml, Format::Json] {
+        let text = dump(&loaded.config, format);
+        match load(text.as_bytes(), format, &later) {
+            Ok(again) => assert_eq!(again.config, loaded.config, "a dump read back differs:\n{text}"),
+            Err(problems) => panic!("a dump is refused: {problems:?}\n{text}"),
+        }
+    }
+}

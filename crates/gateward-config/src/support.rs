@@ -1,0 +1,139 @@
+//! What this build cannot serve yet, said aloud instead of silently ignored. The one place to shrink as the
+//! gateway learns more.
+//!
+//! An error where serving would do something else than the file says; a warning where data is only carried.
+
+use crate::checks::Subject;
+use serde_json::Value;
+
+/// Plugins bundled with Kong; some of them this build has not.
+const BUNDLED_WITH_KONG: &[&str] = &[
+    "acl",
+    "acme",
+    "ai-prompt-decorator",
+    "ai-prompt-guard",
+    "ai-prompt-template",
+    "ai-proxy",
+    "ai-request-transformer",
+    "ai-response-transformer",
+    "aws-lambda",
+    "azure-functions",
+    "basic-auth",
+    "bot-detection",
+    "correlation-id",
+    "cors",
+    "datadog",
+    "file-log",
+    "grpc-gateway",
+    "grpc-web",
+    "hmac-auth",
+    "http-log",
+    "ip-restriction",
+    "jwt",
+    "key-auth",
+    "ldap-auth",
+    "loggly",
+    "oauth2",
+    "opentelemetry",
+    "post-function",
+    "pre-function",
+    "prometheus",
+    "proxy-cache",
+    "rate-limiting",
+    "redirect",
+    "request-size-limiting",
+    "request-termination",
+    "request-transformer",
+    "response-ratelimiting",
+    "response-transformer",
+    "session",
+    "standard-webhooks",
+    "statsd",
+    "syslog",
+    "tcp-log",
+    "udp-log",
+    "zipkin",
+];
+
+/// Why there is no plugin of this name.
+pub(crate) fn missing_plugin(name: &str, known: &[&str]) -> String {
+    let shown = crate::tree::quote(name);
+    if BUNDLED_WITH_KONG.contains(&name) {
+        return format!("the plugin '{shown}' is bundled with Kong but not served by this build; remove it");
+    }
+    let hint = crate::suggest::did_you_mean(name, known.iter().copied());
+    format!("there is no plugin '{shown}'{hint}")
+}
+
+/// Report what of an entity this build does not serve.
+pub(crate) fn check(subject: &mut Subject<'_, '_>) {
+    match subject.kind.name {
+        "services" => service(subject),
+        "routes" => route(subject),
+        "upstreams" => upstream(subject),
+        "certificates" | "snis" | "ca_certificates" => {
+            subject.warn("", "loaded, but without effect: this build terminates no TLS");
+        }
+        "filter_chains" => subject.error("", "this build runs no Wasm filters; remove the filter chain"),
+        "jwt_secrets" | "hmacauth_credentials" | "oauth2_credentials" | "keys" | "key_sets" => {
+            subject.warn("", "loaded, but without effect: no plugin of this build reads it");
+        }
+        "keyauth_credentials" if subject.fields.contains_key("ttl") => {
+            subject.warn("ttl", "not enforced for credentials from a file");
+        }
+        _ => {}
+    }
+}
+
+fn service(subject: &mut Subject<'_, '_>) {
+    match subject.text("protocol") {
+        Some("http") | None => {}
+        Some(protocol) => {
+            let message = format!("this build serves http upstreams only; '{protocol}' is not supported yet");
+            subject.error("protocol", message);
+        }
+    }
+    for field in ["client_certificate", "tls_verify", "tls_verify_depth", "ca_certificates"] {
+        if subject.fields.contains_key(field) {
+            subject.error(field, "this build opens no TLS connections to upstreams; remove this field");
+        }
+    }
+}
+
+fn route(subject: &mut Subject<'_, '_>) {
+    let protocols = subject.list("protocols");
+    if let Some(index) = protocols.iter().position(|protocol| !matches!(protocol.as_str(), "http" | "https")) {
+        let what = if protocols[index].starts_with("grpc") { "gRPC" } else { "TCP, TLS and UDP" };
+        let message = format!("this build serves http and https routes only; {what} routes are not supported yet");
+        subject.error(&format!("protocols[{index}]"), message);
+    }
+    for field in ["snis", "sources", "destinations"] {
+        if subject.fields.contains_key(field) {
+            subject.error(field, "this build does not match routes by this field yet; remove it");
+        }
+    }
+}
+
+fn upstream(subject: &mut Subject<'_, '_>) {
+    if subject.fields.contains_key("client_certificate") {
+        subject.error("client_certificate", "this build opens no TLS connections to upstreams; remove this field");
+    }
+    if subject.flag("use_srv_name") {
+        subject.warn("use_srv_name", "without effect: this build looks up no SRV records");
+    }
+    let Some(Value::Object(checks)) = subject.fields.get("healthchecks").cloned() else { return };
+    let on = |path: &str| {
+        let value = path.split('.').try_fold(&Value::Null, |value, name| match value {
+            Value::Null => checks.get(name),
+            value => value.get(name),
+        });
+        value.and_then(Value::as_f64).is_some_and(|value| value > 0.0)
+    };
+    if on("active.healthy.interval") || on("active.unhealthy.interval") {
+        subject.warn("healthchecks.active", "active health checks are not acted on by this build");
+    }
+    let passive = ["tcp_failures", "timeouts", "http_failures"].map(|name| format!("passive.unhealthy.{name}"));
+    if passive.iter().any(|path| on(path)) || on("passive.healthy.successes") {
+        subject.warn("healthchecks.passive", "passive health checks are not acted on by this build");
+    }
+}

@@ -1,0 +1,76 @@
+//! The stages of a shutdown, as one value that workers read per request and wait on.
+//!
+//! Behind a load balancer a node must fail its readiness first, keep accepting while the balancer takes notice,
+//! tell clients to go (`Connection: close`), and only then stop.
+
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Where a node is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Serving.
+    Running,
+    /// Readiness fails, new connections are still accepted, every response says `Connection: close`.
+    Draining,
+    /// Listeners are closed, idle connections are closed, exchanges under way may finish.
+    Closing,
+}
+
+/// The stage, shared by all workers.
+#[derive(Debug, Clone)]
+pub struct Drain {
+    stage: Arc<watch::Sender<Stage>>,
+}
+
+impl Drain {
+    /// A node that is running.
+    pub fn new() -> Self {
+        Self { stage: Arc::new(watch::Sender::new(Stage::Running)) }
+    }
+
+    /// The stage now.
+    pub fn stage(&self) -> Stage {
+        *self.stage.borrow()
+    }
+
+    /// Move on. A stage is never left backwards: an earlier one is ignored.
+    pub fn advance(&self, to: Stage) {
+        self.stage.send_if_modified(|stage| {
+            let moves = to > *stage;
+            if moves {
+                *stage = to;
+            }
+            moves
+        });
+    }
+
+    /// Wait until the stage is `at_least` this one.
+    pub async fn reached(&self, at_least: Stage) {
+        let mut receiver = self.stage.subscribe();
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = receiver.wait_for(|stage| *stage >= at_least).await;
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn stages_only_go_forward_and_wake_waiters() {
+        let drain = Drain::new();
+        let waiter = drain.clone();
+        let waiting = tokio::spawn(async move { waiter.reached(Stage::Draining).await });
+        drain.advance(Stage::Closing);
+        drain.advance(Stage::Running);
+        assert_eq!(drain.stage(), Stage::Closing);
+        waiting.await.unwrap();
+    }
+}

@@ -1,0 +1,157 @@
+//! Listening sockets: one per worker and address, sharing the port with SO_REUSEPORT.
+//!
+//! The kernel spreads new connections over the sockets of a port, so workers never hand connections to each
+//! other, and a new process can listen beside an old one during a rolling restart.
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+
+/// Length of the queue of connections not yet accepted, as nginx and Kong set it on Linux.
+pub const BACKLOG: i32 = 16_384;
+
+/// How long a closing listener accepts what the kernel had already queued.
+const LAST_CALL: Duration = Duration::from_millis(20);
+
+/// A bound socket that is not yet tied to a runtime. Make one per worker, all with the same address.
+#[derive(Debug)]
+pub struct Listener {
+    socket: std::net::TcpListener,
+}
+
+impl Listener {
+    /// Bind `address` (port 0: any) with SO_REUSEPORT and listen.
+    ///
+    /// # Errors
+    /// What the operating system said, e.g. the address is in use by a socket without SO_REUSEPORT.
+    pub fn bind(address: SocketAddr, backlog: i32) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(backlog)?;
+        Ok(Self { socket: socket.into() })
+    }
+
+    /// The address bound, with the port the system chose.
+    ///
+    /// # Errors
+    /// What the operating system said.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Tie the socket to the current runtime.
+    ///
+    /// # Errors
+    /// What the operating system said.
+    pub fn into_tokio(self) -> io::Result<TcpListener> {
+        TcpListener::from_std(self.socket)
+    }
+}
+
+/// Accept what is left in the queue of a listener that is about to close.
+///
+/// Closing a socket resets the connections in its queue. Shrinking the queue first makes the kernel drop new
+/// connection attempts, which the client's TCP repeats a second later towards a socket that is still there.
+/// Linux can move queued connections itself (`net.ipv4.tcp_migrate_req`, 5.14), but that is off by default.
+pub async fn last_call(listener: TcpListener, mut accepted: impl FnMut(TcpStream, SocketAddr)) {
+    // A second listen() only changes the length of the queue; should it fail, the queue keeps its length.
+    let _ = SockRef::from(&listener).listen(0);
+    let _ = tokio::time::timeout(LAST_CALL, async {
+        while let Ok((stream, peer)) = listener.accept().await {
+            accepted(stream, peer);
+        }
+    })
+    .await;
+}
+
+/// How many connections each client address has open on this node: the limit per address is for the node, so
+/// the counts are shared. Touched when a connection opens and closes, never per request.
+#[derive(Debug, Clone)]
+pub struct AddressCounts {
+    limit: u32,
+    counts: Arc<Mutex<HashMap<IpAddr, u32>>>,
+}
+
+/// One connection's place in its address' count, given back when dropped.
+#[derive(Debug)]
+pub struct AddressPermit {
+    counts: Option<(AddressCounts, IpAddr)>,
+}
+
+impl AddressCounts {
+    /// Allow `limit` connections per address; 0: no limit.
+    pub fn new(limit: u32) -> Self {
+        Self { limit, counts: Arc::default() }
+    }
+
+    /// Count one more connection of `address`, `None` when it has its limit already.
+    pub fn admit(&self, address: IpAddr) -> Option<AddressPermit> {
+        if self.limit == 0 {
+            return Some(AddressPermit { counts: None });
+        }
+        let mut counts = self.counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let count = counts.entry(address).or_insert(0);
+        if *count >= self.limit {
+            return None;
+        }
+        *count += 1;
+        Some(AddressPermit { counts: Some((self.clone(), address)) })
+    }
+}
+
+impl Drop for AddressPermit {
+    fn drop(&mut self) {
+        let Some((shared, address)) = self.counts.take() else { return };
+        let mut counts = shared.counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_listeners_share_a_port() {
+        let first = Listener::bind("127.0.0.1:0".parse().unwrap(), BACKLOG).unwrap();
+        let second = Listener::bind(first.local_addr().unwrap(), BACKLOG).unwrap();
+        assert_eq!(first.local_addr().unwrap(), second.local_addr().unwrap());
+    }
+
+    #[test]
+    fn an_address_has_its_limit_and_gets_its_places_back() {
+        let counts = AddressCounts::new(2);
+        let here: IpAddr = "127.0.0.1".parse().unwrap();
+        let first = counts.admit(here).unwrap();
+        let _second = counts.admit(here).unwrap();
+        assert!(counts.admit(here).is_none());
+        assert!(counts.admit("127.0.0.2".parse().unwrap()).is_some());
+        drop(first);
+        assert!(counts.admit(here).is_some());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_last_call_serves_what_was_queued() {
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), BACKLOG).unwrap();
+        let address = listener.local_addr().unwrap();
+        let clients: Vec<_> = (0..5).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let mut served = Vec::new();
+        last_call(listener.into_tokio().unwrap(), |stream, _| served.push(stream)).await;
+        assert_eq!(served.len(), clients.len());
+    }
+}

@@ -1,0 +1,244 @@
+//! Bytes in flight: the read buffer, and bodies decoded from one framing and encoded into another.
+
+use gateward_http::chunked::{write_chunk_head, write_last_chunk};
+use gateward_http::{BodyFraming, ChunkedDecoder, ChunkedError, Headers};
+
+/// Bytes a buffer starts with and shrinks back to.
+pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
+/// Bytes a buffer may grow to while it streams a body.
+pub(crate) const STREAM_BYTES: usize = 64 * 1024;
+
+/// A place in a [`Buffer`] to go back to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark {
+    start: usize,
+    end: usize,
+}
+
+/// Received bytes not yet dealt with, in one piece.
+#[derive(Debug, Default)]
+pub(crate) struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    /// What is there.
+    pub(crate) fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// The first `count` bytes are dealt with.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.start += count;
+        debug_assert!(self.start <= self.end, "consumed more than was there");
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+
+    /// The place now.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { start: self.start, end: self.end }
+    }
+
+    /// Back to `mark`; nothing may have been read since.
+    pub(crate) fn rewind(&mut self, mark: Mark) {
+        self.start = mark.start;
+        self.end = mark.end;
+    }
+
+    /// Room to read into: at least one byte, growing up to `most` bytes in all. Empty when `most` bytes are held.
+    pub(crate) fn space(&mut self, most: usize) -> &mut [u8] {
+        if self.end == self.bytes.len() && self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        if self.end == self.bytes.len() && self.bytes.len() < most {
+            let grown = (self.bytes.len() * 2).clamp(BUFFER_BYTES, most.max(BUFFER_BYTES));
+            self.bytes.resize(grown, 0);
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// `count` bytes were read into the space.
+    pub(crate) fn fill(&mut self, count: usize) {
+        self.end += count;
+        debug_assert!(self.end <= self.bytes.len(), "filled more than the space");
+    }
+
+    /// Forget everything; give back memory beyond the usual.
+    pub(crate) fn reset(&mut self) {
+        self.start = 0;
+        self.end = 0;
+        if self.bytes.len() > BUFFER_BYTES {
+            self.bytes.truncate(BUFFER_BYTES);
+            self.bytes.shrink_to_fit();
+        }
+    }
+}
+
+/// A body being received.
+#[derive(Debug, Default)]
+pub(crate) enum Decoder {
+    #[default]
+    Done,
+    Length(u64),
+    Chunked(Box<ChunkedDecoder>),
+    UntilClose,
+}
+
+impl Decoder {
+    pub(crate) fn new(framing: BodyFraming) -> Self {
+        match framing {
+            BodyFraming::None | BodyFraming::Length(0) => Self::Done,
+            BodyFraming::Length(length) => Self::Length(length),
+            BodyFraming::Chunked => Self::Chunked(Box::default()),
+            BodyFraming::UntilClose => Self::UntilClose,
+        }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    /// Decode everything that is in `input`, giving each run of data to `sink`. Trailers that came with the end
+    /// are appended to `trailers`.
+    pub(crate) fn advance(
+        &mut self,
+        input: &mut Buffer,
+        trailers: &mut Headers,
+        mut sink: impl FnMut(&[u8]),
+    ) -> Result<(), ChunkedError> {
+        while !input.is_empty() {
+            match self {
+                Self::Done => break,
+                Self::Length(left) => {
+                    let count = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
+                    sink(&input.filled()[..count]);
+                    input.consume(count);
+                    *left -= count as u64;
+                    if *left == 0 {
+                        *self = Self::Done;
+                    }
+                }
+                Self::UntilClose => {
+                    sink(input.filled());
+                    input.consume(input.len());
+                }
+                Self::Chunked(decoder) => {
+                    let step = decoder.decode(input.filled())?;
+                    if !step.data.is_empty() {
+                        sink(&input.filled()[step.data.clone()]);
+                    }
+                    input.consume(step.consumed);
+                    if step.done {
+                        for (name, value) in decoder.trailers().iter() {
+                            trailers.add(name, value);
+                        }
+                        *self = Self::Done;
+                    } else if step.consumed == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The sender closed: the end of a body that is delimited so, otherwise `false`: the body is cut off.
+    pub(crate) fn close(&mut self) -> bool {
+        let complete = matches!(self, Self::Done | Self::UntilClose);
+        if complete {
+            *self = Self::Done;
+        }
+        complete
+    }
+}
+
+/// How a body is sent on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Encoder {
+    /// As it is: the length was announced, or the connection's end delimits it.
+    #[default]
+    Raw,
+    /// In chunks.
+    Chunked,
+}
+
+impl Encoder {
+    pub(crate) fn data(self, data: &[u8], out: &mut Vec<u8>) {
+        if data.is_empty() {
+            return;
+        }
+        match self {
+            Self::Raw => out.extend_from_slice(data),
+            Self::Chunked => {
+                write_chunk_head(out, data.len());
+                out.extend_from_slice(data);
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+
+    pub(crate) fn end(self, trailers: &Headers, out: &mut Vec<u8>) {
+        if self == Self::Chunked {
+            write_last_chunk(out, trailers);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffer(bytes: &[u8]) -> Buffer {
+        let mut buffer = Buffer::default();
+        buffer.space(STREAM_BYTES)[..bytes.len()].copy_from_slice(bytes);
+        buffer.fill(bytes.len());
+        buffer
+    }
+
+    #[test]
+    fn a_buffer_keeps_what_is_not_consumed_and_makes_room() {
+        let mut input = buffer(b"abcdef");
+        input.consume(2);
+        assert_eq!(input.filled(), b"cdef");
+        while input.len() < BUFFER_BYTES {
+            let room = input.space(BUFFER_BYTES).len();
+            input.fill(room);
+        }
+        assert!(input.space(BUFFER_BYTES).is_empty());
+        assert_eq!(&input.filled()[..4], b"cdef");
+        assert!(!input.space(STREAM_BYTES).is_empty());
+        input.reset();
+        assert!(input.is_empty());
+    }
+
+    #[test]
+    fn a_length_body_leaves_the_next_request_alone() {
+        let (mut input, mut got) = (buffer(b"helloGET /"), Vec::new());
+        let mut body = Decoder::new(BodyFraming::Length(5));
+        body.advance(&mut input, &mut Headers::default(), |data| got.extend_from_slice(data)).unwrap();
+        assert!(body.is_done());
+        assert_eq!((got.as_slice(), input.filled()), (&b"hello"[..], &b"GET /"[..]));
+    }
+
+    #[test]
+    fn only_a_body_delimited_by_close_ends_with_it() {
+        assert!(Decoder::new(BodyFraming::UntilClose).close());
+        assert!(!Decoder::new(BodyFraming::Length(1)).close());
+        assert!(!Decoder::new(BodyFraming::Chunked).close());
+    }
+}

@@ -1,0 +1,203 @@
+//! Everything that can end an exchange other than a response of the upstream: whose fault, which status, which
+//! text. Kong's texts are kept, because clients match on them.
+
+use gateward_http::{ChunkedError, HeadError};
+
+/// Who is to blame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The client sent something wrong, too slowly, or went away.
+    Client,
+    /// The gateway could not do its work.
+    Gateway,
+    /// The upstream could not be reached or broke the protocol.
+    Upstream,
+}
+
+/// Why an exchange did not end with a response of the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyError {
+    /// The request head breaks a rule.
+    #[error("malformed request head: {0}")]
+    Head(HeadError),
+    /// The request head did not arrive in time.
+    #[error("request head timed out")]
+    HeadTimeout,
+    /// The request body breaks the chunked coding.
+    #[error("malformed request body: {0}")]
+    Body(ChunkedError),
+    /// The request body did not arrive in time, or too slowly.
+    #[error("request body timed out")]
+    BodyTimeout,
+    /// The request body is longer than allowed.
+    #[error("request body too large")]
+    BodyTooLarge,
+    /// The client closed or reset its connection.
+    #[error("client closed the connection")]
+    ClientGone,
+    /// The path of the target cannot be normalised.
+    #[error("malformed path")]
+    Path,
+    /// CONNECT or TRACE.
+    #[error("method not allowed")]
+    Method,
+    /// The request went through this gateway too often.
+    #[error("loop detected")]
+    Loop,
+    /// No route matches.
+    #[error("no route matched")]
+    NoRoute,
+    /// The route has no service.
+    #[error("no service for the route")]
+    NoService,
+    /// No target of the upstream can be used.
+    #[error("no target available")]
+    NoTarget,
+    /// The name of the service or target has no address.
+    #[error("name resolution failed")]
+    NameResolution,
+    /// No connection could be made.
+    #[error("upstream refused the connection")]
+    Connect,
+    /// No connection could be made in time.
+    #[error("connecting to the upstream timed out")]
+    ConnectTimeout,
+    /// The upstream did not take the request or did not answer in time.
+    #[error("upstream timed out")]
+    UpstreamTimeout,
+    /// The upstream closed its connection before or within its response head.
+    #[error("upstream closed the connection")]
+    UpstreamClosed,
+    /// The upstream's response head breaks the protocol.
+    #[error("malformed upstream response: {0}")]
+    UpstreamHead(HeadError),
+    /// The upstream's response body breaks the protocol or ended early, after the head was sent on.
+    #[error("upstream response body broken")]
+    UpstreamBody,
+    /// A plugin panicked.
+    #[error("plugin panicked")]
+    PluginPanic,
+}
+
+impl ProxyError {
+    /// Status to answer with. 0: nobody is left to answer.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Head(error) => error.status(),
+            Self::HeadTimeout | Self::BodyTimeout => 408,
+            Self::Body(_) | Self::Path => 400,
+            Self::BodyTooLarge => 413,
+            Self::ClientGone => 0,
+            Self::Method => 405,
+            Self::Loop => 508,
+            Self::NoRoute => 404,
+            Self::NoService | Self::NoTarget | Self::NameResolution => 503,
+            Self::Connect | Self::UpstreamClosed | Self::UpstreamHead(_) | Self::UpstreamBody => 502,
+            Self::ConnectTimeout | Self::UpstreamTimeout => 504,
+            Self::PluginPanic => 500,
+        }
+    }
+
+    /// The text of the answer (kong/error_handlers.lua, kong/runloop/handler.lua).
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::NoRoute => "no Route matched with those values",
+            Self::NoService => "no Service found with those values",
+            Self::NoTarget => "failure to get a peer from the ring-balancer",
+            Self::NameResolution => "name resolution failed",
+            _ => status_message(self.status()),
+        }
+    }
+
+    /// Machine-readable reason for metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Head(error) => error.label(),
+            Self::HeadTimeout => "head_timeout",
+            Self::Body(_) => "malformed_body",
+            Self::BodyTimeout => "body_timeout",
+            Self::BodyTooLarge => "body_too_large",
+            Self::ClientGone => "client_gone",
+            Self::Path => "malformed_path",
+            Self::Method => "method_refused",
+            Self::Loop => "loop",
+            Self::NoRoute => "no_route",
+            Self::NoService => "no_service",
+            Self::NoTarget => "no_target",
+            Self::NameResolution => "name_resolution",
+            Self::Connect => "connect_failure",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamClosed => "upstream_closed",
+            Self::UpstreamHead(_) => "upstream_malformed_head",
+            Self::UpstreamBody => "upstream_broken_body",
+            Self::PluginPanic => "plugin_panic",
+        }
+    }
+
+    /// Who is to blame.
+    pub fn side(self) -> Side {
+        match self {
+            Self::Head(_)
+            | Self::HeadTimeout
+            | Self::Body(_)
+            | Self::BodyTimeout
+            | Self::BodyTooLarge
+            | Self::ClientGone
+            | Self::Path
+            | Self::Method
+            | Self::Loop
+            | Self::NoRoute => Side::Client,
+            Self::NoService | Self::PluginPanic => Side::Gateway,
+            Self::NoTarget
+            | Self::NameResolution
+            | Self::Connect
+            | Self::ConnectTimeout
+            | Self::UpstreamTimeout
+            | Self::UpstreamClosed
+            | Self::UpstreamHead(_)
+            | Self::UpstreamBody => Side::Upstream,
+        }
+    }
+
+    /// Whether the client's connection must end after the answer: what follows on it cannot be trusted.
+    pub fn closes(self) -> bool {
+        matches!(
+            self,
+            Self::Head(_)
+                | Self::HeadTimeout
+                | Self::Body(_)
+                | Self::BodyTimeout
+                | Self::BodyTooLarge
+                | Self::ClientGone
+                | Self::Path
+                | Self::Method
+                | Self::UpstreamBody
+        )
+    }
+}
+
+/// Kong's text for a status the gateway answers itself (kong/error_handlers.lua).
+pub(crate) fn status_message(status: u16) -> &'static str {
+    match status {
+        400 => "Bad request",
+        404 => "Not found",
+        405 => "Method not allowed",
+        408 => "Request timeout",
+        411 => "Length required",
+        412 => "Precondition failed",
+        413 => "Payload too large",
+        414 => "URI too long",
+        417 => "Expectation failed",
+        426 => "Please use HTTPS protocol",
+        431 | 494 => "Request header or cookie too large",
+        500 => "An unexpected error occurred",
+        501 => "Transfer coding not implemented",
+        502 => "An invalid response was received from the upstream server",
+        503 => "The upstream server is currently unavailable",
+        504 => "The upstream server is timing out",
+        505 => "HTTP version not supported",
+        508 => "Loop detected",
+        _ => "An unexpected error occurred",
+    }
+}

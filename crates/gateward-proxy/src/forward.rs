@@ -1,0 +1,167 @@
+//! The request head that goes upstream.
+
+use crate::body::Encoder;
+use crate::forwarded::write_ip;
+use crate::session::Session;
+use crate::settings::Settings;
+use gateward_http::headers::{Name, NameSet};
+use gateward_http::{BodyFraming, Method};
+use gateward_model::Route;
+
+/// What the gateway writes itself, so never copies.
+const OWN: NameSet = NameSet::new(&[
+    Name::new("host"),
+    Name::new("content-length"),
+    Name::new("transfer-encoding"),
+    Name::new("connection"),
+    Name::new("expect"),
+    Name::new("forwarded"),
+    Name::new("via"),
+    Name::new("x-real-ip"),
+    Name::new("x-forwarded-for"),
+    Name::new("x-forwarded-proto"),
+    Name::new("x-forwarded-host"),
+    Name::new("x-forwarded-port"),
+    Name::new("x-forwarded-path"),
+    Name::new("x-forwarded-prefix"),
+]);
+
+const FORWARDED_FOR: Name<'static> = Name::new("x-forwarded-for");
+const FORWARDED: Name<'static> = Name::new("forwarded");
+const VIA: Name<'static> = Name::new("via");
+const MAX_FORWARDS: Name<'static> = Name::new("max-forwards");
+
+/// How the gateway names itself in `Via` and `Server`.
+pub(crate) const PSEUDONYM: &str = concat!("gateward/", env!("CARGO_PKG_VERSION"));
+
+/// Write the head for `host` (the balancer's choice, used unless the route or a plugin says otherwise) into the
+/// upload's output, before the body.
+pub(crate) fn write_head(session: &mut Session, settings: &Settings, host: &str, port: u16, host_header: Option<&str>) {
+    let framing = body_framing(session);
+    session.upload.encoder = if framing == BodyFraming::Chunked { Encoder::Chunked } else { Encoder::Raw };
+    let exchange = &mut session.exchange;
+    if exchange.request.method == Method::Options {
+        count_down(&mut exchange.request.headers);
+    }
+    let out = &mut session.upload.output;
+    let upstream = &exchange.upstream;
+    let method = upstream.method.as_ref().unwrap_or(&exchange.request.method);
+    for part in [method.as_str(), " ", &upstream.path] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    if let Some(query) = &upstream.query {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+    let preserve = exchange.route.as_deref().is_some_and(|route: &Route| route.preserve_host);
+    match (&upstream.host, preserve && !exchange.request.authority.is_empty(), host_header) {
+        (Some(host), _, _) => out.extend_from_slice(host.as_bytes()),
+        (None, true, _) => out.extend_from_slice(exchange.request.authority.as_bytes()),
+        (None, false, Some(host)) => out.extend_from_slice(host.as_bytes()),
+        (None, false, None) => write_authority(host, port, out),
+    }
+    out.extend_from_slice(b"\r\n");
+    exchange.request.headers.write_except(&OWN, out);
+    write_forwarded(session, settings);
+    let out = &mut session.upload.output;
+    write_framing(framing, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// How the body goes upstream: as it came, or with the length a plugin left it.
+fn body_framing(session: &Session) -> BodyFraming {
+    match (&session.exchange.body, session.exchange.request.framing) {
+        (Some(body), BodyFraming::None) if body.is_empty() => BodyFraming::None,
+        (Some(body), _) => BodyFraming::Length(body.len() as u64),
+        (None, framing) => framing,
+    }
+}
+
+pub(crate) fn write_framing(framing: BodyFraming, out: &mut Vec<u8>) {
+    match framing {
+        BodyFraming::Length(length) => {
+            out.extend_from_slice(b"Content-Length: ");
+            out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        BodyFraming::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        BodyFraming::None | BodyFraming::UntilClose => {}
+    }
+}
+
+fn write_authority(host: &str, port: u16, out: &mut Vec<u8>) {
+    let bare_v6 = host.contains(':') && !host.starts_with('[');
+    if bare_v6 {
+        out.push(b'[');
+    }
+    out.extend_from_slice(host.as_bytes());
+    if bare_v6 {
+        out.push(b']');
+    }
+    if port != 80 {
+        out.push(b':');
+        out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
+    }
+}
+
+/// `X-Forwarded-*`, `X-Real-IP`, `Via` and the request id, as kong/runloop/handler.lua sends them. The history of an
+/// untrusted peer is dropped, a trusted one's is continued.
+fn write_forwarded(session: &mut Session, settings: &Settings) {
+    let exchange = &session.exchange;
+    let (client, headers) = (&exchange.client, &exchange.request.headers);
+    let out = &mut session.upload.output;
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    if client.trusted {
+        for value in headers.get_all(FORWARDED_FOR) {
+            out.extend_from_slice(value);
+            out.extend_from_slice(b", ");
+        }
+    }
+    write_ip(client.peer.ip().to_canonical(), out);
+    out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
+    out.extend_from_slice(client.forwarded_proto.as_str().as_bytes());
+    out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
+    out.extend_from_slice(client.forwarded_host.as_bytes());
+    out.extend_from_slice(b"\r\nX-Forwarded-Port: ");
+    out.extend_from_slice(digits.format(client.forwarded_port).as_bytes());
+    out.extend_from_slice(b"\r\nX-Forwarded-Path: ");
+    out.extend_from_slice(client.forwarded_path.as_bytes());
+    if !client.forwarded_prefix.is_empty() {
+        out.extend_from_slice(b"\r\nX-Forwarded-Prefix: ");
+        // The prefix is normalised text and may hold characters that only stand escaped in a header.
+        session.scratch.clear();
+        gateward_http::uri::escape_path(&client.forwarded_prefix, &mut session.scratch);
+        out.extend_from_slice(session.scratch.as_bytes());
+    }
+    out.extend_from_slice(b"\r\nX-Real-IP: ");
+    write_ip(client.ip, out);
+    if client.trusted {
+        for value in headers.get_all(FORWARDED) {
+            out.extend_from_slice(b"\r\nForwarded: ");
+            out.extend_from_slice(value);
+        }
+    }
+    out.extend_from_slice(b"\r\nVia: ");
+    for value in headers.get_all(VIA) {
+        out.extend_from_slice(value);
+        out.extend_from_slice(b", ");
+    }
+    out.extend_from_slice(b"1.1 ");
+    out.extend_from_slice(PSEUDONYM.as_bytes());
+    if settings.tokens.request_id_upstream {
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(settings.header_prefix.as_bytes());
+        out.extend_from_slice(b"-Request-Id: ");
+        out.extend_from_slice(exchange.id.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// One hop less for an OPTIONS request (RFC 9110 section 7.6.2). A count of 0 is answered before this.
+fn count_down(headers: &mut gateward_http::Headers) {
+    if let Some(hops) = headers.get_str(MAX_FORWARDS).and_then(|hops| hops.parse::<u64>().ok()) {
+        headers.set("Max-Forwards", itoa::Buffer::new().format(hops.saturating_sub(1)));
+    }
+}

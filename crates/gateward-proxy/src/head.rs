@@ -1,0 +1,83 @@
+//! Receiving a request's head and describing the request: ids, addresses, what was forwarded.
+
+use crate::body::{Encoder, STREAM_BYTES};
+use crate::error::ProxyError;
+use crate::forwarded;
+use crate::session::Connection;
+use gateward_http::headers::Name;
+use gateward_http::{Method, Parsed, hop, parse_request_head};
+use gateward_telemetry::Gauge;
+use tokio::io::AsyncReadExt;
+
+/// Read until a head is complete. `Ok(false)`: the connection ended before a request began.
+pub(crate) async fn receive(connection: &mut Connection<'_>) -> Result<bool, ProxyError> {
+    let limits = connection.worker.node.settings.limits;
+    let most = limits.head.head_bytes.max(STREAM_BYTES);
+    connection.deadline.arm(limits.header_timeout_ms);
+    let session = &mut *connection.session;
+    let (input, head) = (&mut session.upload.input, &mut session.exchange.request);
+    let mut line_may_have_ended = true;
+    loop {
+        if !input.is_empty() && line_may_have_ended {
+            match parse_request_head(input.filled(), &limits.head, head).map_err(ProxyError::Head)? {
+                Parsed::Complete(length) => {
+                    input.consume(length);
+                    session.head_bytes = length as u64;
+                    return accept(connection).map(|()| true);
+                }
+                Parsed::Partial => {}
+            }
+        }
+        let untouched = input.is_empty();
+        let space = input.space(most);
+        let count = match connection.deadline.guard(connection.reader.read(space)).await {
+            Ok(Ok(count)) if count > 0 => count,
+            _ if untouched => return Ok(false),
+            Err(_) => return Err(ProxyError::HeadTimeout),
+            Ok(_) => return Err(ProxyError::ClientGone),
+        };
+        // A head can only end, or break a rule about lines, where a line ends: parsing again for every byte of a
+        // slow sender would be quadratic. Too long a line is noticed by its length.
+        let arrived = &space[..count];
+        let ends = arrived.contains(&b'\n');
+        input.fill(count);
+        line_may_have_ended = ends || input.len() > limits.head.target_bytes;
+    }
+}
+
+/// Rules about a well-formed head that are policy rather than syntax.
+fn accept(connection: &mut Connection<'_>) -> Result<(), ProxyError> {
+    let settings = &connection.worker.node.settings;
+    let request = &mut connection.session.exchange.request;
+    if matches!(request.method, Method::Connect | Method::Trace) {
+        return Err(ProxyError::Method);
+    }
+    const VIA: Name<'static> = Name::new("via");
+    let hops: usize = request
+        .headers
+        .get_all(VIA)
+        .map(|value| value.split(|byte| *byte == b',').filter(|hop| names_gateway(hop)).count())
+        .sum();
+    if hops > settings.limits.via_hops {
+        return Err(ProxyError::Loop);
+    }
+    hop::strip_request(&mut request.headers);
+    hop::clear_identity_headers(&mut request.headers);
+    Ok(())
+}
+
+/// Whether a `Via` entry is one of a Gateward node.
+fn names_gateway(hop: &[u8]) -> bool {
+    hop.windows(b"gateward".len()).any(|window| window.eq_ignore_ascii_case(b"gateward"))
+}
+
+/// Fill in what plugins, logs and the upstream get to know about the request besides its head.
+pub(crate) fn describe(connection: &mut Connection<'_>) {
+    let worker = connection.worker;
+    let session = &mut *connection.session;
+    worker.metrics.gauge_add(Gauge::RequestsInFlight, 1);
+    worker.ids.write_next(&mut session.exchange.id);
+    session.exchange.started_at_ms = worker.unix_ms(session.times.started);
+    session.upload.begin(session.exchange.request.framing, Encoder::Raw);
+    forwarded::apply(&mut session.exchange, &worker.node.settings);
+}

@@ -1,0 +1,58 @@
+//! What all workers of a node share: settings, the current plan, telemetry, the stage of a shutdown.
+
+use crate::plan::Plan;
+use crate::settings::Settings;
+use arc_swap::ArcSwap;
+use gateward_net::{AddressCounts, Drain};
+use gateward_telemetry::{AccessLog, Telemetry};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A node's shared state.
+pub struct Node {
+    /// Settings of the data plane.
+    pub settings: Settings,
+    /// Metrics.
+    pub telemetry: Arc<Telemetry>,
+    /// Where access log lines go, if anywhere.
+    pub access_log: Option<AccessLog>,
+    /// Stage of the shutdown.
+    pub drain: Drain,
+    pub(crate) addresses: AddressCounts,
+    plan: ArcSwap<Plan>,
+    generation: AtomicU64,
+}
+
+impl Node {
+    /// A node that starts with `plan`.
+    pub fn new(settings: Settings, telemetry: Arc<Telemetry>, access_log: Option<AccessLog>, plan: Plan) -> Arc<Self> {
+        let generation = AtomicU64::new(plan.snapshot.generation);
+        let addresses = AddressCounts::new(settings.limits.connections_per_address);
+        Arc::new(Self {
+            settings,
+            telemetry,
+            access_log,
+            drain: Drain::new(),
+            addresses,
+            plan: ArcSwap::from_pointee(plan),
+            generation,
+        })
+    }
+
+    /// Serve `plan` from the next request of each worker on. Exchanges under way keep theirs.
+    pub fn swap(&self, plan: Plan) {
+        let generation = plan.snapshot.generation;
+        self.plan.store(Arc::new(plan));
+        self.generation.store(generation, Ordering::Release);
+    }
+
+    /// The plan being served.
+    pub fn plan(&self) -> Arc<Plan> {
+        self.plan.load_full()
+    }
+
+    /// Generation of the plan being served: what workers compare per request, so that they need not touch the plan.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,231 @@
+//! Running plugins: phase by phase, in order, each call fenced so that a panic costs one request.
+
+use crate::error::ProxyError;
+use crate::plan::{ChainId, Instance};
+use crate::pump::{Pace, PumpError};
+use crate::request::global_chain;
+use crate::session::Connection;
+use crate::worker::WorkerPlan;
+use gateward_http::BodyFraming;
+use gateward_plugin::{Exchange, LocalResponse, Outcome, Plugin, RequestRecord, Step};
+use gateward_telemetry::{Counter, WorkerMetrics};
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use tokio::io::AsyncWriteExt;
+
+/// What the plugins decided.
+pub(crate) enum Verdict {
+    Proxy,
+    Respond(LocalResponse),
+    Fail(ProxyError),
+}
+
+/// A plugin panicked.
+struct Panicked;
+
+/// The rewrite phase of global plugins, before the route is known.
+pub(crate) async fn rewrite(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Verdict {
+    let chain = &plan.shared.chains[global_chain(plan).0 as usize];
+    for link in &chain.links {
+        let Some(instance) = link.select(None).map(|index| &plan.shared.instances[index as usize]) else { continue };
+        if instance.needs.phases.rewrite {
+            match run(connection, instance, |plugin, exchange| plugin.rewrite(exchange)).await {
+                Verdict::Proxy => {}
+                ended => return ended,
+            }
+        }
+    }
+    Verdict::Proxy
+}
+
+/// The access phase of a route's plugins. After one of them ended the request the later ones are still chosen,
+/// so that their header, body and log phases run, but their access phase is skipped.
+pub(crate) async fn access(connection: &mut Connection<'_>, plan: &WorkerPlan, chain: ChainId) -> Verdict {
+    let chain = &plan.shared.chains[chain.0 as usize];
+    if chain.links.is_empty() {
+        return Verdict::Proxy;
+    }
+    let mut verdict = Verdict::Proxy;
+    if chain.buffers_request
+        && let Err(error) = buffer_request(connection).await
+    {
+        verdict = Verdict::Fail(error);
+    }
+    for link in &chain.links {
+        let consumer = connection.session.exchange.auth.consumer.as_ref().map(|consumer| consumer.id);
+        let Some(index) = link.select(consumer) else { continue };
+        connection.session.active.push(index);
+        let instance = &plan.shared.instances[index as usize];
+        if instance.needs.phases.access && matches!(verdict, Verdict::Proxy) {
+            verdict = run(connection, instance, |plugin, exchange| plugin.access(exchange)).await;
+        }
+    }
+    verdict
+}
+
+/// Choose the plugins of a request that has no route: the global ones.
+pub(crate) fn collect_global(connection: &mut Connection<'_>, plan: &WorkerPlan) {
+    let chain = match connection.session.route {
+        Some(route) => plan.shared.routes[route].chain,
+        None => global_chain(plan),
+    };
+    let chosen = plan.shared.chains[chain.0 as usize].links.iter().filter_map(|link| link.select(None));
+    connection.session.active.extend(chosen);
+}
+
+/// The response phase: with the whole upstream response in hand. `Some`: answer this instead.
+pub(crate) async fn response(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Verdict {
+    for position in 0..connection.session.active.len() {
+        let instance = active(connection, plan, position);
+        if instance.needs.phases.response {
+            match run(connection, instance, |plugin, exchange| plugin.response(exchange)).await {
+                Verdict::Proxy => {}
+                ended => return ended,
+            }
+        }
+    }
+    Verdict::Proxy
+}
+
+/// The header_filter phase. A plugin that panics here loses its say; the response goes on.
+pub(crate) fn header_filter(connection: &mut Connection<'_>, plan: &WorkerPlan) {
+    for position in 0..connection.session.active.len() {
+        let instance = active(connection, plan, position);
+        if instance.needs.phases.header_filter {
+            let exchange = &mut connection.session.exchange;
+            let _ = fenced(&connection.worker.metrics, instance, |plugin| plugin.header_filter(exchange));
+        }
+    }
+}
+
+/// Whether any chosen plugin wants to see the response body.
+pub(crate) fn filters_body(connection: &Connection<'_>, plan: &WorkerPlan) -> bool {
+    connection.session.active.iter().any(|index| plan.shared.instances[*index as usize].needs.phases.body_filter)
+}
+
+/// The body_filter phase for one piece of the response body.
+pub(crate) fn body_filter(
+    metrics: &WorkerMetrics,
+    plan: &WorkerPlan,
+    active: &[u32],
+    exchange: &mut Exchange,
+    chunk: &mut Vec<u8>,
+    last: bool,
+) {
+    for index in active {
+        let instance = &plan.shared.instances[*index as usize];
+        if instance.needs.phases.body_filter {
+            let _ = fenced(metrics, instance, |plugin| plugin.body_filter(exchange, chunk, last));
+        }
+    }
+}
+
+/// The log phase.
+pub(crate) fn log(metrics: &WorkerMetrics, plan: &WorkerPlan, active: &[u32], record: &RequestRecord<'_>) {
+    for index in active {
+        let instance = &plan.shared.instances[*index as usize];
+        if instance.needs.phases.log {
+            let _ = fenced(metrics, instance, |plugin| plugin.log(record));
+        }
+    }
+}
+
+fn active<'p>(connection: &Connection<'_>, plan: &'p WorkerPlan, position: usize) -> &'p Instance {
+    &plan.shared.instances[connection.session.active[position] as usize]
+}
+
+/// Run one phase of one plugin, waiting when it asks to.
+async fn run<'c>(
+    connection: &'c mut Connection<'_>,
+    instance: &'c Instance,
+    phase: impl for<'a> FnOnce(&'a dyn Plugin, &'a mut Exchange) -> Step<'a>,
+) -> Verdict {
+    let metrics = &connection.worker.metrics;
+    let exchange = &mut connection.session.exchange;
+    let step = match fenced(metrics, instance, |plugin| phase(plugin, exchange)) {
+        Ok(step) => step,
+        Err(Panicked) => return Verdict::Fail(ProxyError::PluginPanic),
+    };
+    let mut waiting = match step {
+        Step::Next => return Verdict::Proxy,
+        Step::Respond(response) => return Verdict::Respond(response),
+        Step::Wait(waiting) => waiting,
+    };
+    let outcome = poll_fn(|context| match fenced(metrics, instance, |_| waiting.as_mut().poll(context)) {
+        Ok(poll) => poll.map(Ok),
+        Err(panicked) => std::task::Poll::Ready(Err(panicked)),
+    })
+    .await;
+    match outcome {
+        Ok(Outcome::Next) => Verdict::Proxy,
+        Ok(Outcome::Respond(response)) => Verdict::Respond(response),
+        Err(Panicked) => Verdict::Fail(ProxyError::PluginPanic),
+    }
+}
+
+/// Call into a plugin. What it half did to the exchange when it panicked is harmless: the request ends, and the
+/// exchange is reset before the next.
+fn fenced<'i, T>(
+    metrics: &WorkerMetrics,
+    instance: &'i Instance,
+    call: impl FnOnce(&'i dyn Plugin) -> T,
+) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(|| call(&*instance.plugin))).map_err(|_| {
+        metrics.count(Counter::PluginPanics);
+        tracing::error!(plugin = instance.entity.name, id = %instance.entity.id, "plugin panicked; the request got a 500");
+        Panicked
+    })
+}
+
+/// Receive the whole request body into the exchange.
+async fn buffer_request(connection: &mut Connection<'_>) -> Result<(), ProxyError> {
+    let limits = &connection.worker.node.settings.limits;
+    let session = &mut *connection.session;
+    if session.exchange.request.framing == BodyFraming::None {
+        return Ok(());
+    }
+    let most = match limits.body_bytes {
+        0 => limits.body_buffer_bytes as u64,
+        most => most.min(limits.body_buffer_bytes as u64),
+    };
+    if let BodyFraming::Length(length) = session.exchange.request.framing
+        && length > most
+    {
+        return Err(ProxyError::BodyTooLarge);
+    }
+    if session.exchange.request.expects_continue && session.upload.input.is_empty() {
+        send_continue(connection).await?;
+    }
+    let limits = &connection.worker.node.settings.limits;
+    let pace = Pace { read_ms: limits.body_timeout_ms, write_ms: 0, rate: limits.body_rate, most };
+    let upload = &mut connection.session.upload;
+    let began = connection.deadline.now_ms();
+    loop {
+        upload.digest(most).map_err(request_error)?;
+        if upload.is_received() {
+            break;
+        }
+        upload.receive(&mut connection.reader, connection.deadline, pace, began).await.map_err(request_error)?;
+    }
+    connection.session.exchange.body = Some(std::mem::take(&mut upload.output));
+    Ok(())
+}
+
+/// Tell the client to go on with its body.
+pub(crate) async fn send_continue(connection: &mut Connection<'_>) -> Result<(), ProxyError> {
+    connection.session.exchange.request.expects_continue = false;
+    connection.deadline.arm(connection.worker.node.settings.limits.send_timeout_ms);
+    let sent = connection.deadline.guard(connection.writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")).await;
+    if matches!(sent, Ok(Ok(()))) { Ok(()) } else { Err(ProxyError::ClientGone) }
+}
+
+/// What is wrong with a request when its body does not come in.
+pub(crate) fn request_error(error: PumpError) -> ProxyError {
+    match error {
+        PumpError::Read => ProxyError::ClientGone,
+        PumpError::ReadTimeout => ProxyError::BodyTimeout,
+        PumpError::Malformed(error) => ProxyError::Body(error),
+        PumpError::TooLarge => ProxyError::BodyTooLarge,
+        PumpError::Write(_) => ProxyError::UpstreamClosed,
+    }
+}

@@ -1,0 +1,248 @@
+//! A snapshot compiled for the request path: routes to an index, plugins to instances and chains, services to
+//! where they lead. Compiled off the request path, immutable, swapped whole.
+
+use crate::chain::{Chain, Scopes};
+use crate::settings::Settings;
+use gateward_model::{Directory, EntityId, PluginConfig, Protocol, Route, Service, Snapshot, Target, Upstream};
+use gateward_plugin::{BuildContext, BuildError, Needs, Plugin, PluginEnv, definitions};
+use gateward_route::{RouteEntry, Router};
+use gateward_telemetry::{SeriesId, Telemetry};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Index into [`Plan::chains`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChainId(pub(crate) u32);
+
+/// A compiled snapshot.
+pub struct Plan {
+    /// What it was made from.
+    pub snapshot: Arc<Snapshot>,
+    pub(crate) router: Router,
+    /// Parallel to the router's routes.
+    pub(crate) routes: Vec<RoutePlan>,
+    pub(crate) instances: Vec<Instance>,
+    pub(crate) chains: Vec<Chain>,
+    pub(crate) global_chain: ChainId,
+    pub(crate) upstreams: Vec<UpstreamPlan>,
+}
+
+/// A plugin made from its configuration.
+pub(crate) struct Instance {
+    pub(crate) plugin: Box<dyn Plugin>,
+    pub(crate) needs: Needs,
+    pub(crate) entity: Arc<PluginConfig>,
+}
+
+/// What a route needs beyond its entity.
+#[derive(Debug)]
+pub(crate) struct RoutePlan {
+    pub(crate) series: SeriesId,
+    pub(crate) chain: ChainId,
+    pub(crate) backend: Option<Backend>,
+    /// Requests in the clear are told to use TLS.
+    pub(crate) https_only: bool,
+}
+
+/// Where a service leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// To the targets of an upstream, by index.
+    Upstream(u32),
+    /// To the service's own host.
+    Host,
+}
+
+/// An upstream with its targets.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct UpstreamPlan {
+    pub(crate) entity: Arc<Upstream>,
+    pub(crate) targets: Vec<TargetPlan>,
+}
+
+/// A target, its address taken apart.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TargetPlan {
+    pub(crate) entity: Arc<Target>,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+/// Why a snapshot cannot be compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// A route's rules cannot be compiled.
+    #[error(transparent)]
+    Route(#[from] gateward_route::CompileError),
+    /// A plugin cannot be made from its configuration.
+    #[error(transparent)]
+    Plugin(#[from] BuildError),
+    /// A target is not `host:port`.
+    #[error("target '{target}' of upstream '{upstream}' is not host:port")]
+    Target {
+        /// Name of the upstream.
+        upstream: String,
+        /// The text.
+        target: String,
+    },
+}
+
+impl Plan {
+    /// Compile `snapshot`; every problem at once.
+    ///
+    /// # Errors
+    /// All routes, plugins and targets that cannot be compiled.
+    pub fn compile(
+        snapshot: Arc<Snapshot>,
+        settings: &Settings,
+        env: &PluginEnv,
+        telemetry: &Telemetry,
+    ) -> Result<Self, Vec<CompileError>> {
+        let config = &snapshot.config;
+        let mut errors = Vec::new();
+        let router = Router::compile(config, settings.flavor)
+            .map_err(|found| errors.extend(found.into_iter().map(CompileError::Route)));
+        let instances = instances(&snapshot, env, &mut errors);
+        let upstreams = upstreams(&snapshot, &mut errors);
+        let Ok(router) = router else { return Err(errors) };
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let scopes = Scopes::new(&instances);
+        let mut chains = Chains::new(&scopes);
+        let by_name: HashMap<&str, u32> =
+            upstreams.iter().enumerate().map(|(index, upstream)| (upstream.entity.name.as_str(), index as u32)).collect();
+        let routes = router.routes().iter().map(|entry| route_plan(entry, &by_name, &mut chains, telemetry)).collect();
+        let global_chain = chains.of(None, None);
+        let chains = chains.chains;
+        Ok(Self { router, routes, instances, chains, global_chain, upstreams, snapshot })
+    }
+}
+
+/// Make every enabled plugin, in order of execution: priority, then name, both descending.
+fn instances(snapshot: &Snapshot, env: &PluginEnv, errors: &mut Vec<CompileError>) -> Vec<Instance> {
+    let directory = Arc::new(Directory::new(&snapshot.config));
+    let mut instances = Vec::new();
+    for definition in definitions() {
+        let entities = snapshot.config.plugins.iter().filter(|entity| entity.name == definition.name);
+        for entity in entities.filter(|entity| entity.enabled && serves_http(entity)) {
+            match (definition.build)(&BuildContext { entity, directory: &directory, env }) {
+                Ok(plugin) => instances.push(Instance { needs: plugin.needs(), plugin, entity: entity.clone() }),
+                Err(error) => errors.push(error.into()),
+            }
+        }
+    }
+    instances
+}
+
+fn serves_http(entity: &PluginConfig) -> bool {
+    use Protocol::{Grpc, Grpcs, Http, Https};
+    entity.protocols.is_empty() || entity.protocols.iter().any(|protocol| matches!(protocol, Http | Https | Grpc | Grpcs))
+}
+
+fn upstreams(snapshot: &Snapshot, errors: &mut Vec<CompileError>) -> Vec<UpstreamPlan> {
+    let mut targets: HashMap<EntityId, Vec<TargetPlan>> = HashMap::new();
+    let mut broken = Vec::new();
+    for target in &snapshot.config.targets {
+        match split_host_port(&target.target) {
+            Some((host, port)) => {
+                let plan = TargetPlan { entity: target.clone(), host: host.to_owned(), port };
+                targets.entry(target.upstream).or_default().push(plan);
+            }
+            None => broken.push(target),
+        }
+    }
+    let name_of = |id| snapshot.config.upstreams.iter().find(|upstream| upstream.id == id).map(|it| it.name.clone());
+    errors.extend(broken.into_iter().map(|target| CompileError::Target {
+        upstream: name_of(target.upstream).unwrap_or_default(),
+        target: target.target.clone(),
+    }));
+    let plan = |entity: &Arc<Upstream>| UpstreamPlan {
+        entity: entity.clone(),
+        targets: targets.remove(&entity.id).unwrap_or_default(),
+    };
+    snapshot.config.upstreams.iter().map(plan).collect()
+}
+
+/// `host:port` with IPv6 in brackets.
+fn split_host_port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    (!host.is_empty()).then_some(())?;
+    Some((host, port.parse().ok()?))
+}
+
+fn route_plan(
+    entry: &RouteEntry,
+    upstreams: &HashMap<&str, u32>,
+    chains: &mut Chains<'_>,
+    telemetry: &Telemetry,
+) -> RoutePlan {
+    let RouteEntry { route, service } = entry;
+    let backend = service.as_ref().map(|service| match upstreams.get(service.host.as_str()) {
+        Some(index) => Backend::Upstream(*index),
+        None => Backend::Host,
+    });
+    RoutePlan {
+        series: telemetry.series(&service_label(service.as_deref()), &route_label(route)),
+        chain: chains.of(Some(route.id), service.as_ref().map(|service| service.id)),
+        backend,
+        https_only: !route.protocols.contains(&Protocol::Http) && route.protocols.contains(&Protocol::Https),
+    }
+}
+
+/// Kong labels metrics with names, and with ids where there is none.
+fn service_label(service: Option<&Service>) -> String {
+    service.map(|service| service.name.clone().unwrap_or_else(|| service.id.to_string())).unwrap_or_default()
+}
+
+fn route_label(route: &Route) -> String {
+    route.name.clone().unwrap_or_else(|| route.id.to_string())
+}
+
+/// Chains under construction. Routes without plugins of their own share the chain of their service.
+struct Chains<'a> {
+    scopes: &'a Scopes,
+    own: std::collections::HashSet<EntityId>,
+    shared: HashMap<Option<EntityId>, ChainId>,
+    chains: Vec<Chain>,
+}
+
+impl<'a> Chains<'a> {
+    fn new(scopes: &'a Scopes) -> Self {
+        Self { scopes, own: scopes.routes_with_plugins(), shared: HashMap::new(), chains: Vec::new() }
+    }
+
+    fn of(&mut self, route: Option<EntityId>, service: Option<EntityId>) -> ChainId {
+        let route = route.filter(|route| self.own.contains(route));
+        if route.is_none()
+            && let Some(chain) = self.shared.get(&service)
+        {
+            return *chain;
+        }
+        let id = ChainId(self.chains.len() as u32);
+        self.chains.push(self.scopes.chain(route, service));
+        if route.is_none() {
+            self.shared.insert(service, id);
+        }
+        id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_taken_apart() {
+        for (text, expected) in [
+            ("a.b:8000", Some(("a.b", 8000))),
+            ("[::1]:80", Some(("::1", 80))),
+            ("a.b", None),
+            (":80", None),
+            ("a:99999", None),
+        ] {
+            assert_eq!(split_host_port(text), expected, "{text}");
+        }
+    }
+}

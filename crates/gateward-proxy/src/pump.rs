@@ -1,0 +1,243 @@
+//! One direction of a body: receive, decode, encode, send, with back-pressure and bounded memory.
+//!
+//! The same loop moves request bodies and response bodies. Its state lives in [`Pump`], not in the future, so a
+//! run may be dropped and taken up again: that is how a response head is handled while a request body is still
+//! on its way. At most one buffer is in flight: nothing is read before what was read is written.
+
+use crate::body::{Buffer, Decoder, Encoder, Mark, STREAM_BYTES};
+use gateward_http::{BodyFraming, ChunkedError, Headers};
+use gateward_net::Deadline;
+use std::io;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// A body on its way.
+#[derive(Debug, Default)]
+pub(crate) struct Pump {
+    pub(crate) input: Buffer,
+    pub(crate) decoder: Decoder,
+    pub(crate) encoder: Encoder,
+    /// Encoded bytes to send: usually begins with the message's head, so that head and body leave together.
+    pub(crate) output: Vec<u8>,
+    pub(crate) trailers: Headers,
+    /// Body bytes decoded so far.
+    pub(crate) body_bytes: u64,
+    /// Bytes written so far.
+    pub(crate) sent_bytes: u64,
+    written: usize,
+    ended: bool,
+    replay: Option<(Mark, BodyFraming)>,
+}
+
+/// Rules of one run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Milliseconds between two reads.
+    pub(crate) read_ms: u64,
+    /// Milliseconds between two writes.
+    pub(crate) write_ms: u64,
+    /// Least average bytes per second once `read_ms` have passed; 0: none.
+    pub(crate) rate: u64,
+    /// Most body bytes; `u64::MAX`: any.
+    pub(crate) most: u64,
+}
+
+/// Why a body did not get through.
+#[derive(Debug)]
+pub(crate) enum PumpError {
+    /// The sender closed early or its connection failed.
+    Read,
+    /// The sender was silent too long, or too slow.
+    ReadTimeout,
+    /// The sender broke the chunked coding.
+    Malformed(ChunkedError),
+    /// The body is longer than allowed.
+    TooLarge,
+    /// The receiver's connection failed or is stuck.
+    Write(io::Error),
+}
+
+impl Pump {
+    /// Get ready for a body; what is in `input` stays, it may belong to the body.
+    pub(crate) fn begin(&mut self, framing: BodyFraming, encoder: Encoder) {
+        self.replay = Some((self.input.mark(), framing));
+        self.decoder = Decoder::new(framing);
+        self.encoder = encoder;
+        self.output.clear();
+        self.trailers.clear();
+        self.body_bytes = 0;
+        self.sent_bytes = 0;
+        self.written = 0;
+        self.ended = false;
+    }
+
+    /// Start the same body again, for another try. `false`: part of it is gone, because more was received than
+    /// was there at the beginning.
+    pub(crate) fn rewind(&mut self) -> bool {
+        let Some((mark, framing)) = self.replay else { return false };
+        self.input.rewind(mark);
+        self.begin(framing, self.encoder);
+        true
+    }
+
+    /// Whether [`Self::rewind`] would succeed.
+    pub(crate) fn can_rewind(&self) -> bool {
+        self.replay.is_some()
+    }
+
+    /// Whether the whole body was received and sent.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.ended && self.output.is_empty()
+    }
+
+    /// Whether nothing of the body needs to be received any more.
+    pub(crate) fn is_received(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    /// Decode and encode what has been received, without IO.
+    pub(crate) fn digest(&mut self, most: u64) -> Result<(), PumpError> {
+        let Self { input, decoder, encoder, output, trailers, body_bytes, .. } = self;
+        decoder
+            .advance(input, trailers, |data| {
+                *body_bytes += data.len() as u64;
+                encoder.data(data, output);
+            })
+            .map_err(PumpError::Malformed)?;
+        if *body_bytes > most {
+            return Err(PumpError::TooLarge);
+        }
+        if decoder.is_done() && !self.ended {
+            encoder.end(trailers, output);
+            self.ended = true;
+        }
+        Ok(())
+    }
+
+    /// Decode what has been received into `data` instead of encoding it; whether that was the end.
+    pub(crate) fn decode(&mut self, data: &mut Vec<u8>) -> Result<bool, PumpError> {
+        let Self { input, decoder, trailers, body_bytes, .. } = self;
+        let decoded = decoder.advance(input, trailers, |run| data.extend_from_slice(run));
+        decoded.map_err(PumpError::Malformed)?;
+        *body_bytes += data.len() as u64;
+        self.ended = self.decoder.is_done();
+        Ok(self.ended)
+    }
+
+    /// Send what is encoded. May be dropped and called again: it goes on where it was.
+    pub(crate) async fn flush(
+        &mut self,
+        writer: &mut (impl AsyncWrite + Unpin),
+        deadline: &Deadline,
+        timeout_ms: u64,
+    ) -> Result<(), PumpError> {
+        while self.written < self.output.len() {
+            deadline.arm(timeout_ms);
+            let attempt = deadline.guard(writer.write(&self.output[self.written..])).await;
+            let count = match attempt {
+                Ok(Ok(count)) if count > 0 => count,
+                Ok(Ok(_)) => return Err(PumpError::Write(io::ErrorKind::WriteZero.into())),
+                Ok(Err(error)) => return Err(PumpError::Write(error)),
+                Err(_) => return Err(PumpError::Write(io::ErrorKind::TimedOut.into())),
+            };
+            self.written += count;
+            self.sent_bytes += count as u64;
+        }
+        self.output.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Move the rest of the body. May be dropped and called again.
+    pub(crate) async fn run(
+        &mut self,
+        reader: &mut (impl AsyncRead + Unpin),
+        writer: &mut (impl AsyncWrite + Unpin),
+        deadline: &Deadline,
+        pace: Pace,
+    ) -> Result<(), PumpError> {
+        let began = deadline.now_ms();
+        loop {
+            self.digest(pace.most)?;
+            self.flush(writer, deadline, pace.write_ms).await?;
+            if self.ended {
+                return Ok(());
+            }
+            self.receive(reader, deadline, pace, began).await?;
+        }
+    }
+
+    /// Read once. Afterwards the body can no longer be [rewound](Self::rewind).
+    pub(crate) async fn receive(
+        &mut self,
+        reader: &mut (impl AsyncRead + Unpin),
+        deadline: &Deadline,
+        pace: Pace,
+        began_ms: u64,
+    ) -> Result<(), PumpError> {
+        deadline.arm(pace.read_ms);
+        self.replay = None;
+        let space = self.input.space(STREAM_BYTES);
+        match deadline.guard(reader.read(space)).await {
+            Err(_) => Err(PumpError::ReadTimeout),
+            Ok(Err(_)) => Err(PumpError::Read),
+            Ok(Ok(0)) if self.decoder.close() => Ok(()),
+            Ok(Ok(0)) => Err(PumpError::Read),
+            Ok(Ok(count)) => {
+                self.input.fill(count);
+                let elapsed_ms = deadline.now_ms().saturating_sub(began_ms);
+                if elapsed_ms > pace.read_ms && self.body_bytes / (elapsed_ms / 1000).max(1) < pace.rate {
+                    return Err(PumpError::ReadTimeout);
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gateward_net::Deadlines;
+
+    const PACE: Pace = Pace { read_ms: 1000, write_ms: 1000, rate: 0, most: u64::MAX };
+
+    fn check(framing: BodyFraming, encoder: Encoder, sent: &[u8], most: u64) -> Result<Vec<u8>, PumpError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let deadlines = Deadlines::new();
+            let deadline = deadlines.register();
+            let mut pump = Pump::default();
+            pump.begin(framing, encoder);
+            let mut out = Vec::new();
+            pump.run(&mut &sent[..], &mut out, &deadline, Pace { most, ..PACE }).await.map(|()| out)
+        })
+    }
+
+    #[test]
+    fn a_body_changes_framing_on_the_way() {
+        let chunked = b"4\r\nwiki\r\n0\r\n\r\n";
+        assert_eq!(check(BodyFraming::Chunked, Encoder::Raw, chunked, 10).unwrap(), b"wiki");
+        assert_eq!(check(BodyFraming::Length(4), Encoder::Chunked, b"wiki", 10).unwrap(), chunked);
+        assert_eq!(check(BodyFraming::UntilClose, Encoder::Chunked, b"wiki", 10).unwrap(), chunked);
+    }
+
+    #[test]
+    fn a_body_can_be_sent_again_while_it_is_all_in_the_buffer() {
+        let mut pump = Pump::default();
+        pump.input.space(STREAM_BYTES)[..8].copy_from_slice(b"wikiGET ");
+        pump.input.fill(8);
+        pump.begin(BodyFraming::Length(4), Encoder::Raw);
+        pump.digest(10).unwrap();
+        assert_eq!((pump.output.as_slice(), pump.input.filled()), (&b"wiki"[..], &b"GET "[..]));
+        assert!(pump.rewind());
+        pump.digest(10).unwrap();
+        assert_eq!((pump.output.as_slice(), pump.input.filled()), (&b"wiki"[..], &b"GET "[..]));
+    }
+
+    #[test]
+    fn too_long_cut_off_and_malformed_bodies_are_told_apart() {
+        assert!(matches!(check(BodyFraming::Length(4), Encoder::Raw, b"wiki", 3), Err(PumpError::TooLarge)));
+        assert!(matches!(check(BodyFraming::Length(9), Encoder::Raw, b"wiki", 99), Err(PumpError::Read)));
+        assert!(matches!(check(BodyFraming::Chunked, Encoder::Raw, b"x\r\n", 99), Err(PumpError::Malformed(_))));
+    }
+}

@@ -1,0 +1,277 @@
+//! The upstream's response on its way to the client: head filters, framing, body, and what is left of the
+//! request body.
+
+use crate::body::Encoder;
+use crate::connection::After;
+use crate::error::ProxyError;
+use crate::forward::PSEUDONYM;
+use crate::phases::{self, Verdict, request_error};
+use crate::pump::{Pace, PumpError};
+use crate::reply::{self, Ended, Local, Persistence, millis, persistence, reads_chunked, write_head};
+use crate::session::{Connection, Session};
+use crate::upstream::{Answered, body_limit};
+use crate::worker::WorkerPlan;
+use gateward_http::headers::Name;
+use gateward_http::{BodyFraming, Method, hop};
+use gateward_plugin::Source;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+const VIA: Name<'static> = Name::new("via");
+
+/// A response ready to be sent.
+pub(crate) enum Prepared {
+    /// The upstream's, its head written.
+    Stream(Answered),
+    /// Another in its place.
+    Replaced(Local),
+}
+
+/// Take over the upstream's response head, run the response and header phases, and write the client's head.
+pub(crate) async fn prepare(connection: &mut Connection<'_>, plan: &WorkerPlan, mut answered: Answered) -> Prepared {
+    let session = &mut *connection.session;
+    let response = &mut session.exchange.response;
+    std::mem::swap(&mut response.headers, &mut session.response_head.headers);
+    response.status = session.response_head.status;
+    response.source = Source::Service;
+    hop::strip_response(&mut response.headers);
+    let framing = session.response_head.framing;
+    session.download.begin(framing, Encoder::Raw);
+
+    if wants_body(connection, plan, framing) {
+        match buffer(connection, &mut answered).await {
+            Ok(true) => match phases::response(connection, plan).await {
+                Verdict::Proxy => {}
+                Verdict::Respond(response) => return Prepared::Replaced(Local::Plugin(response)),
+                Verdict::Fail(error) => return Prepared::Replaced(Local::Error(error)),
+            },
+            Ok(false) => {}
+            Err(error) => return Prepared::Replaced(Local::Error(error)),
+        }
+    }
+    add_own_fields(connection);
+    reply::apply_early(&mut connection.session.exchange);
+    phases::header_filter(connection, plan);
+    write_client_head(connection, plan);
+    Prepared::Stream(answered)
+}
+
+/// Whether a plugin wants the whole response body, and there is one.
+fn wants_body(connection: &Connection<'_>, plan: &WorkerPlan, framing: BodyFraming) -> bool {
+    let wanted = |index: &u32| plan.shared.instances[*index as usize].needs.response_body;
+    framing != BodyFraming::None && connection.session.active.iter().any(wanted)
+}
+
+/// Receive the whole response body into the exchange. `false`: it is too long to hold; it is streamed, unchanged.
+async fn buffer(connection: &mut Connection<'_>, answered: &mut Answered) -> Result<bool, ProxyError> {
+    let most = connection.worker.node.settings.limits.body_buffer_bytes;
+    let session = &mut *connection.session;
+    if matches!(session.response_head.framing, BodyFraming::Length(length) if length > most as u64) {
+        return Ok(false);
+    }
+    let pace = Pace { read_ms: answered.read_ms, write_ms: 0, rate: 0, most: u64::MAX };
+    let download = &mut session.download;
+    loop {
+        download.digest(u64::MAX).map_err(|_| ProxyError::UpstreamBody)?;
+        if download.is_received() {
+            session.exchange.response.body = Some(std::mem::take(&mut download.output));
+            return Ok(true);
+        }
+        if download.output.len() > most {
+            // What was gathered is sent on before the rest; the length is not known any more.
+            session.exchange.response.body = None;
+            session.held_back = std::mem::take(&mut download.output);
+            return Ok(false);
+        }
+        let received =
+            download.receive(&mut answered.link.connection.stream, &session.deadline, pace, 0).await;
+        received.map_err(|error| match error {
+            PumpError::ReadTimeout => ProxyError::UpstreamTimeout,
+            _ => ProxyError::UpstreamClosed,
+        })?;
+    }
+}
+
+/// `Via`, latencies, request id, and names for debugging.
+fn add_own_fields(connection: &mut Connection<'_>) {
+    let settings = &connection.worker.node.settings;
+    let Session { exchange, times, scratch, .. } = &mut *connection.session;
+    let headers = &mut exchange.response.headers;
+    let names = &connection.worker.names;
+    let mut digits = itoa::Buffer::new();
+    if settings.tokens.latency {
+        let forwarded = times.forwarded.unwrap_or(times.started);
+        let answered = times.answered.unwrap_or(forwarded);
+        headers.set(&names.upstream_latency, digits.format(millis(forwarded, answered)));
+        headers.set(&names.proxy_latency, digits.format(millis(times.started, forwarded)));
+    }
+    if settings.tokens.server {
+        scratch.clear();
+        if let Some(via) = headers.get_str(VIA) {
+            scratch.push_str(via);
+            scratch.push_str(", ");
+        }
+        scratch.push_str("1.1 ");
+        scratch.push_str(PSEUDONYM);
+        headers.set("Via", scratch.as_bytes());
+    }
+    if settings.tokens.request_id_downstream {
+        headers.set(&names.request_id, &exchange.id);
+    }
+    if settings.allow_debug_header && exchange.request.headers.get("kong-debug") == Some(b"1") {
+        if let Some(route) = &exchange.route {
+            headers.set("Kong-Route-Id", route.id.to_string());
+            headers.set("Kong-Route-Name", route.name.as_deref().unwrap_or_default());
+        }
+        if let Some(service) = &exchange.service {
+            headers.set("Kong-Service-Id", service.id.to_string());
+            headers.set("Kong-Service-Name", service.name.as_deref().unwrap_or_default());
+        }
+    }
+}
+
+/// Decide how the body is delimited for the client, and write the head.
+fn write_client_head(connection: &mut Connection<'_>, plan: &WorkerPlan) {
+    let filtered = phases::filters_body(connection, plan);
+    let request = &connection.session.exchange.request;
+    let chunks = reads_chunked(request.version);
+    let head_only = request.method == Method::Head;
+    let unknown_length = if chunks { BodyFraming::Chunked } else { BodyFraming::UntilClose };
+    let session = &connection.session;
+    let bodiless = session.response_head.framing == BodyFraming::None;
+    let framing = match (&session.exchange.response.body, session.response_head.framing) {
+        _ if bodiless && !head_only && !matches!(session.exchange.response.status, 204 | 304) => BodyFraming::Length(0),
+        (_, BodyFraming::None) => BodyFraming::None,
+        _ if filtered || !session.held_back.is_empty() => unknown_length,
+        (Some(body), _) => BodyFraming::Length(body.len() as u64),
+        (None, BodyFraming::Length(length)) => BodyFraming::Length(length),
+        (None, _) => unknown_length,
+    };
+    let mut persistence = persistence(connection);
+    if framing == BodyFraming::UntilClose || !reply::can_drain(connection) {
+        persistence = Persistence::Close;
+    }
+    let session = &mut *connection.session;
+    session.persistence = persistence;
+    session.download.encoder = if framing == BodyFraming::Chunked { Encoder::Chunked } else { Encoder::Raw };
+    let reason = std::mem::take(&mut session.response_head.reason);
+    write_head(session, Some(&reason), framing, persistence);
+    session.response_head.reason = reason;
+    let held_back = std::mem::take(&mut session.held_back);
+    session.download.encoder.data(&held_back, &mut session.download.output);
+}
+
+/// Send the response, and the rest of the request body beside it.
+pub(crate) async fn run(connection: &mut Connection<'_>, plan: &WorkerPlan, mut answered: Answered) -> Ended {
+    let limits = &connection.worker.node.settings.limits;
+    let pace = Pace { read_ms: answered.read_ms, write_ms: limits.send_timeout_ms, rate: 0, most: u64::MAX };
+    let upload_pace = Pace {
+        read_ms: limits.body_timeout_ms,
+        write_ms: answered.write_ms,
+        rate: limits.body_rate,
+        most: body_limit(connection),
+    };
+    let filtered = phases::filters_body(connection, plan);
+    let outcome = {
+        let Connection { worker, reader, writer, deadline, session, .. } = connection;
+        let (mut from_upstream, mut to_upstream) = answered.link.connection.stream.split();
+        let mut upload = std::mem::take(&mut session.upload);
+        let outcome = if upload.is_finished() {
+            download(&mut from_upstream, writer, session, pace, filtered, worker, plan).await
+        } else {
+            let mut sending = std::pin::pin!(upload.run(reader, &mut to_upstream, deadline, upload_pace));
+            let mut receiving =
+                std::pin::pin!(download(&mut from_upstream, writer, session, pace, filtered, worker, plan));
+            tokio::select! {
+                biased;
+                received = &mut receiving => received,
+                sent = &mut sending => match sent {
+                    // The upstream may stop taking the body and still finish its response.
+                    Ok(()) | Err(PumpError::Write(_)) => receiving.await,
+                    Err(error) => Err(request_error(error)),
+                },
+            }
+        };
+        session.upload = upload;
+        outcome
+    };
+    finish(connection, answered, outcome).await
+}
+
+/// The response body to its end.
+async fn download(
+    upstream: &mut ReadHalf<'_>,
+    client: &mut WriteHalf<'_>,
+    session: &mut Session,
+    pace: Pace,
+    filtered: bool,
+    worker: &crate::worker::Worker,
+    plan: &WorkerPlan,
+) -> Result<(), ProxyError> {
+    if let Some(mut body) = session.exchange.response.body.take() {
+        if filtered {
+            phases::body_filter(&worker.metrics, plan, &session.active, &mut session.exchange, &mut body, true);
+        }
+        let download = &mut session.download;
+        download.encoder.data(&body, &mut download.output);
+        download.encoder.end(&download.trailers, &mut download.output);
+        return download.flush(client, &session.deadline, pace.write_ms).await.map_err(response_error);
+    }
+    if filtered {
+        return download_filtered(upstream, client, session, pace, worker, plan).await;
+    }
+    session.download.run(upstream, client, &session.deadline, pace).await.map_err(response_error)
+}
+
+/// Likewise, every piece through the body filters.
+async fn download_filtered(
+    upstream: &mut ReadHalf<'_>,
+    client: &mut WriteHalf<'_>,
+    session: &mut Session,
+    pace: Pace,
+    worker: &crate::worker::Worker,
+    plan: &WorkerPlan,
+) -> Result<(), ProxyError> {
+    loop {
+        let Session { download, exchange, active, deadline, .. } = &mut *session;
+        let mut chunk = Vec::new();
+        let last = download.decode(&mut chunk).map_err(response_error)?;
+        phases::body_filter(&worker.metrics, plan, active, exchange, &mut chunk, last);
+        download.encoder.data(&chunk, &mut download.output);
+        if last {
+            download.encoder.end(&download.trailers, &mut download.output);
+        }
+        download.flush(client, deadline, pace.write_ms).await.map_err(response_error)?;
+        if last {
+            return Ok(());
+        }
+        download.receive(upstream, deadline, pace, 0).await.map_err(response_error)?;
+    }
+}
+
+fn response_error(error: PumpError) -> ProxyError {
+    match error {
+        PumpError::Write(_) => ProxyError::ClientGone,
+        PumpError::Read | PumpError::ReadTimeout | PumpError::Malformed(_) | PumpError::TooLarge => {
+            ProxyError::UpstreamBody
+        }
+    }
+}
+
+/// Keep or drop both connections.
+async fn finish(connection: &mut Connection<'_>, answered: Answered, outcome: Result<(), ProxyError>) -> Ended {
+    let session = &mut *connection.session;
+    let sent_bytes = session.download.sent_bytes;
+    if let Err(error) = outcome {
+        // The head is out: only a connection that breaks tells the client that the body is not whole.
+        return Ended { after: After::Abort, error: Some(error), sent_bytes };
+    }
+    let complete = session.upload.is_finished() && session.download.is_received() && session.download.input.is_empty();
+    if complete && session.response_head.keep_alive && session.response_head.framing != BodyFraming::UntilClose {
+        answered.link.release();
+    }
+    let after = match session.persistence {
+        Persistence::KeepAlive => reply::drain(connection).await,
+        Persistence::Close => After::Close,
+    };
+    Ended { after, error: None, sent_bytes }
+}

@@ -1,0 +1,405 @@
+//! Responses the gateway makes itself, and the head of every response.
+
+use crate::connection::After;
+use crate::error::{ProxyError, Side};
+use crate::forward::{PSEUDONYM, write_framing};
+use crate::phases;
+use crate::session::{Connection, Session};
+use crate::worker::WorkerPlan;
+use gateward_http::headers::{Name, NameSet};
+use gateward_http::{BodyFraming, Method, Version};
+use gateward_net::Stage;
+use gateward_plugin::{Exchange, LocalBody, LocalResponse, Source};
+use std::time::Instant;
+
+/// A response of the gateway's own.
+pub(crate) enum Local {
+    /// A plugin's.
+    Plugin(LocalResponse),
+    /// About an error.
+    Error(ProxyError),
+}
+
+/// How an exchange ended.
+pub(crate) struct Ended {
+    pub(crate) after: After,
+    pub(crate) error: Option<ProxyError>,
+    /// Bytes sent to the client.
+    pub(crate) sent_bytes: u64,
+}
+
+/// What the head of a response must say about the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Persistence {
+    KeepAlive,
+    Close,
+}
+
+/// Fields the gateway writes itself.
+const OWN: NameSet =
+    NameSet::new(&[Name::new("content-length"), Name::new("transfer-encoding"), Name::new("connection")]);
+/// Likewise where `Content-Length` says something although no body follows.
+const OWN_KEEPING_LENGTH: NameSet = NameSet::new(&[Name::new("transfer-encoding"), Name::new("connection")]);
+
+/// Answer with `local`, after the header and body filters of the chosen plugins.
+pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, local: Local) -> Ended {
+    let error = match &local {
+        Local::Plugin(_) => None,
+        Local::Error(error) => Some(*error),
+    };
+    if error == Some(ProxyError::ClientGone) {
+        connection.session.exchange.response.status = 499;
+        return Ended { after: After::Abort, error, sent_bytes: 0 };
+    }
+    let mut body = render(connection, local);
+    apply_early(&mut connection.session.exchange);
+    phases::header_filter(connection, plan);
+    if phases::filters_body(connection, plan) {
+        let Session { active, exchange, .. } = &mut *connection.session;
+        phases::body_filter(&connection.worker.metrics, plan, active, exchange, &mut body, true);
+    }
+
+    let drainable = !error.is_some_and(ProxyError::closes) && can_drain(connection);
+    let persistence = if drainable { persistence(connection) } else { Persistence::Close };
+    let head_only = connection.session.exchange.request.method == Method::Head;
+    let session = &mut *connection.session;
+    session.download.begin(BodyFraming::None, crate::body::Encoder::Raw);
+    let framing = BodyFraming::Length(body.len() as u64);
+    write_head(session, None, framing, persistence);
+    if !head_only {
+        session.download.output.extend_from_slice(&body);
+    }
+    let timeout_ms = connection.worker.node.settings.limits.send_timeout_ms;
+    let sent = session.download.flush(&mut connection.writer, &session.deadline, timeout_ms).await;
+    let sent_bytes = session.download.sent_bytes;
+    if sent.is_err() {
+        return Ended { after: After::Abort, error: error.or(Some(ProxyError::ClientGone)), sent_bytes };
+    }
+    let after = if persistence == Persistence::KeepAlive { drain(connection).await } else { After::Close };
+    Ended { after, error, sent_bytes }
+}
+
+/// Set status and fields of the exchange's response, and give its content.
+fn render(connection: &mut Connection<'_>, local: Local) -> Vec<u8> {
+    let settings = &connection.worker.node.settings;
+    let session = &mut *connection.session;
+    let exchange = &mut session.exchange;
+    let (status, source, extra, body) = match local {
+        Local::Plugin(response) => (response.status, Source::Exit, response.headers, response.body),
+        Local::Error(error) => {
+            (error.status(), Source::Error, Vec::new(), LocalBody::Message(error.message().into()))
+        }
+    };
+    exchange.response.status = status;
+    exchange.response.source = source;
+    let (content_type, body) = match body {
+        LocalBody::Empty => (None, Vec::new()),
+        LocalBody::Bytes(content_type, body) => (Some(content_type), body),
+        LocalBody::Message(message) => {
+            let (content_type, body) = render_message(exchange, &message);
+            (Some(content_type.to_owned()), body)
+        }
+    };
+    let headers = &mut exchange.response.headers;
+    headers.clear();
+    headers.add("Date", http_date(exchange.started_at_ms / 1000));
+    if let Some(content_type) = content_type {
+        headers.add("Content-Type", content_type);
+    }
+    for (name, value) in &extra {
+        headers.set(name, value);
+    }
+    if settings.tokens.server {
+        headers.set("Server", PSEUDONYM);
+    }
+    if settings.tokens.latency {
+        let elapsed = session.times.started.elapsed().as_millis();
+        headers.set(&connection.worker.names.response_latency, elapsed.to_string());
+    }
+    if settings.tokens.request_id_downstream {
+        headers.set(&connection.worker.names.request_id, &exchange.id);
+    }
+    body
+}
+
+/// Kong's error templates, chosen by `Accept` (kong/error_handlers.lua, kong/tools/http.lua).
+fn render_message(exchange: &Exchange, message: &str) -> (&'static str, Vec<u8>) {
+    let id = &exchange.id;
+    let accept = exchange.request.headers.get_str("accept").unwrap_or("*/*");
+    match preferred_type(accept) {
+        Template::Json => {
+            let mut text = String::from("{\n  \"message\":");
+            write_json_string(message, &mut text);
+            text.push_str(",\n  \"request_id\":\"");
+            text.push_str(id);
+            text.push_str("\"\n}");
+            ("application/json; charset=utf-8", text.into_bytes())
+        }
+        Template::Html => {
+            let message = escape_markup(message);
+            let text = format!(
+                "<!doctype html>\n<html>\n  <head>\n    <meta charset=\"utf-8\">\n    <title>Error</title>\n  </head>\n  <body>\n    <h1>Error</h1>\n    <p>{message}.</p>\n    <p>request_id: {id}</p>\n  </body>\n</html>\n"
+            );
+            ("text/html; charset=utf-8", text.into_bytes())
+        }
+        Template::Xml => {
+            let message = escape_markup(message);
+            let text = format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<error>\n  <message>{message}</message>\n  <requestid>{id}</requestid>\n</error>\n"
+            );
+            ("application/xml; charset=utf-8", text.into_bytes())
+        }
+        Template::Plain => ("text/plain; charset=utf-8", format!("{message}\nrequest_id: {id}\n").into_bytes()),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Template {
+    Json,
+    Html,
+    Xml,
+    Plain,
+}
+
+/// The type with the highest quality; JSON when nothing known is asked for.
+fn preferred_type(accept: &str) -> Template {
+    let mut best = (Template::Json, 0.0_f32);
+    for range in accept.split(',').take(32) {
+        let mut parts = range.split(';').map(str::trim);
+        let template = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+            "application/json" | "application/*" | "*/*" => Template::Json,
+            "text/html" | "text/*" => Template::Html,
+            "application/xml" | "text/xml" => Template::Xml,
+            "text/plain" => Template::Plain,
+            _ => continue,
+        };
+        let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(Some(1.0), |text| text.parse().ok());
+        if let Some(quality) = quality
+            && quality > best.1
+        {
+            best = (template, quality);
+        }
+    }
+    best.0
+}
+
+fn write_json_string(text: &str, out: &mut String) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            control if control < ' ' => {
+                out.push_str("\\u00");
+                out.push(char::from_digit(control as u32 >> 4, 16).unwrap_or('0'));
+                out.push(char::from_digit(control as u32 & 15, 16).unwrap_or('0'));
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+}
+
+fn escape_markup(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// Fields plugins set before there was a response.
+pub(crate) fn apply_early(exchange: &mut Exchange) {
+    let response = &mut exchange.response;
+    for (name, value) in response.early.iter() {
+        if name.eq_ignore_ascii_case("set-cookie") {
+            response.headers.add(name, value);
+        } else {
+            response.headers.set(name, value);
+        }
+    }
+}
+
+/// Whether the connection may serve another request after this one.
+pub(crate) fn persistence(connection: &Connection<'_>) -> Persistence {
+    let settings = &connection.worker.node.settings;
+    let used_up = settings.keepalive_requests > 0 && connection.served + 1 >= settings.keepalive_requests;
+    let keep = connection.session.exchange.request.keep_alive
+        && !used_up
+        && connection.worker.node.drain.stage() == Stage::Running;
+    if keep { Persistence::KeepAlive } else { Persistence::Close }
+}
+
+/// Write status line and fields of the exchange's response to the download's output.
+pub(crate) fn write_head(session: &mut Session, reason: Option<&str>, framing: BodyFraming, persistence: Persistence) {
+    let exchange = &session.exchange;
+    let status = exchange.response.status;
+    let out = &mut session.download.output;
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason.filter(|reason| !reason.is_empty()).unwrap_or_else(|| reason_phrase(status)).as_bytes());
+    out.extend_from_slice(b"\r\n");
+    // A response to HEAD and a 304 may say how long the body would be (RFC 9110 section 8.6).
+    let announces = framing == BodyFraming::None && (exchange.request.method == Method::Head || status == 304);
+    exchange.response.headers.write_except(if announces { &OWN_KEEPING_LENGTH } else { &OWN }, out);
+    write_framing(framing, out);
+    match (persistence, exchange.request.version) {
+        (Persistence::Close, _) if status == 426 => out.extend_from_slice(b"Connection: close, Upgrade\r\n"),
+        (Persistence::Close, _) => out.extend_from_slice(b"Connection: close\r\n"),
+        (Persistence::KeepAlive, _) if status == 426 => out.extend_from_slice(b"Connection: keep-alive, Upgrade\r\n"),
+        (Persistence::KeepAlive, _) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether what is left of the request body is little enough to read and throw away.
+pub(crate) fn can_drain(connection: &mut Connection<'_>) -> bool {
+    let session = &mut *connection.session;
+    if session.upload.is_received() {
+        return true;
+    }
+    // The client waits for a 100 that will not come: whether it sends the body now cannot be known.
+    if session.exchange.request.expects_continue {
+        return false;
+    }
+    match session.exchange.request.framing {
+        BodyFraming::Length(length) => {
+            length.saturating_sub(session.upload.body_bytes) <= connection.worker.node.settings.limits.drain_bytes
+        }
+        _ => false,
+    }
+}
+
+/// Read the rest of the request body, so that the next request can follow.
+pub(crate) async fn drain(connection: &mut Connection<'_>) -> After {
+    let limits = &connection.worker.node.settings.limits;
+    let pace = crate::pump::Pace {
+        read_ms: limits.body_timeout_ms,
+        write_ms: limits.body_timeout_ms,
+        rate: limits.body_rate,
+        most: u64::MAX,
+    };
+    if connection.session.upload.is_received() {
+        return After::KeepAlive;
+    }
+    let Connection { reader, deadline, session, .. } = connection;
+    let drained = session.upload.run(reader, &mut tokio::io::sink(), deadline, pace).await;
+    if drained.is_ok() { After::KeepAlive } else { After::Abort }
+}
+
+/// The reason phrase of a status code (RFC 9110 section 15); empty for one without.
+pub(crate) fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        418 => "I'm a teapot",
+        422 => "Unprocessable Content",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        508 => "Loop Detected",
+        _ => "",
+    }
+}
+
+/// Unix seconds as an IMF-fixdate (RFC 9110 section 5.6.7).
+pub(crate) fn http_date(unix: u64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (days, seconds) = (unix / 86_400, unix % 86_400);
+    // Days since 0000-03-01, in years that begin in March, so that the leap day comes last (the method of
+    // Howard Hinnant's civil_from_days).
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12;
+    let year = era * 400 + year_of_era + u64::from(month < 2);
+    let (weekday, month) = (DAYS[(days % 7) as usize], MONTHS[month as usize]);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+}
+
+/// Whether a version reads chunked bodies.
+pub(crate) fn reads_chunked(version: Version) -> bool {
+    version == Version::Http11
+}
+
+/// Milliseconds between two marks.
+pub(crate) fn millis(from: Instant, to: Instant) -> u64 {
+    to.saturating_duration_since(from).as_millis() as u64
+}
+
+/// Whether an error is worth a warning in the log: something the operator can act on.
+pub(crate) fn is_operators(error: ProxyError) -> bool {
+    error.side() != Side::Client
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_imf_fixdates() {
+        for (unix, text) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
+            (1_735_689_599, "Tue, 31 Dec 2024 23:59:59 GMT"),
+        ] {
+            assert_eq!(http_date(unix), text);
+        }
+    }
+
+    #[test]
+    fn the_template_follows_accept() {
+        for (accept, template) in [
+            ("*/*", Template::Json),
+            ("text/html,application/xhtml+xml,*/*;q=0.8", Template::Html),
+            ("application/xml;q=0.9, application/json;q=0.2", Template::Xml),
+            ("text/plain", Template::Plain),
+            ("image/png", Template::Json),
+            ("text/html;q=what, text/plain;q=0.1", Template::Plain),
+        ] {
+            assert_eq!(preferred_type(accept), template, "{accept}");
+        }
+    }
+
+    #[test]
+    fn messages_cannot_break_their_template() {
+        let mut text = String::new();
+        write_json_string("a\"b\\c\n", &mut text);
+        assert_eq!(text, "\"a\\\"b\\\\c\\u000a\"");
+        assert_eq!(escape_markup("<a&\">"), "&lt;a&amp;&quot;&gt;");
+    }
+}

@@ -1,0 +1,64 @@
+//! The life of a request, in order. Every other module is a leaf called from here.
+
+use crate::connection::After;
+use crate::error::ProxyError;
+use crate::phases::Verdict;
+use crate::plan::ChainId;
+use crate::session::Connection;
+use crate::worker::WorkerPlan;
+use crate::{head, matching, phases, record, relay, reply, upstream};
+
+/// Serve one request that has begun to arrive, and say what becomes of the connection.
+pub(crate) async fn serve(connection: &mut Connection<'_>) -> After {
+    connection.session.begin();
+    match head::receive(connection).await {
+        Ok(true) => {}
+        Ok(false) => return After::Abort,
+        Err(error) => return refuse(connection, error).await,
+    }
+    let plan = connection.worker.plan();
+    head::describe(connection);
+
+    let verdict = match phases::rewrite(connection, &plan).await {
+        Verdict::Proxy => matching::find(connection, &plan),
+        ended => matching::Matched::ended(ended),
+    };
+    let verdict = match verdict {
+        matching::Matched::Route { chain } => phases::access(connection, &plan, chain).await,
+        matching::Matched::Ended(verdict) => {
+            phases::collect_global(connection, &plan);
+            verdict
+        }
+    };
+
+    let answered = match verdict {
+        Verdict::Proxy => upstream::ask(connection, &plan).await,
+        Verdict::Respond(response) => Err(reply::Local::Plugin(response)),
+        Verdict::Fail(error) => Err(reply::Local::Error(error)),
+    };
+
+    let ended = match answered {
+        Ok(upstream) => match relay::prepare(connection, &plan, upstream).await {
+            relay::Prepared::Stream(upstream) => relay::run(connection, &plan, upstream).await,
+            relay::Prepared::Replaced(local) => reply::send(connection, &plan, local).await,
+        },
+        Err(local) => reply::send(connection, &plan, local).await,
+    };
+    record::finish(connection, &plan, &ended);
+    ended.after
+}
+
+/// Answer a request whose head cannot be used, and close.
+async fn refuse(connection: &mut Connection<'_>, error: ProxyError) -> After {
+    let plan = connection.worker.plan();
+    head::describe(connection);
+    phases::collect_global(connection, &plan);
+    let ended = reply::send(connection, &plan, reply::Local::Error(error)).await;
+    record::finish(connection, &plan, &ended);
+    After::Close
+}
+
+/// The chain that applies without a route.
+pub(crate) fn global_chain(plan: &WorkerPlan) -> ChainId {
+    plan.shared.global_chain
+}

@@ -1,0 +1,150 @@
+//! What one request needs: buffers, the exchange, times. Pooled per worker, so that an idle connection holds
+//! none of it and a busy one allocates none of it.
+
+use crate::body::BUFFER_BYTES;
+use crate::pump::Pump;
+use crate::reply::Persistence;
+use crate::worker::Worker;
+use gateward_http::ResponseHead;
+use gateward_net::Deadline;
+use gateward_plugin::{Exchange, Try};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Instant;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+/// Sessions kept for reuse per worker.
+const SPARE_SESSIONS: usize = 256;
+/// Bytes of headers above which a session's arenas are given back.
+const HEADERS_KEPT: usize = 64 * 1024;
+
+/// A client connection with a session attached, while it has something to do.
+pub(crate) struct Connection<'a> {
+    pub(crate) worker: &'a Rc<Worker>,
+    pub(crate) reader: ReadHalf<'a>,
+    pub(crate) writer: WriteHalf<'a>,
+    /// Of everything that receives from the client and sends to the upstream.
+    pub(crate) deadline: &'a Deadline,
+    pub(crate) session: &'a mut Session,
+    /// Requests served on this connection before this one.
+    pub(crate) served: u32,
+}
+
+/// State of one request. Reset, not dropped.
+pub(crate) struct Session {
+    pub(crate) exchange: Exchange,
+    /// Client to upstream. Its input is the client's bytes, also those of a next, pipelined request.
+    pub(crate) upload: Pump,
+    /// Upstream to client.
+    pub(crate) download: Pump,
+    pub(crate) response_head: ResponseHead,
+    pub(crate) tries: Vec<Try>,
+    /// Targets tried, by index.
+    pub(crate) excluded: Vec<usize>,
+    /// Plugin instances chosen for this request, in order.
+    pub(crate) active: Vec<u32>,
+    /// Of everything that receives from the upstream and sends to the client.
+    pub(crate) deadline: Deadline,
+    pub(crate) times: Times,
+    pub(crate) scratch: String,
+    /// Bytes of the request head.
+    pub(crate) head_bytes: u64,
+    /// Status of the upstream's response.
+    pub(crate) upstream_status: Option<u16>,
+    /// Where the connection came in.
+    pub(crate) local: SocketAddr,
+    /// Index of the matched route.
+    pub(crate) route: Option<usize>,
+    /// What the response head said about the client's connection.
+    pub(crate) persistence: Persistence,
+    /// The beginning of a response body that turned out too long to buffer.
+    pub(crate) held_back: Vec<u8>,
+}
+
+/// Marks in the life of a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) started: Instant,
+    /// The gateway's own work before the upstream is done.
+    pub(crate) forwarded: Option<Instant>,
+    /// The upstream's response head is there.
+    pub(crate) answered: Option<Instant>,
+}
+
+impl Times {
+    pub(crate) fn start() -> Self {
+        Self { started: Instant::now(), forwarded: None, answered: None }
+    }
+}
+
+impl Session {
+    pub(crate) fn new(deadline: Deadline) -> Self {
+        Self {
+            exchange: Exchange::new(),
+            upload: Pump::default(),
+            download: Pump::default(),
+            response_head: ResponseHead::default(),
+            tries: Vec::new(),
+            excluded: Vec::new(),
+            active: Vec::new(),
+            deadline,
+            times: Times::start(),
+            scratch: String::new(),
+            head_bytes: 0,
+            upstream_status: None,
+            local: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            route: None,
+            persistence: Persistence::Close,
+            held_back: Vec::new(),
+        }
+    }
+
+    /// Forget the last request, keep the client's bytes that are not dealt with.
+    pub(crate) fn begin(&mut self) {
+        self.exchange.reset();
+        self.download.input.reset();
+        self.download.output.clear();
+        self.download.sent_bytes = 0;
+        self.tries.clear();
+        self.excluded.clear();
+        self.active.clear();
+        self.times = Times::start();
+        self.head_bytes = 0;
+        self.upstream_status = None;
+        self.route = None;
+        self.held_back = Vec::new();
+    }
+}
+
+/// Sessions not in use.
+#[derive(Default)]
+pub(crate) struct Spare {
+    sessions: Vec<Box<Session>>,
+}
+
+impl Spare {
+    pub(crate) fn take(&mut self) -> Option<Box<Session>> {
+        self.sessions.pop()
+    }
+
+    /// Keep `session`, without what an unusual request left in it.
+    pub(crate) fn give(&mut self, mut session: Box<Session>) {
+        if self.sessions.len() >= SPARE_SESSIONS {
+            return;
+        }
+        session.begin();
+        session.upload.input.reset();
+        for output in [&mut session.upload.output, &mut session.download.output] {
+            if output.capacity() > BUFFER_BYTES * 2 {
+                *output = Vec::new();
+            }
+        }
+        let headers = [&mut session.exchange.request.headers, &mut session.response_head.headers, &mut session.exchange.response.headers];
+        for headers in headers {
+            if headers.capacity_bytes() > HEADERS_KEPT {
+                *headers = gateward_http::Headers::default();
+            }
+        }
+        self.sessions.push(session);
+    }
+}

