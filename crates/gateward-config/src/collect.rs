@@ -6,6 +6,7 @@ use crate::diagnostic::{Path, Report};
 use crate::kinds::{KINDS, children, index_of};
 use crate::suggest::did_you_mean;
 use crate::tree::{Key, Node, Tree};
+use crate::walk::yaml11_boolean;
 
 /// An entity as the file has it.
 pub(crate) struct Raw<'t> {
@@ -72,6 +73,9 @@ pub(crate) fn collect<'t>(root: &'t Node, report: &mut Report) -> Collected<'t> 
             "_format_version" => {}
             "_transform" => match &node.value {
                 Tree::Bool(value) => collected.transform = *value,
+                Tree::String { text, plain: true } if yaml11_boolean(text).is_some() => {
+                    collected.transform = yaml11_boolean(text).unwrap_or(true);
+                }
                 Tree::Null => {}
                 _ => report.error(node.position, &at, format!("expected a boolean; found {}", node.describe()), None),
             },
@@ -155,7 +159,7 @@ fn list<'t>(
             report.error(item.position, &at, message, None);
             continue;
         };
-        for (key, node) in entries.iter().filter(|(key, _)| is_extra(&key.text)) {
+        for (key, node) in entries.iter().filter(|(key, _)| EXTRAS.contains(&key.text.as_str())) {
             extra(key, node, &Path::Key(&at, &key.text), report);
         }
         let index = collected.by_kind[kind].len();
@@ -170,6 +174,4 @@ fn list<'t>(
 }
 
 /// Keys allowed in every entity without being a field.
-pub(crate) fn is_extra(name: &str) -> bool {
-    matches!(name, "_comment" | "_ignore")
-}
+pub(crate) const EXTRAS: &[&str] = &["_comment", "_ignore"];

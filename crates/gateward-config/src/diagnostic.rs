@@ -115,6 +115,11 @@ impl Report {
         !self.errors.is_empty()
     }
 
+    /// Whether further errors are only counted, so that their texts need no effort.
+    pub(crate) fn is_full(&self) -> bool {
+        self.errors.len() >= limits::DIAGNOSTICS
+    }
+
     /// Errors seen, kept or only counted.
     pub(crate) fn error_count(&self) -> usize {
         self.errors.len() + self.errors_dropped

@@ -91,7 +91,7 @@ pub fn load(text: &[u8], format: Format, options: &Options<'_>) -> Result<Loaded
     let config = match parse(text, format) {
         Ok(root) => {
             let collected = collect::collect(&root, &mut report);
-            let resolved = resolve::resolve(collected, options, &mut report);
+            let resolved = resolve::resolve(&collected, options, &mut report);
             if report.has_errors() { Config::default() } else { build::build(resolved, &mut report) }
         }
         Err(error) => {

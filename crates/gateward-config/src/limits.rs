@@ -11,9 +11,9 @@ pub(crate) const DEPTH: usize = 64;
 /// Diagnostics of one severity kept; the rest are counted.
 pub(crate) const DIAGNOSTICS: usize = 1_000;
 /// Candidates compared for one "did you mean".
-pub(crate) const SUGGESTION_CANDIDATES: usize = 2_000;
+pub(crate) const SUGGESTION_CANDIDATES: usize = 10_000;
 /// "Did you mean" searches per file among entity names.
-pub(crate) const SUGGESTION_SEARCHES: usize = 50;
+pub(crate) const SUGGESTION_SEARCHES: usize = 20;
 /// Bytes a compiled regular expression of the file may take; the default of the `regex` crate, so of Kong.
 pub(crate) const REGEX_BYTES: usize = 10 << 20;
 /// Characters of a value that a message quotes.

@@ -10,7 +10,7 @@
 //! same on every node and after every reload, wherever the entity stands in the file.
 
 use crate::checks::{self, Subject};
-use crate::collect::{Collected, Raw, is_extra};
+use crate::collect::{Collected, EXTRAS, Raw};
 use crate::diagnostic::{EntityRef, Path, Report};
 use crate::kinds::{EntityKind, KINDS, children, index_of};
 use crate::suggest::did_you_mean;
@@ -20,13 +20,14 @@ use crate::walk::{Record, Walk, join};
 use crate::{Options, finish, limits, support};
 use gateward_model::{EntityId, PluginConfig};
 use serde_json::{Map, Value};
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 /// Complete entities by index of their kind, in file order: ids as texts, defaults filled.
 pub(crate) type Resolved = Vec<Vec<Map<String, Value>>>;
 
 /// Resolve a whole file. The result is only meaningful when no error was reported.
-pub(crate) fn resolve(collected: Collected<'_>, options: &Options<'_>, report: &mut Report) -> Resolved {
+pub(crate) fn resolve(collected: &Collected<'_>, options: &Options<'_>, report: &mut Report) -> Resolved {
     let settings = finish::Settings { transform: collected.transform, old_paths: collected.old_paths };
     let mut loader = Loader {
         options,
@@ -61,13 +62,12 @@ struct Loader<'o, 'r> {
 struct Index {
     ids: Vec<EntityId>,
     by_id: HashMap<EntityId, Position>,
-    by_key: HashMap<String, EntityId>,
+    /// In order, so that suggestions are the same on every run.
+    by_key: BTreeMap<String, EntityId>,
     /// Per unique combination of fields: where each value was first given.
     unique: HashMap<(usize, String), Position>,
     /// How many entities without key had the same content so far.
     ordinals: HashMap<EntityId, u32>,
-    /// The last entity whose uniqueness was reported.
-    reported: Option<Position>,
 }
 
 impl Loader<'_, '_> {
@@ -84,11 +84,11 @@ impl Loader<'_, '_> {
         let id = self.id(kind, raw, &reference, &fields, index);
         fields.insert("id".to_owned(), Value::from(id.to_string()));
         finish::after_id(kind.name, &mut fields, self.settings);
-        self.unique(kind, raw, &reference, (&fields, &failed), index);
-        self.index(id, raw, &reference, index);
-        for name in [key_text, fields.get("custom_id").and_then(Value::as_str).map(str::to_owned)].into_iter().flatten()
-        {
-            index.by_key.entry(name).or_insert(id);
+        let repeated = self.unique(kind, raw, &reference, (&fields, &failed), index);
+        // An id made from fields that were wrong may well repeat another.
+        self.index(id, raw, &reference, repeated || !failed.is_empty(), index);
+        if let Some(key) = key_text {
+            index.by_key.entry(key).or_insert(id);
         }
         let mut subject =
             Subject { kind, fields: &fields, node: raw.node, path: &raw.path, entity: &reference, report: self.report };
@@ -123,11 +123,11 @@ impl Loader<'_, '_> {
     }
 
     fn walk(&mut self, kind: &EntityKind, raw: &Raw<'_>, reference: &EntityRef) -> Record {
-        let nested: Vec<&str> = children(kind.name).map(|(child, _)| KINDS[child].name).collect();
-        let skip = |name: &str| is_extra(name) || nested.contains(&name);
+        let nested = children(kind.name).map(|(child, _)| KINDS[child].name);
+        let others: Vec<&str> = nested.chain(EXTRAS.iter().copied()).collect();
         let mut walk = Walk { report: self.report, vaults: &self.vaults, entity: reference };
         let path = Path::Text(&raw.path);
-        let mut record = walk.record(&kind.schema, raw.node, raw.entries, &path, &skip);
+        let mut record = walk.record(&kind.schema, raw.node, raw.entries, &path, &others);
         if kind.name == "plugins" {
             self.plugin_config(raw, reference, &mut record);
         }
@@ -148,9 +148,9 @@ impl Loader<'_, '_> {
         let path = Path::Key(&path, "config");
         let mut walk = Walk { report: self.report, vaults: &self.vaults, entity: reference };
         let config = match node.map(|node| (node, &node.value)) {
-            None => walk.record(schema, raw.node, &[], &path, &|_| false),
-            Some((node, Tree::Map(entries))) => walk.record(schema, node, entries, &path, &|_| false),
-            Some((node, Tree::Seq(items))) if items.is_empty() => walk.record(schema, node, &[], &path, &|_| false),
+            None => walk.record(schema, raw.node, &[], &path, &[]),
+            Some((node, Tree::Map(entries))) => walk.record(schema, node, entries, &path, &[]),
+            Some((node, Tree::Seq(items))) if items.is_empty() => walk.record(schema, node, &[], &path, &[]),
             Some((node, _)) => {
                 let message = format!("expected a map; found {}", node.describe());
                 self.report.error(node.position, &path, message, Some(reference));
@@ -279,18 +279,24 @@ impl Loader<'_, '_> {
         if *ordinal == 1 { base } else { EntityId::derived(kind.name, &format!("content:{content}:{ordinal}")) }
     }
 
-    fn index(&mut self, id: EntityId, raw: &Raw<'_>, reference: &EntityRef, index: &mut Index) {
+    fn index(&mut self, id: EntityId, raw: &Raw<'_>, reference: &EntityRef, repeated: bool, index: &mut Index) {
         index.ids.push(id);
-        let explicit = reference.id.is_some();
-        let first = *index.by_id.entry(id).or_insert(raw.node.position);
+        let first = match index.by_id.entry(id) {
+            Entry::Vacant(slot) => {
+                slot.insert(raw.node.position);
+                return;
+            }
+            Entry::Occupied(slot) => *slot.get(),
+        };
         // Two entities of one name were reported as such; what remains is a name that meets another's explicit id.
-        if first != raw.node.position && !explicit && !index.unique_reported(raw.node.position) {
+        if reference.id.is_none() && !repeated {
             let message =
                 format!("the id {id}, made from the name, is already used at {}:{}", first.line, first.column);
             self.report.error(raw.node.position, &at(raw, "id").as_path(), message, Some(reference));
         }
     }
 
+    /// Whether the entity repeats another.
     fn unique(
         &mut self,
         kind: &EntityKind,
@@ -298,7 +304,8 @@ impl Loader<'_, '_> {
         reference: &EntityRef,
         (fields, failed): (&Map<String, Value>, &[String]),
         index: &mut Index,
-    ) {
+    ) -> bool {
+        let mut repeated = false;
         for (number, combination) in kind.unique.iter().enumerate() {
             let first = combination[0];
             if !fields.contains_key(first) || combination.iter().any(|field| failed.iter().any(|name| name == field)) {
@@ -306,10 +313,13 @@ impl Loader<'_, '_> {
             }
             let values = combination.iter().map(|field| fields.get(*field).map_or_else(String::new, Value::to_string));
             let key = values.collect::<Vec<_>>().join("\0");
-            let before = *index.unique.entry((number, key)).or_insert(raw.node.position);
-            if before == raw.node.position {
-                continue;
-            }
+            let before = match index.unique.entry((number, key)) {
+                Entry::Vacant(slot) => {
+                    slot.insert(raw.node.position);
+                    continue;
+                }
+                Entry::Occupied(slot) => *slot.get(),
+            };
             let secret = kind.schema.field(first).is_some_and(|field| field.secret);
             let value = match fields.get(first).and_then(Value::as_str) {
                 Some(text) if !secret => format!(" '{}'", quote(text)),
@@ -324,14 +334,9 @@ impl Loader<'_, '_> {
                 before.line, before.column
             );
             self.report.error(raw.node.locate(first), &at(raw, first).as_path(), message, Some(reference));
-            index.reported = Some(raw.node.position);
+            repeated = true;
         }
-    }
-}
-
-impl Index {
-    fn unique_reported(&self, position: Position) -> bool {
-        self.reported == Some(position)
+        repeated
     }
 }
 

@@ -36,18 +36,18 @@ pub(crate) struct Failed;
 type Walked = Result<Value, Failed>;
 
 impl Walk<'_> {
-    /// Walk `node` as a record of `schema`. Keys for which `skip` holds belong to somebody else.
+    /// Walk `node` as a record of `schema`. Keys in `others` are read by somebody else.
     pub(crate) fn record(
         &mut self,
         schema: &Schema,
         node: &Node,
         entries: &[(Key, Node)],
         path: &Path<'_>,
-        skip: &dyn Fn(&str) -> bool,
+        others: &[&str],
     ) -> Record {
         let mut record = Record::default();
         let entries = self.expand(schema, entries, path, &mut record.failed);
-        self.unknown(schema, &entries, path, skip, &mut record.failed);
+        self.unknown(schema, &entries, path, others, &mut record.failed);
         for (name, field) in &schema.fields {
             let given = entries.iter().find(|(key, node)| key.text == **name && !node.is_null());
             let at = Path::Key(path, name);
@@ -143,7 +143,7 @@ impl Walk<'_> {
             let slot = slot(entries, &target, key);
             let Some(slot) = slot else { continue };
             let new = Node::from_json(key.position, &value);
-            let explicit = (!slot.is_null()).then(|| &*slot);
+            let explicit = (!slot.is_null()).then_some(&*slot);
             let differs = explicit.is_some_and(|explicit| !equal(explicit, &new));
             let at = explicit.map_or(key.position, |explicit| explicit.position);
             match (&shorthand.deprecated, explicit.is_some(), differs) {
@@ -171,17 +171,19 @@ impl Walk<'_> {
         schema: &Schema,
         entries: &[(Key, Node)],
         path: &Path<'_>,
-        skip: &dyn Fn(&str) -> bool,
+        others: &[&str],
         failed: &mut Vec<String>,
     ) {
         for (key, _) in entries {
             let name = key.text.as_str();
-            if schema.field(name).is_some() || skip(name) {
+            if schema.field(name).is_some() || others.contains(&name) {
                 continue;
             }
             let known = schema.fields.iter().map(|(name, _)| &**name);
             let known = known.chain(schema.shorthands.iter().map(|shorthand| &*shorthand.name));
-            let message = format!("unknown field{}", did_you_mean(name, known));
+            let known = known.chain(others.iter().copied());
+            let hint = if self.report.is_full() { String::new() } else { did_you_mean(name, known) };
+            let message = format!("unknown field{hint}");
             self.report.error(key.position, &Path::Key(path, name), message, Some(self.entity));
             failed.push(name.to_owned());
         }
@@ -195,7 +197,7 @@ impl Walk<'_> {
             // Whether a reference may be absent depends on where the entity is nested; `resolve` knows.
             (_, false) | (Kind::Foreign(_), _) => Ok(None),
             (Kind::Record(schema), true) => {
-                let record = self.record(schema, parent, &[], path, &|_| false);
+                let record = self.record(schema, parent, &[], path, &[]);
                 if record.failed.is_empty() { Ok(Some(Value::Object(record.fields))) } else { Err(Failed) }
             }
             (_, true) => {
@@ -254,7 +256,7 @@ impl Walk<'_> {
             }
             (Kind::Map(key, value), Tree::Map(entries)) => return self.map(key, value, entries, path),
             (Kind::Record(schema), Tree::Map(entries)) => {
-                let record = self.record(schema, node, entries, path, &|_| false);
+                let record = self.record(schema, node, entries, path, &[]);
                 return if record.failed.is_empty() { Ok(Value::Object(record.fields)) } else { Err(Failed) };
             }
             (Kind::Any, _) => return self.any(node, path),
@@ -331,7 +333,7 @@ impl Walk<'_> {
         match &node.value {
             Tree::String { text, .. } => Ok(Value::from(text.as_str())),
             Tree::Map(_) => {
-                let named = ["id", "name", "username", "custom_id"].iter().find_map(|key| node.get(key)?.as_str());
+                let named = ["id", "name", "username"].iter().find_map(|key| node.get(key)?.as_str());
                 match named {
                     Some(text) => Ok(Value::from(text)),
                     None => self.fail(node, path, format!("expected {expected}")),
@@ -391,7 +393,7 @@ fn mismatch(field: &Field, node: &Node) -> String {
 }
 
 /// The booleans that YAML 1.1 (so Kong's parser) knows besides `true` and `false`.
-fn yaml11_boolean(text: &str) -> Option<bool> {
+pub(crate) fn yaml11_boolean(text: &str) -> Option<bool> {
     match text {
         "yes" | "Yes" | "YES" | "on" | "On" | "ON" | "y" | "Y" => Some(true),
         "no" | "No" | "NO" | "off" | "Off" | "OFF" | "n" | "N" => Some(false),

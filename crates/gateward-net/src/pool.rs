@@ -84,8 +84,8 @@ impl Pool {
         let Some(connections) = idle.get_mut(&address) else { return (None, 0) };
         let mut discarded = 0;
         while let Some(candidate) = connections.pop() {
-            let silent = !candidate.connection.has_spoken() && !(once && candidate.connection.has_spoken_now());
-            if silent && !self.is_expired(&candidate, now_ms) {
+            let spoken = candidate.connection.has_spoken() || (once && candidate.connection.has_spoken_now());
+            if !spoken && !self.is_expired(&candidate, now_ms) {
                 return (Some(candidate.connection), discarded);
             }
             discarded += 1;

@@ -13,6 +13,9 @@ pub mod registry;
 
 pub use contract::{BuildError, Definition, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, Step};
 pub use env::{BuildContext, HttpPost, PluginEnv, PluginStats, PostRequest};
-pub use exchange::{Authentication, Captures, Client, Credential, Exchange, MetricGroups, ResponseState, Scheme, Source, UpstreamRequest};
+pub use exchange::{
+    Authentication, Captures, Client, Credential, Exchange, MetricGroups, ResponseState, Scheme, Source,
+    UpstreamRequest,
+};
 pub use record::{RequestRecord, Try};
 pub use registry::{NativePlugins, definitions};

@@ -508,7 +508,8 @@ mod tests {
 
     #[test]
     fn a_request_without_a_route_has_the_basic_fields() {
-        let mut exchange = request("GET", "/x?a=1&b&a=%32&c=", &[("Host", "Example.com:80"), ("X-Multi", "1"), ("x-multi", "2")]);
+        let mut exchange =
+            request("GET", "/x?a=1&b&a=%32&c=", &[("Host", "Example.com:80"), ("X-Multi", "1"), ("x-multi", "2")]);
         exchange.client.ip = [10, 1, 2, 3].into();
         exchange.client.port = 8000;
         exchange.started_at_ms = 1_700_000_000_123;
@@ -599,10 +600,13 @@ mod tests {
             ("/service/tags", json!(["t"])),
             ("/consumer/username", json!("ann")),
             ("/authenticated_entity/consumer_id", json!(EntityId::derived("consumers", "c"))),
-            ("/tries/0", json!({
-                "ip": "10.0.0.1", "port": 8080, "balancer_start": 7, "balancer_start_ns": 7_000_000, "balancer_latency": 2,
-                "balancer_latency_ns": 2_500_000, "keepalive": false, "state": "failed",
-            })),
+            (
+                "/tries/0",
+                json!({
+                    "ip": "10.0.0.1", "port": 8080, "balancer_start": 7, "balancer_start_ns": 7_000_000, "balancer_latency": 2,
+                    "balancer_latency_ns": 2_500_000, "keepalive": false, "state": "failed",
+                }),
+            ),
             ("/tries/1/state", json!(null)),
         ] {
             assert_eq!(text(pointer), expected, "{pointer}");

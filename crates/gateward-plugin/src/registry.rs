@@ -145,6 +145,28 @@ mod tests {
         assert!(plugins.config_schema("nothing").is_none());
     }
 
+    /// Through the real loader, whose defaults are also what the helper of the other tests must come to.
+    #[test]
+    fn the_loader_takes_every_plugin() {
+        for plugin in definitions() {
+            for config in [least(plugin.name), curious(plugin.name)] {
+                let entity = json!({"name": plugin.name, "config": config});
+                let file = json!({"_format_version": "3.0", "plugins": [entity]}).to_string();
+                let options = gateward_config::Options {
+                    plugins: &NativePlugins::new(),
+                    flavor: gateward_model::RouterFlavor::default(),
+                    vault: &|_| None,
+                    now: 0,
+                };
+                let loaded = gateward_config::load(file.as_bytes(), gateward_config::Format::Json, &options);
+                let loaded = loaded.unwrap_or_else(|problems| panic!("{file}: {problems:?}"));
+                assert_eq!(loaded.warnings, [], "{file}");
+                let [loaded] = loaded.config.plugins.as_slice() else { panic!("{file}: {loaded:?}") };
+                assert_eq!(loaded.config, testing::entity(plugin, config).config, "{file}");
+            }
+        }
+    }
+
     /// The most a configuration can make a plugin look at.
     fn curious(plugin: &str) -> Value {
         match plugin {

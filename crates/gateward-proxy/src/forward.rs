@@ -28,6 +28,7 @@ const OWN: NameSet = NameSet::new(&[
 
 const FORWARDED_FOR: Name<'static> = Name::new("x-forwarded-for");
 const FORWARDED: Name<'static> = Name::new("forwarded");
+const TE: Name<'static> = Name::new("te");
 const VIA: Name<'static> = Name::new("via");
 const MAX_FORWARDS: Name<'static> = Name::new("max-forwards");
 
@@ -65,6 +66,10 @@ pub(crate) fn write_head(session: &mut Session, settings: &Settings, host: &str,
     exchange.request.headers.write_except(&OWN, out);
     write_forwarded(session, settings);
     let out = &mut session.upload.output;
+    if session.exchange.request.headers.contains(TE) {
+        // TE is itself a connection option (RFC 9110 section 10.1.4).
+        out.extend_from_slice(b"Connection: TE\r\n");
+    }
     write_framing(framing, out);
     out.extend_from_slice(b"\r\n");
 }

@@ -5,7 +5,7 @@ use crate::error::ProxyError;
 use crate::forwarded;
 use crate::session::Connection;
 use gateward_http::headers::Name;
-use gateward_http::{Method, Parsed, hop, parse_request_head};
+use gateward_http::{Method, Parsed, hop, parse_request_head, worth_parsing};
 use gateward_telemetry::Gauge;
 use tokio::io::AsyncReadExt;
 
@@ -16,9 +16,9 @@ pub(crate) async fn receive(connection: &mut Connection<'_>) -> Result<bool, Pro
     connection.deadline.arm(limits.header_timeout_ms);
     let session = &mut *connection.session;
     let (input, head) = (&mut session.upload.input, &mut session.exchange.request);
-    let mut line_may_have_ended = true;
+    let mut seen = 0;
     loop {
-        if !input.is_empty() && line_may_have_ended {
+        if !input.is_empty() && worth_parsing(input.filled(), seen, &limits.head) {
             match parse_request_head(input.filled(), &limits.head, head).map_err(ProxyError::Head)? {
                 Parsed::Complete(length) => {
                     input.consume(length);
@@ -36,12 +36,8 @@ pub(crate) async fn receive(connection: &mut Connection<'_>) -> Result<bool, Pro
             Err(_) => return Err(ProxyError::HeadTimeout),
             Ok(_) => return Err(ProxyError::ClientGone),
         };
-        // A head can only end, or break a rule about lines, where a line ends: parsing again for every byte of a
-        // slow sender would be quadratic. Too long a line is noticed by its length.
-        let arrived = &space[..count];
-        let ends = arrived.contains(&b'\n');
+        seen = input.len();
         input.fill(count);
-        line_may_have_ended = ends || input.len() > limits.head.target_bytes;
     }
 }
 

@@ -56,3 +56,14 @@ impl Node {
         self.generation.load(Ordering::Acquire)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_shared_between_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Node>();
+    }
+}

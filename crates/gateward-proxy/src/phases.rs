@@ -201,11 +201,11 @@ async fn buffer_request(connection: &mut Connection<'_>) -> Result<(), ProxyErro
     let upload = &mut connection.session.upload;
     let began = connection.deadline.now_ms();
     loop {
-        upload.digest(most).map_err(request_error)?;
+        upload.digest(most).map_err(|error| request_error(&error))?;
         if upload.is_received() {
             break;
         }
-        upload.receive(&mut connection.reader, connection.deadline, pace, began).await.map_err(request_error)?;
+        upload.receive(&mut connection.reader, connection.deadline, pace, began).await.map_err(|error| request_error(&error))?;
     }
     connection.session.exchange.body = Some(std::mem::take(&mut upload.output));
     Ok(())
@@ -220,11 +220,11 @@ pub(crate) async fn send_continue(connection: &mut Connection<'_>) -> Result<(),
 }
 
 /// What is wrong with a request when its body does not come in.
-pub(crate) fn request_error(error: PumpError) -> ProxyError {
+pub(crate) fn request_error(error: &PumpError) -> ProxyError {
     match error {
         PumpError::Read => ProxyError::ClientGone,
         PumpError::ReadTimeout => ProxyError::BodyTimeout,
-        PumpError::Malformed(error) => ProxyError::Body(error),
+        PumpError::Malformed(error) => ProxyError::Body(*error),
         PumpError::TooLarge => ProxyError::BodyTooLarge,
         PumpError::Write(_) => ProxyError::UpstreamClosed,
     }

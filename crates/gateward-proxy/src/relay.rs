@@ -187,7 +187,7 @@ pub(crate) async fn run(connection: &mut Connection<'_>, plan: &WorkerPlan, mut 
                 sent = &mut sending => match sent {
                     // The upstream may stop taking the body and still finish its response.
                     Ok(()) | Err(PumpError::Write(_)) => receiving.await,
-                    Err(error) => Err(request_error(error)),
+                    Err(error) => Err(request_error(&error)),
                 },
             }
         };
@@ -214,12 +214,12 @@ async fn download(
         let download = &mut session.download;
         download.encoder.data(&body, &mut download.output);
         download.encoder.end(&download.trailers, &mut download.output);
-        return download.flush(client, &session.deadline, pace.write_ms).await.map_err(response_error);
+        return download.flush(client, &session.deadline, pace.write_ms).await.map_err(|error| response_error(&error));
     }
     if filtered {
         return download_filtered(upstream, client, session, pace, worker, plan).await;
     }
-    session.download.run(upstream, client, &session.deadline, pace).await.map_err(response_error)
+    session.download.run(upstream, client, &session.deadline, pace).await.map_err(|error| response_error(&error))
 }
 
 /// Likewise, every piece through the body filters.
@@ -234,21 +234,21 @@ async fn download_filtered(
     loop {
         let Session { download, exchange, active, deadline, .. } = &mut *session;
         let mut chunk = Vec::new();
-        let last = download.decode(&mut chunk).map_err(response_error)?;
+        let last = download.decode(&mut chunk).map_err(|error| response_error(&error))?;
         phases::body_filter(&worker.metrics, plan, active, exchange, &mut chunk, last);
         download.encoder.data(&chunk, &mut download.output);
         if last {
             download.encoder.end(&download.trailers, &mut download.output);
         }
-        download.flush(client, deadline, pace.write_ms).await.map_err(response_error)?;
+        download.flush(client, deadline, pace.write_ms).await.map_err(|error| response_error(&error))?;
         if last {
             return Ok(());
         }
-        download.receive(upstream, deadline, pace, 0).await.map_err(response_error)?;
+        download.receive(upstream, deadline, pace, 0).await.map_err(|error| response_error(&error))?;
     }
 }
 
-fn response_error(error: PumpError) -> ProxyError {
+fn response_error(error: &PumpError) -> ProxyError {
     match error {
         PumpError::Write(_) => ProxyError::ClientGone,
         PumpError::Read | PumpError::ReadTimeout | PumpError::Malformed(_) | PumpError::TooLarge => {

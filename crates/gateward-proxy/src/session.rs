@@ -119,6 +119,7 @@ impl Session {
 /// Sessions not in use.
 #[derive(Default)]
 pub(crate) struct Spare {
+    #[expect(clippy::vec_box, reason = "a session changes hands often and is large")]
     sessions: Vec<Box<Session>>,
 }
 

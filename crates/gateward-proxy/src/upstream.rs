@@ -289,7 +289,7 @@ async fn exchange_heads(
     {
         return Err(ProxyError::BodyTooLarge);
     }
-    connection.session.upload.digest(pace.most).map_err(request_error)?;
+    connection.session.upload.digest(pace.most).map_err(|error| request_error(&error))?;
     if connection.session.exchange.request.expects_continue && !connection.session.upload.is_received() {
         send_continue(connection).await?;
     }
@@ -327,7 +327,7 @@ fn tolerate_early_answer(sent: Result<(), PumpError>) -> Result<(), ProxyError> 
         Ok(()) => Ok(()),
         Err(PumpError::Write(error)) if error.kind() == std::io::ErrorKind::TimedOut => Err(ProxyError::UpstreamTimeout),
         Err(PumpError::Write(_)) => Ok(()),
-        Err(error) => Err(request_error(error)),
+        Err(error) => Err(request_error(&error)),
     }
 }
 

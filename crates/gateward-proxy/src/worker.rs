@@ -62,18 +62,21 @@ impl OwnNames {
     }
 }
 
+/// A route and its service.
+type Entry = (Arc<Route>, Option<Arc<Service>>);
+
 /// A plan as one worker uses it.
 pub(crate) struct WorkerPlan {
     pub(crate) shared: Arc<Plan>,
     /// This worker's own copies of the entities it serves, made at first use: requests clone the pointer, and a
     /// count shared between cores would be fought over.
-    entries: Vec<OnceCell<(Arc<Route>, Option<Arc<Service>>)>>,
+    entries: Vec<OnceCell<Entry>>,
     /// Parallel to the plan's upstreams.
     pub(crate) upstreams: Vec<UpstreamHandle>,
 }
 
 impl WorkerPlan {
-    pub(crate) fn entry(&self, index: usize) -> &(Arc<Route>, Option<Arc<Service>>) {
+    pub(crate) fn entry(&self, index: usize) -> &Entry {
         self.entries[index].get_or_init(|| {
             let entry = &self.shared.router.routes()[index];
             (Arc::new((*entry.route).clone()), entry.service.as_ref().map(|service| Arc::new((**service).clone())))

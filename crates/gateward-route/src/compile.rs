@@ -11,7 +11,7 @@ use crate::priority::{self, PathRank};
 use crate::{CompileError, RouteEntry};
 use gateward_model::entity::CidrPort;
 use gateward_model::{Config, EntityId, Protocol, Route, RouterFlavor, Service};
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 use regex_syntax::hir::{Hir, HirKind, Look};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -37,6 +37,7 @@ pub(crate) fn compile(
     config: &Config,
     flavor: RouterFlavor,
 ) -> Result<(Vec<RouteEntry>, Vec<Draft>), Vec<CompileError>> {
+    let mut compiler = Compiler { flavor, regexes: FxHashMap::default() };
     let services: FxHashMap<EntityId, &Arc<Service>> = config.services.iter().map(|it| (it.id, it)).collect();
     let (mut entries, mut drafts, mut errors) = (Vec::new(), Vec::new(), Vec::new());
     for route in &config.routes {
@@ -52,7 +53,7 @@ pub(crate) fn compile(
         if is_stream(&route.protocols) {
             continue;
         }
-        match drafts_of(route, entries.len() as u32, flavor) {
+        match compiler.drafts_of(route, entries.len() as u32) {
             Ok(new) => drafts.extend(new),
             Err(message) => errors.push(error_of(route, message)),
         }
@@ -65,19 +66,109 @@ fn error_of(route: &Route, message: String) -> CompileError {
     CompileError { route: route.id, name: route.name.clone(), message }
 }
 
-fn drafts_of(route: &Route, entry: u32, flavor: RouterFlavor) -> Result<Vec<Draft>, String> {
-    match (&route.expression, flavor) {
-        (Some(_), RouterFlavor::TraditionalCompatible) => Err("`expression` is not known to the router flavour \
-             `traditional_compatible`; set `router_flavor` to `expressions`, or use `hosts`, `paths` and the like"
-            .to_owned()),
-        (Some(text), RouterFlavor::Expressions) => Ok(vec![draft_of_expression(route, text, entry)?]),
-        (None, _) => drafts_of_fields(route, entry, flavor),
+/// What compiling the routes of one configuration shares.
+struct Compiler {
+    flavor: RouterFlavor,
+    /// By pattern: many routes use the same few, and each takes kilobytes.
+    regexes: FxHashMap<String, Regex>,
+}
+
+impl Compiler {
+    fn drafts_of(&mut self, route: &Route, entry: u32) -> Result<Vec<Draft>, String> {
+        match (&route.expression, self.flavor) {
+            (Some(_), RouterFlavor::TraditionalCompatible) => Err("`expression` is not known to the router flavour \
+                 `traditional_compatible`; set `router_flavor` to `expressions`, or use `hosts`, `paths` and the like"
+                .to_owned()),
+            (Some(text), RouterFlavor::Expressions) => Ok(vec![draft_of_expression(route, text, entry)?]),
+            (None, _) => {
+                let groups = group_paths(list(route.paths.as_ref()));
+                groups.into_iter().map(|group| self.draft_of_fields(route, &group, entry)).collect()
+            }
+        }
+    }
+
+    fn draft_of_fields(&mut self, route: &Route, group: &PathGroup<'_>, entry: u32) -> Result<Draft, String> {
+        let mut tests = self.field_tests(route)?;
+        let hosts: Vec<HostRule> = list(route.hosts.as_ref()).iter().map(|host| HostRule::parse(host)).collect();
+        if hosts.is_empty() && tests.is_empty() && group.rank == PathRank::None {
+            return Err("the route has no rule, so nothing would select it; set one of `hosts`, `paths`, `methods`, \
+                 `headers` or `snis`"
+                .to_owned());
+        }
+        if self.flavor == RouterFlavor::Expressions {
+            tests.extend(tls_test(&route.protocols));
+        }
+        let (path, path_keys) = match group.rank {
+            PathRank::None => (PathTest::None, Vec::new()),
+            PathRank::Prefix(len) => {
+                (PathTest::Prefix(len), group.paths.iter().map(|path| path.as_bytes().to_vec()).collect())
+            }
+            PathRank::Regex => self.regex_paths(&group.paths)?,
+        };
+        let matcher = Matcher { priority: priority::of_fields(route, group.rank), entry, tests, path };
+        Ok(Draft { matcher, hosts, path_keys })
+    }
+
+    fn field_tests(&mut self, route: &Route) -> Result<Vec<Test>, String> {
+        let mut tests = Vec::new();
+        let methods = list(route.methods.as_ref());
+        if !methods.is_empty() {
+            tests.push(Test::Methods(MethodSet::new(methods)));
+        }
+        for (name, values) in route.headers.iter().flatten() {
+            let values: Result<_, String> = values.iter().map(|value| self.header_value(name, value)).collect();
+            tests.push(Test::Header(HeaderName::new(name), values?));
+        }
+        let snis = list(route.snis.as_ref());
+        if !snis.is_empty() {
+            tests.push(Test::Snis(snis.iter().map(|sni| sni.strip_suffix('.').unwrap_or(sni).to_owned()).collect()));
+        }
+        let sources = net_rules("sources", list(route.sources.as_ref()))?;
+        if !sources.is_empty() {
+            tests.push(Test::Sources(sources));
+        }
+        let destinations = net_rules("destinations", list(route.destinations.as_ref()))?;
+        if !destinations.is_empty() {
+            tests.push(Test::Destinations(destinations));
+        }
+        Ok(tests)
+    }
+
+    fn header_value(&mut self, name: &str, value: &str) -> Result<HeaderValue, String> {
+        let Some(pattern) = value.strip_prefix("~*") else { return Ok(HeaderValue::Text(value.to_owned())) };
+        let regex = self.regex(&format!("(?i){pattern}"));
+        regex.map(HeaderValue::Regex).map_err(|error| format!("`headers.{name}`: {}", regex_problem(value, &error)))
+    }
+
+    /// Regular expressions are anchored at the start, as in Kong.
+    fn regex_paths(&mut self, paths: &[&str]) -> Result<(PathTest, Vec<Vec<u8>>), String> {
+        let mut regexes = Vec::with_capacity(paths.len());
+        let mut keys = Vec::with_capacity(paths.len());
+        for path in paths {
+            let pattern = format!("^{}", path.strip_prefix('~').unwrap_or(path));
+            let regex = self.regex(&pattern).map_err(|error| format!("`paths`: {}", regex_problem(path, &error)))?;
+            regexes.push(regex);
+            keys.push(literal_start(&pattern));
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        Ok((PathTest::Regexes(regexes), keys))
+    }
+
+    fn regex(&mut self, pattern: &str) -> Result<Regex, regex::Error> {
+        if let Some(regex) = self.regexes.get(pattern) {
+            return Ok(regex.clone());
+        }
+        let regex = Regex::new(pattern)?;
+        self.regexes.insert(pattern.to_owned(), regex.clone());
+        Ok(regex)
     }
 }
 
 fn draft_of_expression(route: &Route, text: &str, entry: u32) -> Result<Draft, String> {
-    let tree = expression::parse(text).map_err(|problem| format!("`expression` cannot be used: {problem}"))?;
-    let program = Program::compile(&tree).map_err(|problem| format!("`expression` cannot be used: {problem}"))?;
+    let problem = |problem: String| format!("`expression` cannot be used: {problem}");
+    let tree = expression::parse(text).map_err(problem)?;
+    let program = Program::compile(&tree).map_err(problem)?;
     let keys = expression::keys::of(&tree);
     let hosts = keys.hosts.unwrap_or_default();
     Ok(Draft {
@@ -90,33 +181,6 @@ fn draft_of_expression(route: &Route, text: &str, entry: u32) -> Result<Draft, S
         hosts: hosts.into_iter().map(|name| HostRule { pattern: HostPattern::Exact(name), port: None }).collect(),
         path_keys: keys.paths.unwrap_or_default(),
     })
-}
-
-fn drafts_of_fields(route: &Route, entry: u32, flavor: RouterFlavor) -> Result<Vec<Draft>, String> {
-    let groups = group_paths(route.paths.as_deref().unwrap_or_default());
-    groups.into_iter().map(|group| draft_of_fields(route, &group, entry, flavor)).collect()
-}
-
-fn draft_of_fields(route: &Route, group: &PathGroup<'_>, entry: u32, flavor: RouterFlavor) -> Result<Draft, String> {
-    let mut tests = field_tests(route)?;
-    if flavor == RouterFlavor::Expressions {
-        tests.extend(tls_test(&route.protocols));
-    }
-    let hosts: Vec<HostRule> = list(route.hosts.as_ref()).iter().map(|host| HostRule::parse(host)).collect();
-    if hosts.is_empty() && tests.is_empty() && group.rank == PathRank::None {
-        return Err("the route has no rule, so nothing would select it; set one of `hosts`, `paths`, `methods`, \
-             `headers` or `snis`"
-            .to_owned());
-    }
-    let (path, path_keys) = match group.rank {
-        PathRank::None => (PathTest::None, Vec::new()),
-        PathRank::Prefix(len) => {
-            (PathTest::Prefix(len), group.paths.iter().map(|path| path.as_bytes().to_vec()).collect())
-        }
-        PathRank::Regex => regex_paths(&group.paths)?,
-    };
-    let matcher = Matcher { priority: priority::of_fields(route, group.rank), entry, tests, path };
-    Ok(Draft { matcher, hosts, path_keys })
 }
 
 /// Split paths into groups of equal rank, in the order of their first members.
@@ -138,37 +202,6 @@ fn group_paths(paths: &[String]) -> Vec<PathGroup<'_>> {
     groups
 }
 
-fn field_tests(route: &Route) -> Result<Vec<Test>, String> {
-    let mut tests = Vec::new();
-    let methods = list(route.methods.as_ref());
-    if !methods.is_empty() {
-        tests.push(Test::Methods(MethodSet::new(methods)));
-    }
-    for (name, values) in route.headers.iter().flatten() {
-        let values: Result<Vec<HeaderValue>, String> = values.iter().map(|value| header_value(name, value)).collect();
-        tests.push(Test::Header(HeaderName::new(name), values?));
-    }
-    let snis = list(route.snis.as_ref());
-    if !snis.is_empty() {
-        tests.push(Test::Snis(snis.iter().map(|sni| sni.strip_suffix('.').unwrap_or(sni).to_owned()).collect()));
-    }
-    let sources = net_rules("sources", list(route.sources.as_ref()))?;
-    if !sources.is_empty() {
-        tests.push(Test::Sources(sources));
-    }
-    let destinations = net_rules("destinations", list(route.destinations.as_ref()))?;
-    if !destinations.is_empty() {
-        tests.push(Test::Destinations(destinations));
-    }
-    Ok(tests)
-}
-
-fn header_value(name: &str, value: &str) -> Result<HeaderValue, String> {
-    let Some(pattern) = value.strip_prefix("~*") else { return Ok(HeaderValue::Text(value.to_owned())) };
-    let regex = RegexBuilder::new(pattern).case_insensitive(true).build();
-    regex.map(HeaderValue::Regex).map_err(|error| format!("`headers.{name}`: {}", regex_problem(value, &error)))
-}
-
 fn net_rules(field: &str, rules: &[CidrPort]) -> Result<Vec<NetRule>, String> {
     let rule = |rule: &CidrPort| {
         let network = rule.ip.as_deref().map(|ip| {
@@ -179,20 +212,6 @@ fn net_rules(field: &str, rules: &[CidrPort]) -> Result<Vec<NetRule>, String> {
         Ok(NetRule { network: network.transpose()?, port: rule.port })
     };
     rules.iter().map(rule).collect()
-}
-
-/// Regular expressions are anchored at the start, as in Kong.
-fn regex_paths(paths: &[&str]) -> Result<(PathTest, Vec<Vec<u8>>), String> {
-    let mut regexes = Vec::with_capacity(paths.len());
-    let mut keys = Vec::with_capacity(paths.len());
-    for path in paths {
-        let pattern = format!("^{}", path.strip_prefix('~').unwrap_or(path));
-        regexes.push(Regex::new(&pattern).map_err(|error| format!("`paths`: {}", regex_problem(path, &error)))?);
-        keys.push(literal_start(&pattern));
-    }
-    keys.sort_unstable();
-    keys.dedup();
-    Ok((PathTest::Regexes(regexes), keys))
 }
 
 fn regex_problem(text: &str, error: &regex::Error) -> String {

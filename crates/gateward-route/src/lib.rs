@@ -115,7 +115,9 @@ pub enum PathMatch<'r> {
     None,
     /// The first so many bytes.
     Prefix(usize),
-    /// The whole match (group 0) of this expression, which matches the path; its groups are the URI captures.
+    /// The first match (group 0) of this expression, which matches the path; its groups are the URI captures.
+    /// It starts at the front of the path unless the pattern has an alternative outside of groups (`~/a|b`: the
+    /// anchor Kong sets binds to the first) or comes from an expression; Kong strips as many bytes as it is long.
     Regex(&'r Regex),
 }
 

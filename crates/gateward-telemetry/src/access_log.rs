@@ -11,7 +11,7 @@ use crate::{ExtraMetric, Limits};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::time::{Duration, Instant};
@@ -36,8 +36,8 @@ pub struct AccessLog {
     /// `None` once the log is being dropped.
     queue: Option<SyncSender<Entry>>,
     shared: Arc<Shared>,
-    /// Closes when the thread has ended.
-    ended: Receiver<()>,
+    /// Closes when the thread has ended. Only looked at on drop; the lock makes the log `Sync`.
+    ended: Mutex<Receiver<()>>,
     line_limit: usize,
     byte_limit: usize,
     drain: Duration,
@@ -73,7 +73,7 @@ impl AccessLog {
         Ok(Self {
             queue: Some(queue),
             shared,
-            ended,
+            ended: Mutex::new(ended),
             line_limit: limits.access_log_line_bytes,
             byte_limit: limits.access_log_bytes,
             drain: limits.access_log_drain,
@@ -140,7 +140,8 @@ impl Drop for AccessLog {
     /// Lets the writer finish what is queued, for at most [`Limits::access_log_drain`].
     fn drop(&mut self) {
         self.queue = None;
-        if self.ended.recv_timeout(self.drain) == Err(RecvTimeoutError::Timeout) {
+        let ended = self.ended.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if ended.recv_timeout(self.drain) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!(waited = ?self.drain, "the access log's target is too slow: its last lines are lost");
         }
     }

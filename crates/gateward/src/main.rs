@@ -1,3 +1,22 @@
 //! The `gateward` command.
+//!
+//! The one crate that knows every plane: it reads the command line and the environment, starts workers and the
+//! control side, and ends them in order. No request passes through the code here.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod admin;
+mod cli;
+mod control;
+mod egress;
+mod logging;
+mod metrics;
+mod reload;
+mod run;
+mod server;
+mod settings;
+mod status;
+mod watch;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -102,7 +102,11 @@ pub fn check_entry(value: &Value) -> Result<(), String> {
 pub fn check_header_entry(value: &Value) -> Result<(), String> {
     check_entry(value)?;
     let (name, _) = entry(value.as_str().unwrap_or_default());
-    if gateward_http::headers::is_valid_name(name.as_bytes()) { Ok(()) } else { Err(format!("'{name}' is not a header name")) }
+    if gateward_http::headers::is_valid_name(name.as_bytes()) {
+        Ok(())
+    } else {
+        Err(format!("'{name}' is not a header name"))
+    }
 }
 
 impl Fields for Headers {
@@ -157,7 +161,8 @@ pub struct Arguments {
 impl Arguments {
     /// The arguments of `text`, `name=value&...`.
     pub fn parse(text: &str) -> Self {
-        let written = |name: &str, value: Option<&str>| value.map_or_else(|| name.to_owned(), |value| format!("{name}={value}"));
+        let written =
+            |name: &str, value: Option<&str>| value.map_or_else(|| name.to_owned(), |value| format!("{name}={value}"));
         let list = query::pairs(text).map(|(name, value)| (query::decode(name).into_owned(), written(name, value)));
         Self { list: list.collect(), changed: false }
     }
@@ -358,7 +363,11 @@ mod tests {
         ] {
             assert_eq!(entry(text), expected, "{text}");
         }
-        assert!(check_entry(&"a".into()).is_err() && check_entry(&":a".into()).is_err() && check_entry(&"a:".into()).is_ok());
+        assert!(
+            check_entry(&"a".into()).is_err()
+                && check_entry(&":a".into()).is_err()
+                && check_entry(&"a:".into()).is_ok()
+        );
         assert!(check_header_entry(&"a b:c".into()).is_err() && check_header_entry(&"a-b:c".into()).is_ok());
     }
 
@@ -382,7 +391,8 @@ mod tests {
             }
             let edits = edits(kind, entries);
             edits.apply(&mut headers, |text| text.into(), |text| text.into());
-            let found: Vec<String> = headers.iter().map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value))).collect();
+            let found: Vec<String> =
+                headers.iter().map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value))).collect();
             assert_eq!(found.join(" "), expected, "{kind} {entries:?}");
         }
     }
@@ -419,7 +429,11 @@ mod tests {
             ("replace", &["f:1", "y:1"], None),
             ("replace", &["n:1", "s:"], Some(r#"{"f":false,"l":[1],"n":"1","o":{"l":1},"x":1}"#)),
             ("add", &["f:1", "n:1", "y:1"], Some(r#"{"f":"1","l":[1],"n":null,"o":{"l":1},"s":"t","x":1,"y":"1"}"#)),
-            ("append", &["s:1", "l:1", "x:1"], Some(r#"{"f":false,"l":[1,"1"],"n":null,"o":{"l":1},"s":["t","1"],"x":["1"]}"#)),
+            (
+                "append",
+                &["s:1", "l:1", "x:1"],
+                Some(r#"{"f":false,"l":[1,"1"],"n":null,"o":{"l":1},"s":["t","1"],"x":["1"]}"#),
+            ),
         ] {
             let mut fields = JsonFields::parse(BODY.as_bytes()).unwrap();
             let edits = edits(kind, entries);
@@ -427,7 +441,11 @@ mod tests {
             let found = fields.changed().map(|body| String::from_utf8(body).unwrap());
             assert_eq!(found.as_deref(), expected, "{kind} {entries:?}");
         }
-        assert!(JsonFields::parse(b"[1]").is_none() && JsonFields::parse(b"{").is_none() && JsonFields::parse(b"").is_some());
+        assert!(
+            JsonFields::parse(b"[1]").is_none()
+                && JsonFields::parse(b"{").is_none()
+                && JsonFields::parse(b"").is_some()
+        );
     }
 
     proptest! {
@@ -440,7 +458,8 @@ mod tests {
             let last = query::pairs(&edited).last().unwrap();
             prop_assert_eq!((query::decode(last.0), query::decode(last.1.unwrap())), (name.as_str().into(), value.as_str().into()));
             Fields::remove(&mut arguments, &name);
-            prop_assert_eq!(query::argument(&arguments.changed().unwrap(), &name), query::Argument::Absent);
+            let edited = arguments.changed().unwrap();
+            prop_assert_eq!(query::argument(&edited, &name), query::Argument::Absent);
         }
     }
 }

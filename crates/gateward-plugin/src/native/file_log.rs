@@ -110,7 +110,9 @@ impl Sink for Appender {
     async fn deliver(&self, batch: &[String]) -> Result<(), String> {
         let (target, lines) = (self.target.clone(), batch.concat());
         let written = tokio::task::spawn_blocking(move || target.append(lines.as_bytes())).await;
-        written.map_err(|error| error.to_string())?.map_err(|error| format!("cannot append to {}: {error}", self.target.path))
+        written
+            .map_err(|error| error.to_string())?
+            .map_err(|error| format!("cannot append to {}: {error}", self.target.path))
     }
 }
 

@@ -85,7 +85,9 @@ fn check_endpoint(value: &Value) -> Result<(), String> {
 
 fn check_authorization(config: &Value) -> Result<(), (String, String)> {
     let user = config["http_endpoint"].as_str().and_then(|url| Endpoint::parse(url).ok()?.authorization);
-    let named = |headers: &serde_json::Map<String, Value>| headers.keys().any(|name| name.eq_ignore_ascii_case("authorization"));
+    let named = |headers: &serde_json::Map<String, Value>| {
+        headers.keys().any(|name| name.eq_ignore_ascii_case("authorization"))
+    };
     if user.is_some() && config["headers"].as_object().is_some_and(named) {
         let text = "an 'Authorization' header and a user in http_endpoint exclude each other: remove one";
         return Err(("headers".to_owned(), text.to_owned()));
@@ -106,7 +108,9 @@ impl Endpoint {
         let (scheme, rest) = url.split_once("://").ok_or("not an absolute URL: write http://HOST:PORT/PATH")?;
         match scheme.to_ascii_lowercase().as_str() {
             "http" => {}
-            "https" => return Err("an https endpoint needs TLS, which this build does not have: use an http URL".to_owned()),
+            "https" => {
+                return Err("an https endpoint needs TLS, which this build does not have: use an http URL".to_owned());
+            }
             _ => return Err(format!("scheme '{scheme}' is not supported: use http")),
         }
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -288,7 +292,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_removed_instance_still_delivers_what_it_holds() {
-        let config = json!({ "http_endpoint": "http://logs", "queue": { "max_batch_size": 100, "max_coalescing_delay": 60 } });
+        let config =
+            json!({ "http_endpoint": "http://logs", "queue": { "max_batch_size": 100, "max_coalescing_delay": 60 } });
         let (plugin, posts) = start(config, vec![Ok(503)]);
         log(&*plugin, 5);
         drop(plugin);

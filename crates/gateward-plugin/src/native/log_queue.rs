@@ -128,7 +128,12 @@ impl Shared {
 }
 
 /// The task: everything until the end, or until the bound after the end of the instance.
-async fn run<S: Sink>(receiver: mpsc::Receiver<String>, mut closed: watch::Receiver<()>, sink: Arc<S>, shared: Arc<Shared>) {
+async fn run<S: Sink>(
+    receiver: mpsc::Receiver<String>,
+    mut closed: watch::Receiver<()>,
+    sink: Arc<S>,
+    shared: Arc<Shared>,
+) {
     let bound = async {
         // Nothing is ever sent: it resolves when the instance is gone.
         let _ = closed.changed().await;
@@ -232,7 +237,8 @@ mod tests {
     impl Sink for Recorder {
         async fn deliver(&self, batch: &[String]) -> Result<(), String> {
             sleep(self.takes).await;
-            let fails = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+            let fails =
+                self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
             if fails {
                 return Err("refused".to_owned());
             }

@@ -30,13 +30,17 @@ fn schema() -> Schema {
     let list = |element: Field| Field::array(element).default(json!([]));
     let name = || list(Field::string());
     let value = || list(Field::string().rule(Rule::Custom(edits::check_entry)).rule(Rule::Custom(check_template)));
-    let header = || list(Field::string().rule(Rule::Custom(edits::check_header_entry)).rule(Rule::Custom(check_template)));
+    let header =
+        || list(Field::string().rule(Rule::Custom(edits::check_header_entry)).rule(Rule::Custom(check_template)));
     let valued = || [("body", value()), ("headers", header()), ("querystring", value())];
     let uri = Field::string().rule(Rule::Custom(check_uri));
     let replace = valued().into_iter().chain([("uri", uri)]);
     Schema::new([
         ("http_method", Field::string().rule(Rule::Match("^[A-Z]+$".into()))),
-        ("remove", Field::record(Schema::new([("body", name()), ("headers", name()), ("querystring", name())])).required()),
+        (
+            "remove",
+            Field::record(Schema::new([("body", name()), ("headers", name()), ("querystring", name())])).required(),
+        ),
         ("rename", Field::record(Schema::new(valued())).required()),
         ("replace", Field::record(Schema::new(replace)).required()),
         ("add", Field::record(Schema::new(valued())).required()),
@@ -96,13 +100,16 @@ fn build(context: &BuildContext<'_>) -> Result<Box<dyn Plugin>, BuildError> {
 impl RequestTransformer {
     fn new(settings: &Settings) -> Result<Self, String> {
         let method = settings.http_method.as_deref();
-        let method = method.map(|text| Method::parse(text).ok_or_else(|| format!("http_method '{text}' is not a method")));
+        let method =
+            method.map(|text| Method::parse(text).ok_or_else(|| format!("http_method '{text}' is not a method")));
         let uri = settings.replace.uri.as_deref().filter(|uri| !uri.is_empty()).map(Template::parse).transpose()?;
         let headers = compile(settings, |lists| &lists.headers)?;
         let query = compile(settings, |lists| &lists.querystring)?;
         let body = compile(settings, |lists| &lists.body)?;
-        let mut templates = headers.values().chain(query.values()).chain(body.values()).chain(&uri);
-        let looks_up = templates.any(|template| !template.is_constant());
+        let looks_up = {
+            let mut templates = headers.values().chain(query.values()).chain(body.values()).chain(&uri);
+            templates.any(|template| !template.is_constant())
+        };
         Ok(Self { method: method.transpose()?, uri, headers, query, body, looks_up })
     }
 
@@ -115,7 +122,11 @@ impl RequestTransformer {
         let edited = match content(&exchange.request.headers) {
             Content::Json => {
                 let Some(mut fields) = JsonFields::parse(body) else { return };
-                self.body.apply(&mut fields, |name| name.render(values), |value| Value::String(value.render(values).into_owned()));
+                self.body.apply(
+                    &mut fields,
+                    |name| name.render(values),
+                    |value| Value::String(value.render(values).into_owned()),
+                );
                 fields.changed()
             }
             Content::Form => {
@@ -162,7 +173,8 @@ impl Plugin for RequestTransformer {
             exchange.upstream.method = Some(method.clone());
         }
         if !self.headers.is_empty() {
-            let mut headers = RequestHeaders { headers: &mut exchange.request.headers, host: &mut exchange.upstream.host };
+            let mut headers =
+                RequestHeaders { headers: &mut exchange.request.headers, host: &mut exchange.upstream.host };
             self.headers.apply(&mut headers, |name| name.render(&values), |value| value.render(&values));
         }
         if !self.body.is_empty() {
@@ -288,7 +300,8 @@ fn escape_path(path: &str) -> String {
         escaped.push('/');
     }
     for (index, byte) in bytes.iter().copied().enumerate() {
-        let is_escape = byte == b'%' && bytes.get(index + 1..index + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let is_escape = byte == b'%'
+            && bytes.get(index + 1..index + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
         if is_escape || byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte) {
             escaped.push(char::from(byte));
         } else {
@@ -328,7 +341,10 @@ mod tests {
         let mut exchange = request("GET", "/", &[("Host", "a")]);
         let config = json!({ "remove": { "headers": ["host"] }, "add": { "headers": ["host:b"] }, "append": { "headers": ["Host:c"] } });
         transform(config, &mut exchange);
-        assert_eq!((lines(&exchange.request.headers), exchange.upstream.host.as_deref()), (vec!["Host: a".to_owned()], None));
+        assert_eq!(
+            (lines(&exchange.request.headers), exchange.upstream.host.as_deref()),
+            (vec!["Host: a".to_owned()], None)
+        );
         transform(json!({ "replace": { "headers": ["Host:$(headers.host).example"] } }), &mut exchange);
         assert_eq!(exchange.upstream.host.as_deref(), Some("a.example"));
     }
@@ -366,8 +382,14 @@ mod tests {
         for (config, expected) in [
             (json!({ "remove": { "querystring": ["a", "b"] } }), None),
             (json!({ "remove": { "querystring": ["x"] } }), Some("a=1&b=%20")),
-            (json!({ "rename": { "querystring": ["a:c"] }, "append": { "querystring": ["b:$(query_params.a)"] } }), Some("c=1&b=%20&b=1")),
-            (json!({ "replace": { "querystring": ["a:2"] }, "add": { "querystring": ["a:3", "d:4"] } }), Some("a=2&b=%20&d=4")),
+            (
+                json!({ "rename": { "querystring": ["a:c"] }, "append": { "querystring": ["b:$(query_params.a)"] } }),
+                Some("c=1&b=%20&b=1"),
+            ),
+            (
+                json!({ "replace": { "querystring": ["a:2"] }, "add": { "querystring": ["a:3", "d:4"] } }),
+                Some("a=2&b=%20&d=4"),
+            ),
         ] {
             let mut exchange = request("GET", "/?a=1&b=%20", &[]);
             transform(config.clone(), &mut exchange);
@@ -394,7 +416,11 @@ mod tests {
             let mut exchange = request("POST", "/", &[("Content-Type", kind), ("X-N", "5")]);
             exchange.body = Some(body.as_bytes().to_vec());
             transform(config.clone(), &mut exchange);
-            assert_eq!(exchange.body.as_deref().map(String::from_utf8_lossy).as_deref(), Some(expected), "{kind} {body}");
+            assert_eq!(
+                exchange.body.as_deref().map(String::from_utf8_lossy).as_deref(),
+                Some(expected),
+                "{kind} {body}"
+            );
         }
     }
 

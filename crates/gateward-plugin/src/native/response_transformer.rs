@@ -6,13 +6,12 @@
 //! coding; others go through unchanged, and so do bodies the gateway itself answers (Kong edits these, too).
 //! Values are plain text, typed by `json_types`.
 
-use crate::native::edits::{self, Edits, Fields, JsonFields};
+use crate::native::edits::{self, Edits, JsonFields};
 use crate::native::settings;
 use crate::{BuildContext, BuildError, Definition, Exchange, Needs, Phases, Plugin, Step};
 use gateward_model::schema::{Field, Rule, Schema};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::borrow::Cow;
 
 /// The plugin as the registry lists it.
 pub fn definition() -> Definition {
@@ -25,7 +24,8 @@ fn schema() -> Schema {
     let value = || list(Field::string().rule(Rule::Custom(edits::check_entry)));
     let header = || list(Field::string().rule(Rule::Custom(edits::check_header_entry)));
     let types = || list(Field::string().one_of(&["boolean", "number", "string"]));
-    let typed = || Field::record(Schema::new([("json", value()), ("json_types", types()), ("headers", header())])).required();
+    let typed =
+        || Field::record(Schema::new([("json", value()), ("json_types", types()), ("headers", header())])).required();
     Schema::new([
         ("remove", Field::record(Schema::new([("json", name()), ("headers", name())])).required()),
         ("rename", Field::record(Schema::new([("json", value()), ("headers", header())])).required()),
@@ -65,7 +65,7 @@ fn build(context: &BuildContext<'_>) -> Result<Box<dyn Plugin>, BuildError> {
 impl Plugin for ResponseTransformer {
     fn needs(&self) -> Needs {
         let edits_body = !self.json.is_empty();
-        let phases = Phases { response: edits_body, header_filter: !self.headers.is_empty(), ..Phases::default() };
+        let phases = Phases { response: edits_body, header_filter: true, ..Phases::default() };
         Needs { phases, response_body: edits_body, ..Needs::default() }
     }
 
@@ -87,14 +87,14 @@ impl Plugin for ResponseTransformer {
     }
 
     fn header_filter(&self, exchange: &mut Exchange) {
-        let as_text = |text: &'_ String| -> Cow<'_, str> { Cow::Owned(text.clone()) };
-        self.headers.apply::<gateward_http::Headers>(&mut exchange.response.headers, as_text, as_text);
+        self.headers.apply(&mut exchange.response.headers, |text| text.into(), |text| text.into());
     }
 }
 
 /// Whether a list of media types names `application/json`.
 fn is_json(content_type: &str) -> bool {
-    let media_type = |item: &str| item.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json");
+    let media_type =
+        |item: &str| item.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json");
     content_type.split(',').any(media_type)
 }
 
@@ -163,7 +163,9 @@ mod tests {
             }),
         );
         let mut exchange = request("GET", "/", &[]);
-        for (name, value) in [("X-Old", "1"), ("X-Gone", "2"), ("Set-Cookie", "a"), ("set-cookie", "b"), ("X-Keep", "3")] {
+        for (name, value) in
+            [("X-Old", "1"), ("X-Gone", "2"), ("Set-Cookie", "a"), ("set-cookie", "b"), ("X-Keep", "3")]
+        {
             exchange.response.headers.add(name, value);
         }
         assert!(plugin.needs().phases.header_filter && !plugin.needs().response_body);
@@ -183,7 +185,7 @@ mod tests {
                 "append": { "json": ["list:2"], "json_types": ["number"] },
             }),
         );
-        assert!(plugin.needs().phases.response && plugin.needs().response_body && !plugin.needs().phases.header_filter);
+        assert!(plugin.needs().phases.response && plugin.needs().response_body);
         const BODY: &str = r#"{"flag":0,"gone":1,"list":[1],"old":null}"#;
         const EDITED: &str = r#"{"f":-1.5,"flag":true,"list":[1,2],"n":42,"new":null,"s":"1"}"#;
         for (kind, body, expected) in [
@@ -200,7 +202,11 @@ mod tests {
             exchange.response.headers.add("Content-Length", body.len().to_string());
             exchange.response.body = Some(body.as_bytes().to_vec());
             assert!(finish(plugin.response(&mut exchange)).is_none());
-            assert_eq!(exchange.response.body.as_deref().map(String::from_utf8_lossy).as_deref(), Some(expected), "{kind}");
+            assert_eq!(
+                exchange.response.body.as_deref().map(String::from_utf8_lossy).as_deref(),
+                Some(expected),
+                "{kind}"
+            );
             assert_eq!(exchange.response.headers.get_str("content-length"), Some(expected.len().to_string().as_str()));
         }
     }

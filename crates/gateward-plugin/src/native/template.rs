@@ -167,8 +167,7 @@ impl<'t> Scanner<'t> {
     }
 
     fn word(&mut self) -> Option<&'t str> {
-        // A `-` is no part of a Lua name, but Kong's documentation shows `$(headers.x-y)` and nobody subtracts
-        // headers.
+        // A `-` ends a name in Lua, which would subtract then; here nothing can be subtracted, so it is a part.
         let is_end = |byte: u8| !(byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
         let end = self.rest.bytes().position(is_end).unwrap_or(self.rest.len());
         (end > 0).then(|| self.take(end))

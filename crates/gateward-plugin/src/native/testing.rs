@@ -15,7 +15,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex};
 
-/// `config` as the loader would hand it to a plugin: shorthands expanded, defaults filled, absent fields null.
+/// `config` as the loader would hand it to a plugin: shorthands expanded, defaults filled, fields without value absent.
 /// Panics when a field is unknown.
 pub(crate) fn with_defaults(schema: &Schema, config: Value) -> Value {
     let Value::Object(mut given) = config else { panic!("config must be an object: {config}") };
@@ -29,7 +29,10 @@ pub(crate) fn with_defaults(schema: &Schema, config: Value) -> Value {
     }
     let mut filled = Map::new();
     for (name, field) in &schema.fields {
-        filled.insert(name.to_string(), field_value(field, given.remove(name.as_ref())));
+        let value = field_value(field, given.remove(name.as_ref()));
+        if !value.is_null() {
+            filled.insert(name.to_string(), value);
+        }
     }
     assert!(given.is_empty(), "unknown fields: {given:?}");
     Value::Object(filled)

@@ -15,8 +15,8 @@ pub mod counters;
 mod window;
 
 use crate::native::rate_limiting::counters::{Counters, Key};
-use crate::native::settings;
 use crate::native::rate_limiting::window::{PERIODS, Period, Window};
+use crate::native::settings;
 use crate::{BuildContext, BuildError, Definition, Exchange, LocalResponse, Needs, Phases, Plugin, Step};
 use gateward_model::schema::{Check, Field, Rule, Schema, Shorthand};
 use serde::Deserialize;
@@ -88,7 +88,9 @@ impl Plugin for RateLimiting {
     fn access<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
         let identity = self.identity(exchange);
         let now_s = exchange.started_at_ms / 1000;
-        let mut usages = [Usage { key: Key { period: 0, window: 0, identity }, window: Window::default(), remaining: 0 }; PERIODS.len()];
+        let mut usages =
+            [Usage { key: Key { period: 0, window: 0, identity }, window: Window::default(), remaining: 0 };
+                PERIODS.len()];
         let usages = &mut usages[..self.limits.len()];
         for (usage, (period, limit)) in usages.iter_mut().zip(&self.limits) {
             usage.window = period.window(now_s);
@@ -193,14 +195,15 @@ fn build(context: &BuildContext<'_>) -> Result<Box<dyn Plugin>, BuildError> {
         return Err(settings::refuse(context, policy_refusal(&settings.policy)));
     }
     let limits = [settings.second, settings.minute, settings.hour, settings.day, settings.month, settings.year];
-    let limits = PERIODS.iter().zip(limits);
+    // A cast to u32 saturates: four thousand million requests per window are no limit.
+    let limits = PERIODS.iter().zip(limits).filter_map(|(period, limit)| Some((period, limit?.ceil() as u32)));
+    let limits: Vec<_> = limits.inspect(|(period, _)| context.env.counters.prepare(period.index)).collect();
     let mut scope = [0; 32];
     scope[..16].copy_from_slice(context.entity.route.unwrap_or_default().0.as_bytes());
     scope[16..].copy_from_slice(context.entity.service.unwrap_or_default().0.as_bytes());
     Ok(Box::new(RateLimiting {
         counters: context.env.counters.clone(),
-        // A cast to u32 saturates: four thousand million requests per window are no limit.
-        limits: limits.filter_map(|(period, limit)| Some((period, limit?.ceil() as u32))).collect(),
+        limits,
         scope,
         limit_by: settings.limit_by,
         header_name: settings.header_name.unwrap_or_default(),
@@ -221,7 +224,10 @@ fn schema() -> Schema {
         ("day", limit()),
         ("month", limit()),
         ("year", limit()),
-        ("limit_by", Field::string().default("consumer").one_of(&["consumer", "credential", "ip", "service", "header", "path"])),
+        (
+            "limit_by",
+            Field::string().default("consumer").one_of(&["consumer", "credential", "ip", "service", "header", "path"]),
+        ),
         ("header_name", settings::header_name()),
         ("path", Field::string().rule(Rule::StartsWith("/".into()))),
         ("policy", Field::string().default("local").one_of(&["local", "cluster", "redis"])),
@@ -379,7 +385,9 @@ mod tests {
 
     #[test]
     fn hides_every_header_on_request_and_answers_as_configured() {
-        let plugin = plugin(json!({ "minute": 1, "hide_client_headers": true, "error_code": 403, "error_message": "slow down" }));
+        let plugin = plugin(
+            json!({ "minute": 1, "hide_client_headers": true, "error_code": 403, "error_message": "slow down" }),
+        );
         assert_eq!(ask(&*plugin, NOW_MS), ("next".to_owned(), vec![]));
         assert_eq!(ask(&*plugin, NOW_MS), ("403 slow down".to_owned(), vec![]));
     }
@@ -419,7 +427,8 @@ mod tests {
             ("service", header, false),
         ];
         for (limit_by, change, other) in cases {
-            let plugin = plugin(json!({ "minute": 1, "limit_by": limit_by, "header_name": "x-tenant", "path": "/pay" }));
+            let plugin =
+                plugin(json!({ "minute": 1, "limit_by": limit_by, "header_name": "x-tenant", "path": "/pay" }));
             assert_eq!(ask(&*plugin, NOW_MS).0, "next");
             let mut exchange = request("GET", "/", &[]);
             exchange.started_at_ms = NOW_MS;
@@ -465,7 +474,10 @@ mod tests {
     fn what_cannot_be_served_or_makes_no_sense_is_refused() {
         let cases = [
             (json!({}), "one of"),
-            (json!({ "minute": 10, "hour": 5 }), "hour: the limit for hour (5) cannot be lower than the limit for minute (10)"),
+            (
+                json!({ "minute": 10, "hour": 5 }),
+                "hour: the limit for hour (5) cannot be lower than the limit for minute (10)",
+            ),
             (json!({ "minute": 10, "policy": "redis" }), "policy: policy 'redis' is not served by this build"),
             (json!({ "minute": 10, "policy": "cluster" }), "policy: policy 'cluster' is not served by this build"),
             (json!({ "minute": 10, "limit_by": "cookie" }), "not one of"),
@@ -474,6 +486,9 @@ mod tests {
             let found = problems(&schema(), config.clone());
             assert!(found.iter().any(|text| text.contains(expected)), "{config}: {found:?}");
         }
-        assert_eq!(problems(&schema(), json!({ "minute": 10, "hour": 10, "redis_host": "r", "sync_rate": 1 })), [""; 0]);
+        assert_eq!(
+            problems(&schema(), json!({ "minute": 10, "hour": 10, "redis_host": "r", "sync_rate": 1 })),
+            [""; 0]
+        );
     }
 }

@@ -30,7 +30,13 @@ const DAY_S: u64 = 86_400;
 const MONTH: usize = 4;
 const YEAR: usize = 5;
 
-const fn period(index: usize, name: &'static str, nominal_s: u64, limit: &'static str, remaining: &'static str) -> Period {
+const fn period(
+    index: usize,
+    name: &'static str,
+    nominal_s: u64,
+    limit: &'static str,
+    remaining: &'static str,
+) -> Period {
     Period { index, name, nominal_s, limit_header: limit, remaining_header: remaining }
 }
 
@@ -94,7 +100,8 @@ fn civil_month(days: u64) -> (u32, u32) {
 /// Days from 1970-01-01 to the first of the month with this number (12 x year + month, 0 = January).
 fn days_before_month(months: u64) -> u64 {
     let (year, month) = (months / 12, months % 12);
-    let (march_year, month_from_march) = if month >= 2 { (year, month - 2) } else { (year.saturating_sub(1), month + 10) };
+    let (march_year, month_from_march) =
+        if month >= 2 { (year, month - 2) } else { (year.saturating_sub(1), month + 10) };
     let (cycle, year_of_cycle) = (march_year / 400, march_year % 400);
     let day_of_year = (153 * month_from_march + 2) / 5;
     let day = 365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100 + day_of_year;

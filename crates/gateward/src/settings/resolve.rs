@@ -1,0 +1,236 @@
+//! From what was said to what it means: every mistake at once, each with the flag or variable it stands in.
+
+use crate::settings::kong_env;
+use crate::settings::sources::Given;
+use crate::settings::values::{self, Listen, Listeners, LogLevel, OutputFormat};
+use gateward_net::PoolSettings;
+use gateward_proxy::{HeaderTokens, Limits, Settings};
+use gateward_telemetry::AccessLogTarget;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where the declarative configuration comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ConfigSource {
+    /// A file, watched.
+    File(PathBuf),
+    /// A text given with the process.
+    Text(String),
+}
+
+/// Settings of the process, resolved.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// The configuration to start with, if any.
+    pub(crate) config: Option<ConfigSource>,
+    /// Addresses for clients.
+    pub(crate) proxy: Vec<Listen>,
+    /// Addresses of the Admin API.
+    pub(crate) admin: Vec<Listen>,
+    /// Addresses of the status port.
+    pub(crate) status: Vec<Listen>,
+    /// Worker threads.
+    pub(crate) workers: usize,
+    /// Form of the log and of standard output.
+    pub(crate) format: OutputFormat,
+    /// Least level to log.
+    pub(crate) log_level: LogLevel,
+    /// Where access log lines go.
+    pub(crate) access_log: Option<AccessLogTarget>,
+    /// What the data plane is told.
+    pub(crate) data_plane: Settings,
+    /// How long a shutdown goes on accepting.
+    pub(crate) grace: Duration,
+    /// How long requests may take to end after that.
+    pub(crate) timeout: Duration,
+    /// Id of this node, if one is set.
+    pub(crate) node_id: Option<String>,
+    /// For the log, once there is one.
+    pub(crate) warnings: Vec<String>,
+    /// For the log, of less weight.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Read every setting.
+///
+/// # Errors
+/// All values that cannot be read, as texts for the user.
+pub(crate) fn resolve(given: &Given) -> Result<Options, Vec<String>> {
+    let mut reader = Reader { given, errors: Vec::new(), warnings: Vec::new() };
+    let data_plane = data_plane(&mut reader);
+    let options = Options {
+        config: config(&reader),
+        proxy: reader.listeners("proxy-listen"),
+        admin: reader.listeners("admin-listen"),
+        status: reader.listeners("status-listen"),
+        workers: reader.read("workers", values::workers),
+        format: reader.read("format", values::output_format),
+        log_level: reader.read("log-level", LogLevel::parse),
+        access_log: reader.read("access-log", values::access_log),
+        data_plane,
+        grace: reader.read("shutdown-grace", values::duration),
+        timeout: reader.read("shutdown-timeout", values::duration),
+        node_id: given.value("node-id").map(|value| value.text),
+        warnings: Vec::new(),
+        notes: Vec::new(),
+    };
+    finish(reader, options)
+}
+
+fn finish(reader: Reader<'_>, mut options: Options) -> Result<Options, Vec<String>> {
+    let Reader { given, mut errors, warnings } = reader;
+    let report = kong_env::report(given);
+    errors.extend(report.errors);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    options.warnings = warnings;
+    if !report.unknown.is_empty() {
+        let names = report.unknown.join(", ");
+        options.warnings.push(format!("variables without meaning to this gateway: {names}; check their spelling"));
+    }
+    if !report.without_effect.is_empty() {
+        options.notes.push(format!("settings of Kong without effect here: {}", report.without_effect.join(", ")));
+    }
+    for listen in options.admin.iter().filter(|listen| !listen.address.ip().is_loopback()) {
+        options.warnings.push(format!(
+            "the Admin API on {} can be reached from other machines and shows credentials; keep it on 127.0.0.1",
+            listen.address
+        ));
+    }
+    Ok(options)
+}
+
+fn config(reader: &Reader<'_>) -> Option<ConfigSource> {
+    let file = reader.given.value("config").map(|value| ConfigSource::File(value.text.into()));
+    file.or_else(|| reader.given.value("config-string").map(|value| ConfigSource::Text(value.text)))
+}
+
+fn data_plane(reader: &mut Reader<'_>) -> Settings {
+    let request_id_upstream = reader.read("headers-upstream", values::request_tokens);
+    let (tokens, ignored): (HeaderTokens, Vec<String>) = reader.read("headers", values::response_tokens);
+    reader.warnings.extend(ignored);
+    Settings {
+        flavor: reader.read("router-flavor", values::router_flavor),
+        trusted: reader.read("trusted-ips", values::networks),
+        real_ip_header: reader.read("real-ip-header", values::real_ip_header),
+        real_ip_recursive: reader.read("real-ip-recursive", values::switch),
+        header_prefix: reader.read("header-prefix", values::header_name),
+        tokens: HeaderTokens { request_id_upstream, ..tokens },
+        pool: PoolSettings {
+            size: reader.read("upstream-keepalive-pool-size", values::number) as usize,
+            max_requests: reader.read("upstream-keepalive-max-requests", values::number),
+            idle_timeout_ms: reader.milliseconds("upstream-keepalive-idle-timeout"),
+        },
+        keepalive_requests: reader.read("keepalive-requests", values::number),
+        allow_debug_header: reader.read("allow-debug-header", values::switch),
+        limits: limits(reader),
+    }
+}
+
+fn limits(reader: &mut Reader<'_>) -> Limits {
+    Limits {
+        body_bytes: reader.read("client-max-body-size", values::size),
+        body_buffer_bytes: usize::try_from(reader.read("plugin-body-size", values::size)).unwrap_or(usize::MAX),
+        header_timeout_ms: reader.milliseconds("client-header-timeout"),
+        body_timeout_ms: reader.milliseconds("client-body-timeout"),
+        send_timeout_ms: reader.milliseconds("send-timeout"),
+        keepalive_timeout_ms: reader.milliseconds("keepalive-timeout"),
+        connections: reader.read("max-connections", values::connections),
+        connections_per_address: reader.read("max-connections-per-address", values::number),
+        ..Limits::default()
+    }
+}
+
+/// Reads settings and gathers what is wrong with them.
+struct Reader<'a> {
+    given: &'a Given,
+    errors: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// The setting's value; the type's default when there is none or when it is wrong, which fails in the end.
+    fn read<T: Default>(&mut self, flag: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
+        let Some(value) = self.given.value(flag) else { return T::default() };
+        parse(&value.text).unwrap_or_else(|error| {
+            self.errors.push(format!("{}: {error}", value.origin.unwrap_or_else(|| format!("--{flag}"))));
+            T::default()
+        })
+    }
+
+    fn milliseconds(&mut self, flag: &str) -> u64 {
+        u64::try_from(self.read(flag, values::duration).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn listeners(&mut self, flag: &str) -> Vec<Listen> {
+        let Listeners { open, warnings } = self.read(flag, values::listeners);
+        let origin = self.given.value(flag).and_then(|value| value.origin).unwrap_or_else(|| format!("--{flag}"));
+        self.warnings.extend(warnings.into_iter().map(|warning| format!("{origin}: {warning}")));
+        open
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_kongs() {
+        let options = resolve(&Given::default()).unwrap();
+        let addresses = |listens: &[Listen]| listens.iter().map(|it| it.address.to_string()).collect::<Vec<_>>();
+        assert_eq!(addresses(&options.proxy), ["0.0.0.0:8000"]);
+        assert_eq!(addresses(&options.admin), ["127.0.0.1:8001"]);
+        assert_eq!(addresses(&options.status), ["127.0.0.1:8007"]);
+        assert_eq!(options.grace, Duration::from_secs(10));
+        assert!(options.warnings.is_empty() && options.notes.is_empty());
+        // The table's defaults are the data plane's own.
+        assert_eq!(format!("{:?}", options.data_plane), format!("{:?}", Settings::default()));
+    }
+
+    #[test]
+    fn a_kong_containers_environment_works() {
+        let options = resolve(&Given::of(
+            &[],
+            &[
+                ("KONG_DATABASE", "off"),
+                ("KONG_DECLARATIVE_CONFIG", "/kong/kong.yml"),
+                ("KONG_PROXY_LISTEN", "0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl reuseport"),
+                ("KONG_ADMIN_LISTEN", "0.0.0.0:8001"),
+                ("KONG_STATUS_LISTEN", "off"),
+                ("KONG_TRUSTED_IPS", "0.0.0.0/0,::/0"),
+                ("KONG_NGINX_HTTP_CLIENT_MAX_BODY_SIZE", "10m"),
+                ("KONG_NGINX_WORKER_PROCESSES", "2"),
+                ("KONG_PROXY_ACCESS_LOG", "/dev/stdout"),
+                ("KONG_UPSTREAM_KEEPALIVE_IDLE_TIMEOUT", "5"),
+                ("KONG_HEADERS", "off"),
+                ("KONG_PLUGINS", "bundled"),
+                ("KONG_LOG_LEVEL", "warn"),
+            ],
+        ))
+        .unwrap();
+        assert_eq!(options.config, Some(ConfigSource::File("/kong/kong.yml".into())));
+        assert_eq!((options.proxy.len(), options.status.len(), options.workers), (1, 0, 2));
+        assert_eq!(options.data_plane.limits.body_bytes, 10 << 20);
+        assert_eq!(options.data_plane.pool.idle_timeout_ms, 5000);
+        assert_eq!(options.data_plane.trusted.len(), 2);
+        assert!(!options.data_plane.tokens.server && options.data_plane.tokens.request_id_upstream);
+        assert_eq!(options.access_log, Some(AccessLogTarget::Stdout));
+        assert!(options.warnings.iter().any(|text| text.contains("8443") && text.contains("TLS")));
+        assert!(options.warnings.iter().any(|text| text.contains("Admin API on 0.0.0.0:8001")));
+        assert_eq!(options.notes, ["settings of Kong without effect here: KONG_DATABASE, KONG_PLUGINS"]);
+    }
+
+    #[test]
+    fn all_mistakes_are_told_with_their_place() {
+        let errors = resolve(&Given::of(
+            &[("workers", "many")],
+            &[("KONG_PROXY_LISTEN", "8000"), ("GATEWARD_FORMAT", "xml"), ("KONG_DATABASE", "postgres")],
+        ))
+        .unwrap_err();
+        for origin in ["--workers: ", "KONG_PROXY_LISTEN: ", "GATEWARD_FORMAT: ", "KONG_DATABASE: "] {
+            assert!(errors.iter().any(|error| error.starts_with(origin)), "{origin} in {errors:?}");
+        }
+        assert_eq!(errors.len(), 4);
+    }
+}

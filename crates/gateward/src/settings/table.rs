@@ -1,0 +1,165 @@
+//! Every setting of `gateward gateway`: its flag, Kong's variables for it, its default and what it means.
+//!
+//! The variable of a setting is `GATEWARD_` and the flag in capitals. Kong's variables take the same syntax as
+//! ours, so one parser serves all places. Defaults are Kong's (kong.conf.default) where Kong has the setting.
+
+use std::fmt::Write;
+
+/// One setting.
+pub(crate) struct Setting {
+    /// Name of the flag, without dashes in front.
+    pub(crate) flag: &'static str,
+    /// What the value looks like.
+    pub(crate) value: &'static str,
+    /// Kong's variables for the same thing; the first that is set counts.
+    pub(crate) kong: &'static [&'static str],
+    /// Text of the default, in the syntax of the value; empty: none.
+    pub(crate) default: &'static str,
+    /// One or two sentences.
+    pub(crate) meaning: &'static str,
+}
+
+impl Setting {
+    /// `GATEWARD_PROXY_LISTEN` for `proxy-listen`.
+    pub(crate) fn variable(&self) -> String {
+        format!("GATEWARD_{}", self.flag.replace('-', "_").to_uppercase())
+    }
+}
+
+/// The setting with this flag.
+pub(crate) fn setting(flag: &str) -> &'static Setting {
+    SETTINGS.iter().find(|setting| setting.flag == flag).expect("only settings of the table are asked for")
+}
+
+const fn row(
+    flag: &'static str,
+    value: &'static str,
+    kong: &'static [&'static str],
+    default: &'static str,
+    meaning: &'static str,
+) -> Setting {
+    Setting { flag, value, kong, default, meaning }
+}
+
+/// The table, in the order of the help text.
+#[rustfmt::skip]
+pub(crate) const SETTINGS: &[Setting] = &[
+    row("config", "FILE", &["KONG_DECLARATIVE_CONFIG"], "",
+        "Declarative file in Kong's format (.json, otherwise YAML). It is watched for changes. Without one the gateway starts empty and waits for POST /config."),
+    row("config-string", "TEXT", &["KONG_DECLARATIVE_CONFIG_STRING"], "",
+        "The declarative configuration itself, YAML or JSON. A file, where given, wins."),
+    row("proxy-listen", "ADDR", &["KONG_PROXY_LISTEN"], "0.0.0.0:8000",
+        "Addresses for clients, separated by commas, each with Kong's listener flags; or off. Listeners with ssl are left out: this build ends no TLS."),
+    row("admin-listen", "ADDR", &["KONG_ADMIN_LISTEN"], "127.0.0.1:8001",
+        "Addresses of the Admin API, or off. It shows the configuration with its credentials: keep it on loopback."),
+    row("status-listen", "ADDR", &["KONG_STATUS_LISTEN"], "127.0.0.1:8007",
+        "Addresses of /status, /status/ready and /metrics, or off."),
+    row("workers", "N", &["KONG_NGINX_WORKER_PROCESSES"], "auto",
+        "Worker threads; auto: one per core."),
+    row("format", "text|json", &[], "text",
+        "Form of the log on standard error. With json, one line on standard output says when and where the gateway listens."),
+    row("log-level", "LEVEL", &["KONG_LOG_LEVEL"], "notice",
+        "Least level to log: debug, info, notice, warn, error, crit, alert or emerg."),
+    row("access-log", "stdout|off|PATH", &["KONG_PROXY_ACCESS_LOG"], "off",
+        "Where to write one JSON line per request. SIGUSR1 opens the file anew."),
+    row("trusted-ips", "CIDR", &["KONG_TRUSTED_IPS"], "",
+        "Peers whose X-Forwarded-* and real-IP header are believed, separated by commas."),
+    row("real-ip-header", "NAME", &["KONG_REAL_IP_HEADER"], "X-Real-IP",
+        "Header in which a trusted peer says the client's address."),
+    row("real-ip-recursive", "on|off", &["KONG_REAL_IP_RECURSIVE"], "off",
+        "Skip trusted addresses from the right of that header's list."),
+    row("router-flavor", "FLAVOR", &["KONG_ROUTER_FLAVOR"], "traditional_compatible",
+        "Rules that select routes: traditional_compatible or expressions."),
+    row("headers", "TOKENS", &["KONG_HEADERS"], "server_tokens, latency_tokens, X-Kong-Request-Id",
+        "Which of its own headers the gateway adds to responses, or off."),
+    row("headers-upstream", "TOKENS", &["KONG_HEADERS_UPSTREAM"], "X-Kong-Request-Id",
+        "Which of its own headers the gateway adds to requests, or off."),
+    row("header-prefix", "PREFIX", &[], "X-Kong",
+        "Beginning of the names of those headers."),
+    row("allow-debug-header", "on|off", &["KONG_ALLOW_DEBUG_HEADER"], "off",
+        "Answer the request header Kong-Debug: 1 with the names of route and service."),
+    row("upstream-keepalive-pool-size", "N", &["KONG_UPSTREAM_KEEPALIVE_POOL_SIZE"], "512",
+        "Idle upstream connections kept per address and worker; 0: none."),
+    row("upstream-keepalive-max-requests", "N", &["KONG_UPSTREAM_KEEPALIVE_MAX_REQUESTS"], "10000",
+        "Requests after which an upstream connection is closed; 0: no limit."),
+    row("upstream-keepalive-idle-timeout", "SECONDS", &["KONG_UPSTREAM_KEEPALIVE_IDLE_TIMEOUT"], "60",
+        "How long an upstream connection may be idle; 0: no limit."),
+    row("keepalive-requests", "N",
+        &["KONG_NGINX_PROXY_KEEPALIVE_REQUESTS", "KONG_NGINX_HTTP_KEEPALIVE_REQUESTS"], "10000",
+        "Requests on one client connection; 0: no limit."),
+    row("keepalive-timeout", "SECONDS",
+        &["KONG_NGINX_PROXY_KEEPALIVE_TIMEOUT", "KONG_NGINX_HTTP_KEEPALIVE_TIMEOUT"], "75",
+        "How long a client connection may be idle."),
+    row("client-header-timeout", "SECONDS",
+        &["KONG_NGINX_PROXY_CLIENT_HEADER_TIMEOUT", "KONG_NGINX_HTTP_CLIENT_HEADER_TIMEOUT"], "60",
+        "Time for a whole request head."),
+    row("client-body-timeout", "SECONDS",
+        &["KONG_NGINX_PROXY_CLIENT_BODY_TIMEOUT", "KONG_NGINX_HTTP_CLIENT_BODY_TIMEOUT"], "60",
+        "Time between two reads of a request body."),
+    row("send-timeout", "SECONDS", &["KONG_NGINX_PROXY_SEND_TIMEOUT", "KONG_NGINX_HTTP_SEND_TIMEOUT"], "60",
+        "Time between two writes to a client."),
+    row("client-max-body-size", "SIZE",
+        &["KONG_CLIENT_MAX_BODY_SIZE", "KONG_NGINX_PROXY_CLIENT_MAX_BODY_SIZE", "KONG_NGINX_HTTP_CLIENT_MAX_BODY_SIZE"],
+        "0", "Longest request body, with k, m or g; 0: no limit."),
+    row("plugin-body-size", "SIZE", &[], "8m",
+        "Longest body held in memory for a plugin that asks for it whole."),
+    row("max-connections", "N", &["KONG_NGINX_EVENTS_WORKER_CONNECTIONS"], "65536",
+        "Client connections per worker; auto: the default."),
+    row("max-connections-per-address", "N", &[], "0",
+        "Client connections per client address on this node; 0: no limit."),
+    row("shutdown-grace", "SECONDS", &[], "10",
+        "After SIGTERM, how long to go on accepting while /status/ready already fails."),
+    row("shutdown-timeout", "SECONDS", &["KONG_NGINX_MAIN_WORKER_SHUTDOWN_TIMEOUT"], "30",
+        "After the grace, how long requests under way may take to end."),
+    row("node-id", "UUID", &["KONG_NODE_ID"], "",
+        "Id of this node in /status and metrics; a random one for each start if not set."),
+];
+
+/// The table as a page of the user guide.
+pub(crate) fn reference() -> String {
+    let mut out = String::from(
+        "# Settings\n\nEvery setting of `gateward gateway`. A flag wins over its `GATEWARD_*` variable, which wins over \
+         Kong's.\nThis page is written by `gateward settings`; change the table in the source, not the page.\n\n\
+         | flag | variables | default | meaning |\n|---|---|---|---|\n",
+    );
+    for setting in SETTINGS {
+        let variables: Vec<String> = std::iter::once(setting.variable())
+            .chain(setting.kong.iter().map(|name| (*name).to_owned()))
+            .map(|name| format!("`{name}`"))
+            .collect();
+        let default = if setting.default.is_empty() { "none".to_owned() } else { format!("`{}`", setting.default) };
+        let value = setting.value.replace('|', "\\|");
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            out,
+            "| `--{} {value}` | {} | {default} | {} |",
+            setting.flag,
+            variables.join(", "),
+            setting.meaning
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names = HashSet::new();
+        for setting in SETTINGS {
+            assert!(names.insert(setting.variable()), "{}", setting.flag);
+            for name in setting.kong {
+                assert!(name.starts_with("KONG_") && names.insert((*name).to_owned()), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_user_guide_holds_the_reference() {
+        let page = include_str!("../../../../docs/guide/settings.md");
+        assert!(page == reference(), "write it anew: cargo run -- settings > docs/guide/settings.md");
+    }
+}
