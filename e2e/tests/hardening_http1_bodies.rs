@@ -70,7 +70,7 @@ fn chunked_bodies_are_framed_anew_and_extensions_dropped() {
     assert_eq!(seen.header_all("transfer-encoding"), ["chunked"]);
     assert_eq!(seen.header_all("content-length"), Vec::<&str>::new());
     assert!(!String::from_utf8_lossy(&seen.bytes).contains("secret"), "chunk extensions are not forwarded");
-    gateward_e2e::exchange(gateway.proxy(), "POST", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0002\r\n\r\nab");
+    exchange(gateway.proxy(), "POST", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0002\r\n\r\nab");
     assert_eq!(backend.requests()[2].header_all("content-length"), ["2"], "lengths are written anew");
     gateway.stop();
 }
@@ -266,7 +266,6 @@ fn a_body_slower_than_the_least_rate_is_cut() {
     let backend = Backend::echo();
     let gateway = Gateway::builder(&one_route(&backend.url()))
         .env("GATEWARD_CLIENT_BODY_TIMEOUT", "1s")
-        .env("GATEWARD_CLIENT_BODY_MIN_RATE", "1000")
         .start();
     let mut client = RawClient::connect(gateway.proxy());
     client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");

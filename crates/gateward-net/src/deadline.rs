@@ -17,6 +17,9 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 /// How often slots are looked at; milliseconds.
 pub const TICK_MS: u64 = 20;
 
+/// Milliseconds a new connection has for its first request while idle ones are ended.
+pub const FRESH_MS: u64 = 1_000;
+
 const NEVER: u64 = u64::MAX;
 
 /// All slots of one worker, and its coarse clock.
@@ -30,9 +33,21 @@ pub struct Deadlines {
 #[derive(Debug, Default)]
 struct Slot {
     at_ms: Cell<u64>,
-    idle: Cell<bool>,
+    waiting: Cell<Waiting>,
     fired: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// What a connection waits for, as far as a shutdown cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Waiting {
+    /// Something under way.
+    #[default]
+    Busy,
+    /// A next request, which need not come.
+    Idle,
+    /// Its first request, since then.
+    Fresh { since_ms: u64 },
 }
 
 /// One connection's deadline. Dropping it frees the slot at the next tick.
@@ -77,10 +92,16 @@ impl Deadlines {
         });
     }
 
-    /// End every wait that was armed with [`Deadline::arm_idle`]: the connections have nothing under way.
+    /// End every wait that was armed with [`Deadline::arm_idle`], and those armed with [`Deadline::arm_fresh`] more
+    /// than [`FRESH_MS`] ago: the connections have nothing under way.
     pub fn expire_idle(&self) {
-        for slot in self.slots.borrow().iter().filter(|slot| slot.idle.get()) {
-            slot.fire();
+        let now = self.now_ms.get();
+        for slot in self.slots.borrow().iter() {
+            match slot.waiting.get() {
+                Waiting::Idle => slot.fire(),
+                Waiting::Fresh { since_ms } if now.saturating_sub(since_ms) >= FRESH_MS => slot.fire(),
+                Waiting::Fresh { .. } | Waiting::Busy => {}
+            }
         }
     }
 
@@ -109,7 +130,7 @@ impl Deadline {
     /// Allow `after_ms` from now for what follows.
     pub fn arm(&self, after_ms: u64) {
         self.slot.fired.set(false);
-        self.slot.idle.set(false);
+        self.slot.waiting.set(Waiting::Busy);
         // The clock may be a tick old, so a tick is added: late, never early.
         self.slot.at_ms.set(self.clock.now_ms.get().saturating_add(after_ms).saturating_add(TICK_MS));
     }
@@ -117,13 +138,20 @@ impl Deadline {
     /// Likewise for a wait during which the connection has nothing under way.
     pub fn arm_idle(&self, after_ms: u64) {
         self.arm(after_ms);
-        self.slot.idle.set(true);
+        self.slot.waiting.set(Waiting::Idle);
+    }
+
+    /// Likewise for the wait of a new connection for its first request, which gets a moment even when idle
+    /// connections are ended.
+    pub fn arm_fresh(&self, after_ms: u64) {
+        self.arm(after_ms);
+        self.slot.waiting.set(Waiting::Fresh { since_ms: self.clock.now_ms.get() });
     }
 
     /// No limit for what follows.
     pub fn disarm(&self) {
         self.slot.fired.set(false);
-        self.slot.idle.set(false);
+        self.slot.waiting.set(Waiting::Busy);
         self.slot.at_ms.set(NEVER);
     }
 
@@ -216,12 +244,16 @@ mod tests {
     fn only_idle_waits_end_when_told() {
         local(async {
             let deadlines = Deadlines::new();
-            let (idle, busy) = (deadlines.register(), deadlines.register());
+            let (idle, busy, fresh) = (deadlines.register(), deadlines.register(), deadlines.register());
             idle.arm_idle(1000);
+            fresh.arm_fresh(1000);
             busy.arm(1000);
             deadlines.expire_idle();
             assert_eq!(idle.guard(std::future::pending::<()>()).await, Err(Expired));
-            assert!(!busy.slot.fired.get());
+            assert!(!busy.slot.fired.get() && !fresh.slot.fired.get());
+            deadlines.now_ms.set(FRESH_MS);
+            deadlines.expire_idle();
+            assert!(!busy.slot.fired.get() && fresh.slot.fired.get());
         });
     }
 

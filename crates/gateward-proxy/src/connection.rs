@@ -1,10 +1,10 @@
 //! A client connection: waits for requests, holds almost nothing while it waits, and ends tidily.
 
+use crate::body::BUFFER_BYTES;
 use crate::request;
 use crate::session::{Connection, Session};
 use crate::worker::Worker;
 use gateward_net::{Deadline, Stage};
-use gateward_telemetry::{Counter, Gauge};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,6 +13,8 @@ use tokio::net::TcpStream;
 /// Milliseconds a closing connection is read from, so that the client gets to see the last response: closing with
 /// unread bytes would reset the connection under it.
 const LINGER_MS: u64 = 2_000;
+/// Milliseconds without a request after which a connection gives its session back.
+const BURST_GAP_MS: u64 = 1_000;
 /// Bytes thrown away while lingering.
 const LINGER_BYTES: usize = 1024 * 1024;
 
@@ -29,14 +31,12 @@ pub(crate) enum After {
 
 /// Serve `stream` until it ends.
 pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
-    let metrics = &worker.metrics;
-    metrics.gauge_add(Gauge::ConnectionsActive, 1);
     let deadline = worker.deadlines.register();
     let mut served = 0;
     let after = loop {
-        // The session and the large future of a request exist only from the first byte of a request to the last
-        // byte of its response: an idle connection costs this function's frame and the socket.
-        if !wait_for_bytes(&worker, &stream, &deadline).await {
+        // The session and the large future of a request exist only while the connection is busy: an idle one costs
+        // this function's frame and the socket.
+        if !wait_for_bytes(&worker, &stream, &deadline, served).await {
             break After::Abort;
         }
         let mut session = worker.session(peer, local);
@@ -49,20 +49,23 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: Socke
     if after == After::Close {
         linger(&mut stream, &deadline).await;
     }
-    metrics.gauge_add(Gauge::ConnectionsActive, -1);
-    metrics.count(Counter::ConnectionsClosed);
 }
 
 /// `false`: the connection has ended or been idle too long.
-async fn wait_for_bytes(worker: &Worker, stream: &TcpStream, deadline: &Deadline) -> bool {
-    if worker.node.drain.stage() == Stage::Closing {
+async fn wait_for_bytes(worker: &Worker, stream: &TcpStream, deadline: &Deadline, served: u32) -> bool {
+    let limits = &worker.node.settings.limits;
+    if served == 0 {
+        // Also a connection accepted at the last moment gets its request served.
+        deadline.arm_fresh(limits.header_timeout_ms);
+    } else if worker.node.drain.stage() == Stage::Closing {
         return false;
+    } else {
+        deadline.arm_idle(limits.keepalive_timeout_ms);
     }
-    deadline.arm_idle(worker.node.settings.limits.keepalive_timeout_ms);
     matches!(deadline.guard(stream.readable()).await, Ok(Ok(())))
 }
 
-/// Serve requests as long as bytes of a next one are there already.
+/// Serve requests until none has come for [`BURST_GAP_MS`]: on a busy connection the session stays attached.
 async fn serve_burst(
     worker: &Rc<Worker>,
     stream: &mut TcpStream,
@@ -76,8 +79,41 @@ async fn serve_burst(
         let after = request::serve(&mut connection).await;
         connection.served = connection.served.saturating_add(1);
         *served = connection.served;
-        if after != After::KeepAlive || connection.session.upload.input.is_empty() {
+        if after != After::KeepAlive {
             return after;
+        }
+        if connection.session.upload.input.is_empty() {
+            match next_bytes(&mut connection).await {
+                Next::Bytes => {}
+                Next::Quiet => return After::KeepAlive,
+                Next::Ended => return After::Abort,
+            }
+        }
+    }
+}
+
+/// What came after a response.
+enum Next {
+    Bytes,
+    Quiet,
+    Ended,
+}
+
+/// Wait a moment for the next request.
+async fn next_bytes(connection: &mut Connection<'_>) -> Next {
+    let worker = connection.worker;
+    if worker.node.drain.stage() == Stage::Closing {
+        return Next::Ended;
+    }
+    let keepalive_ms = worker.node.settings.limits.keepalive_timeout_ms;
+    connection.deadline.arm_idle(BURST_GAP_MS.min(keepalive_ms));
+    let input = &mut connection.session.upload.input;
+    match connection.deadline.guard(connection.reader.read(input.space(BUFFER_BYTES))).await {
+        Err(_) => Next::Quiet,
+        Ok(Err(_) | Ok(0)) => Next::Ended,
+        Ok(Ok(count)) => {
+            input.fill(count);
+            Next::Bytes
         }
     }
 }

@@ -99,7 +99,7 @@ fn capture(found: &Found<'_>, exchange: &mut Exchange) -> usize {
     exchange.captures.unnamed.extend(captures.iter().map(text));
     let named = regex.capture_names().flatten().map(|name| (name.to_owned(), text(captures.name(name))));
     exchange.captures.named.extend(named);
-    captures.get(0).map_or(0, |whole| whole.end())
+    captures.get(0).map_or(0, |whole| whole.len())
 }
 
 /// Kong's answer for a route that takes HTTPS only (kong/runloop/handler.lua, access).

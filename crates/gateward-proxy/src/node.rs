@@ -7,6 +7,12 @@ use gateward_net::{AddressCounts, Drain};
 use gateward_telemetry::{AccessLog, Telemetry};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a retired plan is kept for exchanges that still use it; a later end drops it where it happens.
+const RETIRE_WITHIN: Duration = Duration::from_secs(60);
+/// How often a retired plan is looked at.
+const RETIRE_LOOK: Duration = Duration::from_millis(100);
 
 /// A node's shared state.
 pub struct Node {
@@ -42,8 +48,9 @@ impl Node {
     /// Serve `plan` from the next request of each worker on. Exchanges under way keep theirs.
     pub fn swap(&self, plan: Plan) {
         let generation = plan.snapshot.generation;
-        self.plan.store(Arc::new(plan));
+        let retired = self.plan.swap(Arc::new(plan));
         self.generation.store(generation, Ordering::Release);
+        retire(retired);
     }
 
     /// The plan being served.
@@ -54,6 +61,19 @@ impl Node {
     /// Generation of the plan being served: what workers compare per request, so that they need not touch the plan.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+}
+
+/// Keep `plan` until no worker uses it, so that tearing down a large one never falls to a worker.
+fn retire(plan: Arc<Plan>) {
+    let wait = move || {
+        let patience = Instant::now() + RETIRE_WITHIN;
+        while Arc::strong_count(&plan) > 1 && Instant::now() < patience {
+            std::thread::park_timeout(RETIRE_LOOK);
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("retire-plan".into()).spawn(wait) {
+        tracing::warn!(%error, "no thread for a retired configuration; a worker will drop it");
     }
 }
 

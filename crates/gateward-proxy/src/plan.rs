@@ -7,7 +7,9 @@ use gateward_model::{Directory, EntityId, PluginConfig, Protocol, Route, Service
 use gateward_plugin::{BuildContext, BuildError, Needs, Plugin, PluginEnv, definitions};
 use gateward_route::{RouteEntry, Router};
 use gateward_telemetry::{SeriesId, Telemetry};
+use gateward_net::resolve::literal;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Index into [`Plan::chains`].
@@ -49,8 +51,8 @@ pub(crate) struct RoutePlan {
 pub(crate) enum Backend {
     /// To the targets of an upstream, by index.
     Upstream(u32),
-    /// To the service's own host.
-    Host,
+    /// To the service's own host; its address when it is one.
+    Host(Option<IpAddr>),
 }
 
 /// An upstream with its targets.
@@ -66,6 +68,8 @@ pub(crate) struct TargetPlan {
     pub(crate) entity: Arc<Target>,
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// The host when it is an address: nothing to resolve.
+    pub(crate) literal: Option<IpAddr>,
 }
 
 /// Why a snapshot cannot be compiled.
@@ -146,7 +150,8 @@ fn upstreams(snapshot: &Snapshot, errors: &mut Vec<CompileError>) -> Vec<Upstrea
     for target in &snapshot.config.targets {
         match split_host_port(&target.target) {
             Some((host, port)) => {
-                let plan = TargetPlan { entity: target.clone(), host: host.to_owned(), port };
+                let (literal, host) = (literal(host), host.to_owned());
+                let plan = TargetPlan { entity: target.clone(), host, port, literal };
                 targets.entry(target.upstream).or_default().push(plan);
             }
             None => broken.push(target),
@@ -181,7 +186,7 @@ fn route_plan(
     let RouteEntry { route, service } = entry;
     let backend = service.as_ref().map(|service| match upstreams.get(service.host.as_str()) {
         Some(index) => Backend::Upstream(*index),
-        None => Backend::Host,
+        None => Backend::Host(literal(&service.host)),
     });
     RoutePlan {
         series: telemetry.series(&service_label(service.as_deref()), &route_label(route)),

@@ -64,9 +64,11 @@ pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, loc
     let head_only = connection.session.exchange.request.method == Method::Head;
     let session = &mut *connection.session;
     session.download.begin(BodyFraming::None, crate::body::Encoder::Raw);
-    let framing = BodyFraming::Length(body.len() as u64);
+    // These never have content, whatever a plugin was told to send (RFC 9110 sections 15.3.5 and 15.4.5).
+    let bodiless = matches!(session.exchange.response.status, 100..200 | 204 | 304);
+    let framing = if bodiless { BodyFraming::None } else { BodyFraming::Length(body.len() as u64) };
     write_head(session, None, framing, persistence);
-    if !head_only {
+    if !head_only && !bodiless {
         session.download.output.extend_from_slice(&body);
     }
     let timeout_ms = connection.worker.node.settings.limits.send_timeout_ms;

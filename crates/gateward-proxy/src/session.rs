@@ -39,8 +39,9 @@ pub(crate) struct Session {
     pub(crate) download: Pump,
     pub(crate) response_head: ResponseHead,
     pub(crate) tries: Vec<Try>,
-    /// Targets tried, by index.
+    /// Targets tried, by index in the upstream's list of this generation.
     pub(crate) excluded: Vec<usize>,
+    pub(crate) excluded_of: u64,
     /// Plugin instances chosen for this request, in order.
     pub(crate) active: Vec<u32>,
     /// Of everything that receives from the upstream and sends to the client.
@@ -86,6 +87,7 @@ impl Session {
             response_head: ResponseHead::default(),
             tries: Vec::new(),
             excluded: Vec::new(),
+            excluded_of: 0,
             active: Vec::new(),
             deadline,
             times: Times::start(),

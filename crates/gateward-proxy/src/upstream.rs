@@ -9,7 +9,7 @@ use crate::error::{ProxyError, Side};
 use crate::forward;
 use crate::hashing;
 use crate::phases::{request_error, send_continue};
-use crate::plan::Backend;
+use crate::plan::{Backend, TargetPlan};
 use crate::pump::{Pace, PumpError};
 use crate::reply::Local;
 use crate::session::{Connection, Session};
@@ -17,12 +17,13 @@ use crate::upstreams::UpstreamHandle;
 use crate::worker::{Worker, WorkerPlan};
 use gateward_balance::Ticket;
 use gateward_http::{BodyFraming, HeadLimits, Parsed, hop, parse_response_head};
-use gateward_model::Service;
+use gateward_model::{Service, Upstream};
 use gateward_net::UpstreamConnection;
 use gateward_plugin::Try;
 use gateward_telemetry::{Counter, Gauge};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -56,10 +57,15 @@ struct InUse {
 /// Where a try goes.
 struct Destination {
     address: SocketAddr,
-    share: Option<(UpstreamHandle, Ticket)>,
-    host: String,
-    port: u16,
-    host_header: Option<String>,
+    share: Option<Share>,
+}
+
+/// The target of an upstream that a try goes to.
+struct Share {
+    handle: UpstreamHandle,
+    ticket: Ticket,
+    target: Rc<TargetPlan>,
+    upstream: Arc<Upstream>,
 }
 
 /// A try that failed.
@@ -80,12 +86,15 @@ pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> R
     };
     let hash = match backend {
         Backend::Upstream(index) => {
-            let upstream = plan.upstreams[index as usize].borrow();
+            let upstream = plan.upstream(index, connection.worker).borrow();
             let ids = &connection.worker.ids;
             hashing::hash(upstream.entity(), &mut session.exchange, || format!("{:016x}{:016x}", ids.next(), ids.next()))
         }
-        Backend::Host => None,
+        Backend::Host(_) => None,
     };
+    if announced_length(connection) > body_limit(connection) {
+        return Err(Local::Error(ProxyError::BodyTooLarge));
+    }
     adopt_buffered_body(connection);
     let mut left = service.retries;
     let mut fresh_only = false;
@@ -137,13 +146,16 @@ async fn attempt(
     let first = *connection.session.times.forwarded.get_or_insert(began);
     let destination = choose(connection, plan, service, backend, hash, first).await.map_err(unsent)?;
     let mut link = connect(connection, service, destination.address, fresh_only, began).await.map_err(unsent)?;
-    link.in_use.share = destination.share.inspect(|(upstream, ticket)| {
-        upstream.borrow_mut().started(*ticket, connection.worker.monotonic_us(began));
-    });
-
     let settings = &connection.worker.node.settings;
-    let host_header = destination.host_header.as_deref();
-    forward::write_head(connection.session, settings, &destination.host, destination.port, host_header);
+    let (host, port, host_header) = match &destination.share {
+        Some(share) => (share.target.host.as_str(), share.target.port, share.upstream.host_header.as_deref()),
+        None => (service.host.as_str(), service.port, None),
+    };
+    forward::write_head(connection.session, settings, host, port, host_header);
+    link.in_use.share = destination.share.map(|Share { handle, ticket, .. }| {
+        handle.borrow_mut().started(ticket, connection.worker.monotonic_us(began));
+        (handle, ticket)
+    });
     let pace = Pace {
         read_ms: settings.limits.body_timeout_ms,
         write_ms: u64::from(service.write_timeout),
@@ -152,6 +164,16 @@ async fn attempt(
     };
     let answered = Answered { link, read_ms: u64::from(service.read_timeout), write_ms: pace.write_ms };
     send_and_wait(connection, answered, pace).await
+}
+
+/// Length of the request body as far as it is known before it is received.
+fn announced_length(connection: &Connection<'_>) -> u64 {
+    let exchange = &connection.session.exchange;
+    match (&exchange.body, exchange.request.framing) {
+        (Some(body), _) => body.len() as u64,
+        (None, BodyFraming::Length(length)) => length,
+        (None, _) => 0,
+    }
 }
 
 /// Longest body this request may have.
@@ -173,22 +195,37 @@ async fn choose(
     now: Instant,
 ) -> Result<Destination, ProxyError> {
     let worker = connection.worker;
-    let (host, port, share, host_header) = match backend {
-        Backend::Host => (service.host.clone(), service.port, None, None),
+    let now_ms = worker.deadlines.now_ms();
+    let (host, port, literal, share) = match backend {
+        Backend::Host(literal) => (service.host.as_str(), service.port, literal, None),
         Backend::Upstream(index) => {
-            let handle = &plan.upstreams[index as usize];
-            let mut upstream = handle.borrow_mut();
-            let now_us = worker.monotonic_us(now);
-            let excluded = &mut connection.session.excluded;
-            let (ticket, target) = upstream.pick(hash, excluded, now_us).ok_or(ProxyError::NoTarget)?;
-            excluded.push(ticket.index());
-            let (host, port) = (target.host.clone(), target.port);
-            (host, port, Some((handle.clone(), ticket)), upstream.entity().host_header.clone())
+            let share = pick(connection.session, plan.upstream(index, worker), hash, worker.monotonic_us(now))?;
+            ("", share.target.port, share.target.literal, Some(share))
         }
     };
-    let resolved = worker.resolver.resolve(&host, port, worker.deadlines.now_ms()).await;
-    let address = resolved.map_err(|_| ProxyError::NameResolution)?;
-    Ok(Destination { address, share, host, port, host_header })
+    let address = match (literal, &share) {
+        (Some(ip), _) => Ok(SocketAddr::new(ip, port)),
+        (None, Some(share)) => worker.resolver.resolve(&share.target.host, port, now_ms).await,
+        (None, None) => worker.resolver.resolve(host, port, now_ms).await,
+    };
+    Ok(Destination { address: address.map_err(|_| ProxyError::NameResolution)?, share })
+}
+
+/// A target that was not tried yet, if there is one.
+fn pick(
+    session: &mut Session,
+    handle: &UpstreamHandle,
+    hash: Option<u64>,
+    now_us: u64,
+) -> Result<Share, ProxyError> {
+    let mut upstream = handle.borrow_mut();
+    if session.excluded_of != upstream.generation() {
+        session.excluded.clear();
+        session.excluded_of = upstream.generation();
+    }
+    let (ticket, target) = upstream.pick(hash, &session.excluded, now_us).ok_or(ProxyError::NoTarget)?;
+    session.excluded.push(ticket.index());
+    Ok(Share { handle: handle.clone(), ticket, target, upstream: upstream.entity().clone() })
 }
 
 /// A connection to `address`: pooled, or new.
@@ -279,15 +316,7 @@ async fn exchange_heads(
     pace: Pace,
 ) -> Result<(), ProxyError> {
     if let Some(body) = &connection.session.exchange.body {
-        if body.len() as u64 > pace.most {
-            return Err(ProxyError::BodyTooLarge);
-        }
         connection.session.upload.output.extend_from_slice(body);
-    }
-    if let BodyFraming::Length(length) = connection.session.exchange.request.framing
-        && length > pace.most
-    {
-        return Err(ProxyError::BodyTooLarge);
     }
     connection.session.upload.digest(pace.most).map_err(|error| request_error(&error))?;
     if connection.session.exchange.request.expects_continue && !connection.session.upload.is_received() {

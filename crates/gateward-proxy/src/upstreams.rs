@@ -4,13 +4,17 @@
 use crate::plan::{Plan, TargetPlan, UpstreamPlan};
 use gateward_balance::{Balancer, TargetSpec, Ticket};
 use gateward_model::{Algorithm, EntityId};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::RefCell;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// One upstream on one worker.
 pub(crate) struct WorkerUpstream {
     plan: UpstreamPlan,
+    /// The plan's targets, to be held by requests under way.
+    targets: Vec<Rc<TargetPlan>>,
     balancer: Balancer,
 }
 
@@ -20,24 +24,31 @@ pub(crate) type UpstreamHandle = Rc<RefCell<WorkerUpstream>>;
 impl WorkerUpstream {
     fn new(plan: UpstreamPlan, seed: u64) -> Self {
         let balancer = Balancer::new(algorithm(&plan), &specs(&plan), seed);
-        Self { plan, balancer }
+        let targets = plan.targets.iter().cloned().map(Rc::new).collect();
+        Self { plan, targets, balancer }
     }
 
     fn update(&mut self, plan: &UpstreamPlan) {
         if self.plan != *plan {
             self.balancer.update(algorithm(plan), &specs(plan));
+            self.targets = plan.targets.iter().cloned().map(Rc::new).collect();
             self.plan = plan.clone();
         }
     }
 
     /// The target for a request.
-    pub(crate) fn pick(&mut self, hash: Option<u64>, excluded: &[usize], now_us: u64) -> Option<(Ticket, &TargetPlan)> {
+    pub(crate) fn pick(&mut self, hash: Option<u64>, excluded: &[usize], now_us: u64) -> Option<(Ticket, Rc<TargetPlan>)> {
         let ticket = self.balancer.pick(hash, excluded, |_| true, now_us)?;
-        let target = self.plan.targets.get(ticket.index())?;
-        Some((ticket, target))
+        let target = self.targets.get(ticket.index())?;
+        Some((ticket, target.clone()))
     }
 
-    pub(crate) fn entity(&self) -> &gateward_model::Upstream {
+    /// Changes when the targets do: indices from before mean nothing then.
+    pub(crate) fn generation(&self) -> u64 {
+        self.balancer.generation()
+    }
+
+    pub(crate) fn entity(&self) -> &Arc<gateward_model::Upstream> {
         &self.plan.entity
     }
 
@@ -50,27 +61,34 @@ impl WorkerUpstream {
     }
 }
 
-/// The upstreams of `plan`, keeping the state of those that were there before.
-pub(crate) fn adopt(
-    plan: &Plan,
-    known: &mut FxHashMap<EntityId, UpstreamHandle>,
-    mut seed: impl FnMut() -> u64,
-) -> Vec<UpstreamHandle> {
-    let mut next = FxHashMap::default();
-    let mut handles = Vec::with_capacity(plan.upstreams.len());
-    for upstream in &plan.upstreams {
-        let handle = match known.remove(&upstream.entity.id) {
-            Some(handle) => {
-                handle.borrow_mut().update(upstream);
-                handle
+/// The upstreams a worker has used, made at first use, kept while the configuration has them.
+#[derive(Default)]
+pub(crate) struct Known {
+    handles: RefCell<FxHashMap<EntityId, UpstreamHandle>>,
+}
+
+impl Known {
+    /// The state of an upstream, as `plan` has it.
+    pub(crate) fn handle(&self, plan: &UpstreamPlan, seed: impl FnOnce() -> u64) -> UpstreamHandle {
+        match self.handles.borrow_mut().entry(plan.entity.id) {
+            Entry::Occupied(known) => {
+                known.get().borrow_mut().update(plan);
+                known.get().clone()
             }
-            None => Rc::new(RefCell::new(WorkerUpstream::new(upstream.clone(), seed()))),
-        };
-        next.insert(upstream.entity.id, handle.clone());
-        handles.push(handle);
+            Entry::Vacant(place) => {
+                place.insert(Rc::new(RefCell::new(WorkerUpstream::new(plan.clone(), seed())))).clone()
+            }
+        }
     }
-    *known = next;
-    handles
+
+    /// Forget what `plan` has no more.
+    pub(crate) fn retain(&self, plan: &Plan) {
+        let mut handles = self.handles.borrow_mut();
+        if !handles.is_empty() {
+            let there: FxHashSet<EntityId> = plan.upstreams.iter().map(|upstream| upstream.entity.id).collect();
+            handles.retain(|id, _| there.contains(id));
+        }
+    }
 }
 
 fn algorithm(plan: &UpstreamPlan) -> gateward_balance::Algorithm {

@@ -5,11 +5,10 @@ use crate::connection;
 use crate::node::Node;
 use crate::plan::Plan;
 use crate::session::{Session, Spare};
-use crate::upstreams::{UpstreamHandle, adopt};
-use gateward_model::{EntityId, Route, Service};
+use crate::upstreams::{Known, UpstreamHandle};
+use gateward_model::{Route, Service};
 use gateward_net::{Deadlines, Listener, Pool, Resolver, Stage, listen};
 use gateward_telemetry::{Counter, Gauge, WorkerMetrics};
-use rustc_hash::FxHashMap;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -36,7 +35,7 @@ pub(crate) struct Worker {
     pub(crate) names: OwnNames,
     connections: Cell<usize>,
     current: RefCell<Rc<WorkerPlan>>,
-    upstreams: RefCell<FxHashMap<EntityId, UpstreamHandle>>,
+    known: Known,
     spare: RefCell<Spare>,
     /// The same moment on both clocks; renewed so that a stepped wall clock is followed.
     clocks: Cell<(Instant, SystemTime)>,
@@ -71,8 +70,8 @@ pub(crate) struct WorkerPlan {
     /// This worker's own copies of the entities it serves, made at first use: requests clone the pointer, and a
     /// count shared between cores would be fought over.
     entries: Vec<OnceCell<Entry>>,
-    /// Parallel to the plan's upstreams.
-    pub(crate) upstreams: Vec<UpstreamHandle>,
+    /// Parallel to the plan's upstreams; filled at first use.
+    upstreams: Vec<OnceCell<UpstreamHandle>>,
 }
 
 impl WorkerPlan {
@@ -81,6 +80,11 @@ impl WorkerPlan {
             let entry = &self.shared.router.routes()[index];
             (Arc::new((*entry.route).clone()), entry.service.as_ref().map(|service| Arc::new((**service).clone())))
         })
+    }
+
+    pub(crate) fn upstream(&self, index: u32, worker: &Worker) -> &UpstreamHandle {
+        let index = index as usize;
+        self.upstreams[index].get_or_init(|| worker.known.handle(&self.shared.upstreams[index], || worker.ids.next()))
     }
 }
 
@@ -116,8 +120,7 @@ impl Worker {
     fn new(node: Arc<Node>, index: usize) -> Self {
         let metrics = node.telemetry.worker(index);
         let ids = Ids::new();
-        let mut upstreams = FxHashMap::default();
-        let current = worker_plan(&node, &mut upstreams, &ids);
+        let current = worker_plan(&node);
         Self {
             metrics,
             deadlines: Deadlines::new(),
@@ -127,7 +130,7 @@ impl Worker {
             names: OwnNames::new(&node.settings.header_prefix),
             connections: Cell::new(0),
             current: RefCell::new(Rc::new(current)),
-            upstreams: RefCell::new(upstreams),
+            known: Known::default(),
             spare: RefCell::default(),
             clocks: Cell::new((Instant::now(), SystemTime::now())),
             started: Instant::now(),
@@ -139,7 +142,8 @@ impl Worker {
     pub(crate) fn plan(&self) -> Rc<WorkerPlan> {
         let mut current = self.current.borrow_mut();
         if current.shared.snapshot.generation != self.node.generation() {
-            *current = Rc::new(worker_plan(&self.node, &mut self.upstreams.borrow_mut(), &self.ids));
+            *current = Rc::new(worker_plan(&self.node));
+            self.known.retain(&current.shared);
         }
         current.clone()
     }
@@ -175,11 +179,13 @@ impl Worker {
     }
 }
 
-fn worker_plan(node: &Node, upstreams: &mut FxHashMap<EntityId, UpstreamHandle>, ids: &Ids) -> WorkerPlan {
+fn worker_plan(node: &Node) -> WorkerPlan {
+    fn blank<T>(count: usize) -> Vec<OnceCell<T>> {
+        std::iter::repeat_with(OnceCell::new).take(count).collect()
+    }
     let shared = node.plan();
-    let entries = std::iter::repeat_with(OnceCell::new).take(shared.router.routes().len()).collect();
-    let upstreams = adopt(&shared, upstreams, || ids.next());
-    WorkerPlan { shared, entries, upstreams }
+    let (routes, upstreams) = (shared.router.routes().len(), shared.upstreams.len());
+    WorkerPlan { shared, entries: blank(routes), upstreams: blank(upstreams) }
 }
 
 /// Accept until the node is closing, then what is left in the queue.
@@ -215,6 +221,7 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: Socket
         return;
     }
     worker.connections.set(worker.connections.get() + 1);
+    worker.metrics.gauge_add(Gauge::ConnectionsActive, 1);
     let open = OpenConnection { worker: worker.clone(), _permit: permit };
     tokio::task::spawn_local(async move {
         connection::serve(open.worker.clone(), stream, peer, local).await;
@@ -231,6 +238,8 @@ struct OpenConnection {
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.worker.connections.set(self.worker.connections.get() - 1);
+        self.worker.metrics.gauge_add(Gauge::ConnectionsActive, -1);
+        self.worker.metrics.count(Counter::ConnectionsClosed);
     }
 }
 

@@ -187,6 +187,8 @@ impl GatewayBuilder {
             .args(["--format", "json"])
             .args(&self.args)
             .env("NO_COLOR", "1")
+            // Tests stop many gateways; those about the grace period set their own.
+            .env("GATEWARD_SHUTDOWN_GRACE", "0")
             .env("RUST_BACKTRACE", "1")
             .envs(self.env.iter().cloned())
             .stdin(Stdio::null())

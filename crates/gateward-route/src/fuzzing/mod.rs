@@ -40,28 +40,48 @@ pub fn route(data: &[u8]) {
     if let Some(text) = data.strip_prefix(b"!").and_then(|text| str::from_utf8(text).ok()) {
         return any_expression(text);
     }
-    let table = Table::derive(data);
-    check(&table, RouterFlavor::TraditionalCompatible, true);
-    check(&table, RouterFlavor::Expressions, false);
+    // One flavour per input, each with its faster oracle: a fuzzer is worth its rate.
+    let (table, config);
+    if data.first().is_some_and(|byte| byte % 2 == 0) {
+        table = Table::derive(&data[1..]);
+        config = table.config(RouterFlavor::Expressions);
+        check_atc(&table, &config, RouterFlavor::Expressions);
+    } else {
+        table = Table::derive(data.get(1..).unwrap_or_default());
+        config = table.config(RouterFlavor::TraditionalCompatible);
+        check_linear(&table, &config);
+    }
 }
 
-/// Compare the router with the oracles for every request of `table`. `linear` says whether to ask that one.
+/// Compare the router with the linear scan for every request of `table`.
 ///
 /// # Panics
 /// When they disagree.
-pub fn check(table: &Table, flavor: RouterFlavor, linear: bool) {
-    let config = table.config(flavor);
-    let router = Router::compile(&config, flavor).unwrap_or_else(|errors| panic!("{errors:?}\n{config:#?}"));
-    let oracle = atc::Oracle::new(&config, flavor);
+pub fn check_linear(table: &Table, config: &Config) {
+    let router = compiled(config, RouterFlavor::TraditionalCompatible);
     for request in &table.requests {
         let input = request.input();
-        let found = answer(&router, &input);
-        let expected = oracle.find(&input);
-        assert_eq!(found.as_ref().map(|it| it.index), expected, "atc-router\n{input:?}\n{}", describe(&config));
-        if linear {
-            assert_eq!(found, linear::find(&config, &input), "linear scan\n{input:?}\n{}", describe(&config));
-        }
+        let (found, expected) = (answer(&router, &input), linear::find(config, &input));
+        assert_eq!(found, expected, "linear scan\n{input:?}\n{}", describe(config));
     }
+}
+
+/// Compare the router with Kong's engine for every request of `table`.
+///
+/// # Panics
+/// When they disagree.
+pub fn check_atc(table: &Table, config: &Config, flavor: RouterFlavor) {
+    let router = compiled(config, flavor);
+    let oracle = atc::Oracle::new(config, flavor);
+    for request in &table.requests {
+        let input = request.input();
+        let (found, expected) = (answer(&router, &input).map(|it| it.index), oracle.find(&input));
+        assert_eq!(found, expected, "atc-router\n{input:?}\n{}", describe(config));
+    }
+}
+
+fn compiled(config: &Config, flavor: RouterFlavor) -> Router {
+    Router::compile(config, flavor).unwrap_or_else(|errors| panic!("{errors:?}\n{}", describe(config)))
 }
 
 /// The router's answer.
@@ -160,12 +180,16 @@ mod tests {
 
         #[test]
         fn fields_agree_with_both_oracles(data in prop::collection::vec(any::<u8>(), 0..300)) {
-            check(&Table::derive(&data), RouterFlavor::TraditionalCompatible, true);
+            let table = Table::derive(&data);
+            let config = table.config(RouterFlavor::TraditionalCompatible);
+            check_linear(&table, &config);
+            check_atc(&table, &config, RouterFlavor::TraditionalCompatible);
         }
 
         #[test]
         fn expressions_agree_with_atc_router(data in prop::collection::vec(any::<u8>(), 0..300)) {
-            check(&Table::derive(&data), RouterFlavor::Expressions, false);
+            let table = Table::derive(&data);
+            check_atc(&table, &table.config(RouterFlavor::Expressions), RouterFlavor::Expressions);
         }
 
         #[test]

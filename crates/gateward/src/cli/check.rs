@@ -1,0 +1,153 @@
+//! `gateward check`: every problem of declarative files, those that only compiling finds included.
+
+use crate::cli::{FAILURE, USAGE, complain, print};
+use crate::egress::Egress;
+use crate::reload::{Compiler, problem};
+use crate::settings::{OutputFormat, router_flavor};
+use clap::ValueEnum;
+use gateward_config::{Diagnostic, Format, Severity};
+use gateward_model::RouterFlavor;
+use gateward_plugin::{NativePlugins, PluginEnv};
+use gateward_telemetry::{Limits, Telemetry};
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Flags of `gateward check`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Declarative files (.json, otherwise YAML)
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Form of the output
+    #[arg(long, value_enum, default_value = "text")]
+    format: Form,
+    /// Router flavour the files are for: traditional_compatible or expressions
+    #[arg(long, value_name = "FLAVOR", value_parser = router_flavor, default_value = "traditional_compatible")]
+    router_flavor: RouterFlavor,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Form {
+    Text,
+    Json,
+}
+
+impl From<Form> for OutputFormat {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::Text => Self::Text,
+            Form::Json => Self::Json,
+        }
+    }
+}
+
+/// A file and what was found in it.
+struct Checked {
+    file: String,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Checked {
+    fn ok(&self) -> bool {
+        !self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+}
+
+/// Check the files and print what was found.
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("cannot start a thread: {error}"));
+            return ExitCode::from(FAILURE);
+        }
+    };
+    let compiler = compiler(arguments.router_flavor, runtime.handle());
+    let mut checked = Vec::new();
+    for path in &arguments.files {
+        match std::fs::read(path) {
+            Ok(text) => checked.push(check(&compiler, path, &text)),
+            Err(error) => {
+                complain(&format!("error: cannot read {}: {error}", path.display()));
+                return ExitCode::from(USAGE);
+            }
+        }
+    }
+    match arguments.format.into() {
+        OutputFormat::Text => print(&text(&checked)),
+        OutputFormat::Json => print(&format!("{:#}\n", as_json(&checked))),
+    }
+    // Plugins of a checked file must not hold the process.
+    runtime.shutdown_background();
+    if checked.iter().all(Checked::ok) { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) }
+}
+
+/// A compiler whose plugins serve nobody.
+fn compiler(flavor: RouterFlavor, runtime: &tokio::runtime::Handle) -> Arc<Compiler> {
+    let env = PluginEnv {
+        background: runtime.clone(),
+        counters: Arc::default(),
+        http: Arc::new(Egress::new(runtime.clone())),
+        stats: Arc::default(),
+    };
+    let settings = gateward_proxy::Settings { flavor, ..gateward_proxy::Settings::default() };
+    let telemetry = Telemetry::new(0, Limits::default());
+    Arc::new(Compiler { settings, env, plugins: NativePlugins::new(), telemetry })
+}
+
+fn check(compiler: &Compiler, path: &Path, text: &[u8]) -> Checked {
+    let diagnostics = match compiler.compile(text, Format::of_path(path), 1) {
+        Ok(compiled) => compiled.warnings,
+        Err(problems) if problems.is_empty() => vec![problem("the configuration cannot be compiled".to_owned())],
+        Err(problems) => problems,
+    };
+    Checked { file: path.display().to_string(), diagnostics }
+}
+
+fn text(checked: &[Checked]) -> String {
+    let mut out = String::new();
+    for Checked { file, diagnostics } in checked {
+        for diagnostic in diagnostics {
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "{file}:{diagnostic}");
+        }
+    }
+    for found in checked.iter().filter(|found| found.ok()) {
+        let _ = writeln!(out, "{}: ok", found.file);
+    }
+    out
+}
+
+fn as_json(checked: &[Checked]) -> Value {
+    let file = |found: &Checked| json!({ "file": found.file, "ok": found.ok(), "diagnostics": found.diagnostics });
+    json!({ "files": checked.iter().map(file).collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn checked(config: &str) -> Checked {
+        let compiler = compiler(RouterFlavor::default(), &tokio::runtime::Handle::current());
+        check(&compiler, Path::new("kong.yml"), config.as_bytes())
+    }
+
+    #[tokio::test]
+    async fn problems_are_lines_of_file_line_column_path_message() {
+        let found = checked("_format_version: '3.0'\nservices:\n- nam: a\n  host: b\n- host: 7\n").await;
+        assert!(!found.ok());
+        let text = text(std::slice::from_ref(&found));
+        assert!(text.lines().count() >= 2, "{text}");
+        assert!(text.starts_with("kong.yml:3:"), "{text}");
+        assert_eq!(as_json(&[found])["files"][0]["ok"], false);
+    }
+
+    #[tokio::test]
+    async fn the_example_is_right() {
+        let found = checked(include_str!("../../../../examples/quickstart/kong.yml")).await;
+        assert_eq!(text(&[found]), "kong.yml: ok\n");
+    }
+}

@@ -1,0 +1,127 @@
+//! `/metrics`: what the node's parts count, gathered into one exposition.
+
+use crate::control::{Control, VERSION};
+use gateward_model::Config;
+use gateward_plugin::PluginStats;
+use gateward_telemetry::catalog::{self, Kind};
+use gateward_telemetry::{ExtraMetric, NodeInfo, process, prometheus};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// States of a target, as Kong names them.
+const TARGET_STATES: [&str; 4] = ["healthchecks_off", "healthy", "unhealthy", "dns_error"];
+
+/// The text of a scrape. Reads a few small files: call it off the workers.
+pub(crate) fn exposition(control: &Control) -> String {
+    let node = control.node();
+    let plan = node.plan();
+    let mut extra = process::metrics();
+    extra.extend(node.access_log.iter().flat_map(gateward_telemetry::AccessLog::metrics));
+    let env = &control.reloader.compiler().env;
+    extra.extend(plugin_metrics(&env.stats, env.counters.evictions()));
+    extra.extend(target_health(&plan.snapshot.config));
+    let info = NodeInfo {
+        version: VERSION.to_owned(),
+        hostname: control.identity.hostname.clone(),
+        node_id: control.identity.node_id.clone(),
+        configuration_hash: plan.snapshot.hash.clone(),
+        generation: plan.snapshot.generation,
+        extra,
+    };
+    let mut out = String::with_capacity(64 << 10);
+    prometheus::render(&node.telemetry.snapshot(), &info, &mut out);
+    out
+}
+
+fn plugin_metrics(stats: &PluginStats, evictions: u64) -> impl Iterator<Item = ExtraMetric> {
+    let counters = [
+        (
+            "gateward_log_entries_delivered_total",
+            "Records that log plugins delivered.",
+            stats.log_entries_delivered.load(Relaxed),
+        ),
+        (
+            "gateward_log_entries_dropped_total",
+            "Records that log plugins did not queue because a queue was full.",
+            stats.log_entries_dropped.load(Relaxed),
+        ),
+        (
+            "gateward_log_entries_failed_total",
+            "Records that log plugins queued and could not deliver.",
+            stats.log_entries_failed.load(Relaxed),
+        ),
+        (
+            "gateward_log_batches_failed_total",
+            "Batches that log plugins gave up after their retries.",
+            stats.log_batches_failed.load(Relaxed),
+        ),
+        (
+            "gateward_rate_limit_evictions_total",
+            "Rate-limit counters lost because the table was full; while this stands still, limits are exact.",
+            evictions,
+        ),
+    ];
+    counters.into_iter().map(|(name, help, value)| {
+        let metric = ExtraMetric { name: name.into(), help: help.into(), kind: Kind::Counter, samples: Vec::new() };
+        metric.sample(&[], value as f64)
+    })
+}
+
+/// Kong's gauge of target states, when a prometheus plugin asks for it.
+fn target_health(config: &Config) -> Option<ExtraMetric> {
+    let asked = config.plugins.iter().any(|plugin| {
+        plugin.name == "prometheus" && plugin.enabled && plugin.config.get("upstream_health_metrics") == Some(&Value::Bool(true))
+    });
+    if !asked || config.targets.is_empty() {
+        return None;
+    }
+    let names: HashMap<_, _> = config.upstreams.iter().map(|upstream| (upstream.id, upstream.name.as_str())).collect();
+    let mut metric = ExtraMetric::of(&catalog::KONG_UPSTREAM_TARGET_HEALTH);
+    for target in &config.targets {
+        let upstream = names.get(&target.upstream).copied().unwrap_or_default();
+        // Kong gives the address a name resolved to; a target that is an address is its own.
+        let is_address = target.target.parse::<std::net::SocketAddr>().is_ok();
+        let address = if is_address { target.target.as_str() } else { "" };
+        for state in TARGET_STATES {
+            // This build checks no health, and says so.
+            let value = if state == "healthchecks_off" { 1.0 } else { 0.0 };
+            let labels = [
+                ("upstream", upstream),
+                ("target", target.target.as_str()),
+                ("address", address),
+                ("state", state),
+                ("subsystem", "http"),
+            ];
+            metric = metric.sample(&labels, value);
+        }
+    }
+    Some(metric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing;
+
+    #[tokio::test]
+    async fn one_scrape_holds_everything() {
+        let control = testing::control(
+            "_format_version: '3.0'\nupstreams:\n- name: pool\n  targets:\n  - target: 127.0.0.1:9\n  - target: a.example\n\
+             plugins:\n- name: prometheus\n  config:\n    upstream_health_metrics: true\n",
+        );
+        let text = exposition(&control);
+        for line in [
+            "gateward_config_generation 1",
+            "kong_datastore_reachable 1",
+            "gateward_log_entries_dropped_total 0",
+            "gateward_rate_limit_evictions_total 0",
+            "kong_nginx_metric_errors_total 0",
+            "kong_upstream_target_health{upstream=\"pool\",target=\"127.0.0.1:9\",address=\"127.0.0.1:9\",state=\"healthchecks_off\",subsystem=\"http\"} 1",
+            "kong_upstream_target_health{upstream=\"pool\",target=\"a.example:8000\",address=\"\",state=\"healthy\",subsystem=\"http\"} 0",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
+        }
+        assert!(text.contains("process_resident_memory_bytes "));
+    }
+}

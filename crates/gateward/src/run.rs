@@ -1,0 +1,411 @@
+//! A node from start to end: sockets, workers, control side, signals, and the order in which they stop.
+
+use crate::admin;
+use crate::control::{Addresses, Control, Identity};
+use crate::egress::Egress;
+use crate::logging::LogControl;
+use crate::reload::{Compiled, Compiler, Reloader, announce, log_warnings, sniff};
+use crate::server;
+use crate::settings::{ConfigSource, Listen, Options};
+use crate::status;
+use crate::watch::{Seen, Watch};
+use anyhow::{Context, Result, anyhow};
+use gateward_config::{Diagnostic, Format, Severity};
+use gateward_net::{Listener, Stage};
+use gateward_plugin::{NativePlugins, PluginEnv};
+use gateward_proxy::{Node, run_worker};
+use gateward_telemetry::{AccessLog, ControlCounter, Limits, Telemetry};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, timeout_at};
+
+/// Threads of the control runtime: one may be busy with a scrape or an Admin API request.
+const CONTROL_THREADS: usize = 2;
+/// Beyond the shutdown time-out, how long workers may take to notice that it is over.
+const WORKER_SLACK: Duration = Duration::from_secs(2);
+/// How long log plugins may take to deliver what they hold at the end.
+const FLUSH: Duration = gateward_plugin::native::log_queue::FLUSH_BOUND;
+
+/// Why a node could not start.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    /// The configuration has problems; the name of its source, and all of them.
+    Config(String, Vec<Diagnostic>),
+    /// Something else.
+    Other(anyhow::Error),
+}
+
+impl From<anyhow::Error> for StartError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl std::fmt::Display for StartError {
+    /// One line per problem, `file:line:column: path: message`.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Config(source, problems) => {
+                problems.iter().try_for_each(|problem| writeln!(formatter, "{source}:{problem}"))?;
+                let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+                write!(formatter, "{source}: {errors} problem(s); nothing was started")
+            }
+            Self::Other(error) => write!(formatter, "{error:#}"),
+        }
+    }
+}
+
+/// How a node ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// As asked.
+    Stopped,
+    /// A worker ended by itself.
+    WorkerLost,
+}
+
+/// A node that is serving.
+pub(crate) struct Running {
+    /// The control side.
+    pub(crate) control: Arc<Control>,
+    /// Tells which worker ended.
+    ended: mpsc::UnboundedReceiver<usize>,
+    signals: Signals,
+    reload_now: Arc<Notify>,
+    control_runtime: Runtime,
+    /// Holds the log plugins' queues and nothing else.
+    background: Runtime,
+}
+
+/// Start a node; when this returns, it is serving.
+///
+/// # Errors
+/// Problems of the configuration, addresses in use, files that cannot be opened.
+pub(crate) fn start(options: Options, log: LogControl) -> Result<Running, StartError> {
+    options.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    options.notes.iter().for_each(|note| tracing::info!("{note}"));
+    let control_runtime = runtime("control", CONTROL_THREADS)?;
+    let background = runtime("background", 1)?;
+    let compiler = Arc::new(compiler(&options, &control_runtime, &background));
+    let first = first_plan(&compiler, options.config.as_ref())?;
+    let sockets = Sockets::bind(&options)?;
+    let node = node(&options, &compiler, first.compiled)?;
+    let control = Arc::new(Control {
+        reloader: Arc::new(Reloader::new(node.clone(), compiler)),
+        log,
+        identity: Identity::new(options.node_id.clone()),
+        addresses: OnceLock::new(),
+        options,
+    });
+    if let Some(origin) = &first.origin {
+        announce(&node.plan(), origin);
+        control.reloader.remember(origin, &[], true);
+        node.telemetry.count_control(ControlCounter::ConfigReloadOk);
+    }
+    let signals = {
+        let _entered = control_runtime.enter();
+        Signals::listen().context("cannot listen for signals")?
+    };
+    let reload_now = Arc::new(Notify::new());
+    if let Some(watch) = first.watch {
+        control_runtime.spawn(watch.run(control.reloader.clone(), reload_now.clone()));
+    }
+    let ended = start_workers(&node, sockets.workers, control.options.timeout)?;
+    serve_control(&control_runtime, &control, sockets.admin, sockets.status);
+    // The cell was empty: it is set here and nowhere else.
+    let _ = control.addresses.set(sockets.addresses);
+    Ok(Running { control, ended, signals, reload_now, control_runtime, background })
+}
+
+fn runtime(name: &str, threads: usize) -> Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .with_context(|| format!("cannot start the {name} threads"))
+}
+
+fn compiler(options: &Options, control: &Runtime, background: &Runtime) -> Compiler {
+    let env = PluginEnv {
+        background: background.handle().clone(),
+        counters: Arc::default(),
+        http: Arc::new(Egress::new(control.handle().clone())),
+        stats: Arc::default(),
+    };
+    let telemetry = Telemetry::new(options.workers, Limits::default());
+    Compiler { settings: options.data_plane.clone(), env, plugins: NativePlugins::new(), telemetry }
+}
+
+/// The plan a node starts with, where it came from, and who watches that.
+struct First {
+    compiled: Compiled,
+    origin: Option<String>,
+    watch: Option<Watch>,
+}
+
+fn first_plan(compiler: &Compiler, source: Option<&ConfigSource>) -> Result<First, StartError> {
+    let problems = |origin: &str| {
+        let origin = origin.to_owned();
+        |problems| StartError::Config(origin, problems)
+    };
+    match source {
+        None => {
+            tracing::warn!("no configuration: every request is answered 404 until POST /config brings one");
+            let plan = compiler.empty(0).map_err(problems("(empty configuration)"))?;
+            Ok(First { compiled: Compiled { plan, warnings: Vec::new() }, origin: None, watch: None })
+        }
+        Some(ConfigSource::Text(text)) => {
+            let origin = "config-string";
+            let compiled = compiler.compile(text.as_bytes(), sniff(text.as_bytes()), 1).map_err(problems(origin))?;
+            log_warnings(&compiled.warnings, origin);
+            Ok(First { compiled, origin: Some(origin.to_owned()), watch: None })
+        }
+        Some(ConfigSource::File(path)) => {
+            let origin = path.display().to_string();
+            let seen = Seen::read(path).with_context(|| format!("cannot read the configuration {origin}"))?;
+            let compiled = compiler.compile(&seen.text, Format::of_path(path), 1).map_err(problems(&origin))?;
+            log_warnings(&compiled.warnings, &origin);
+            let watch = Some(Watch::new(path.clone(), &seen));
+            Ok(First { compiled, origin: Some(origin), watch })
+        }
+    }
+}
+
+fn node(options: &Options, compiler: &Compiler, first: Compiled) -> Result<Arc<Node>> {
+    let access_log = options.access_log.clone().map(|target| {
+        let name = format!("{target:?}");
+        AccessLog::open(target, &Limits::default()).with_context(|| format!("cannot open the access log {name}"))
+    });
+    Ok(Node::new(options.data_plane.clone(), compiler.telemetry.clone(), access_log.transpose()?, first.plan))
+}
+
+/// Every socket of a node, bound before anything is served.
+struct Sockets {
+    /// One list per worker.
+    workers: Vec<Vec<Listener>>,
+    admin: Vec<Listener>,
+    status: Vec<Listener>,
+    addresses: Addresses,
+}
+
+impl Sockets {
+    fn bind(options: &Options) -> Result<Self> {
+        let mut workers: Vec<Vec<Listener>> = (0..options.workers).map(|_| Vec::new()).collect();
+        let mut addresses = Addresses::default();
+        for listen in &options.proxy {
+            let mut address = listen.address;
+            for worker in &mut workers {
+                let listener = bind(Listen { address, ..*listen }, "proxy-listen")?;
+                // The first socket may get a free port; the others share it.
+                address = listener.local_addr().context("a listener has no address")?;
+                worker.push(listener);
+            }
+            addresses.proxy.push(address.to_string());
+        }
+        let single = |listens: &[Listen], flag: &str| -> Result<(Vec<Listener>, Vec<String>)> {
+            let sockets = listens.iter().map(|listen| bind(*listen, flag)).collect::<Result<Vec<_>>>()?;
+            let texts = sockets.iter().map(|socket| Ok(socket.local_addr()?.to_string())).collect::<Result<_>>()?;
+            Ok((sockets, texts))
+        };
+        let (admin, admin_addresses) = single(&options.admin, "admin-listen")?;
+        let (status, status_addresses) = single(&options.status, "status-listen")?;
+        (addresses.admin, addresses.status) = (admin_addresses, status_addresses);
+        Ok(Self { workers, admin, status, addresses })
+    }
+}
+
+fn bind(listen: Listen, flag: &str) -> Result<Listener> {
+    Listener::bind(listen.address, listen.backlog)
+        .with_context(|| format!("cannot listen on {}; choose another address with --{flag}", listen.address))
+}
+
+/// Start the workers and wait until each has taken the plan.
+fn start_workers(
+    node: &Arc<Node>,
+    listeners: Vec<Vec<Listener>>,
+    finish: Duration,
+) -> Result<mpsc::UnboundedReceiver<usize>> {
+    let (ended, receiver) = mpsc::unbounded_channel();
+    let (started, ready) = std::sync::mpsc::channel();
+    let count = listeners.len();
+    for (index, listeners) in listeners.into_iter().enumerate() {
+        let (node, started) = (node.clone(), started.clone());
+        let end = TellEnd { index, ended: ended.clone() };
+        let work = move || async move {
+            let end = end;
+            // Sockets are bound already: what connects now waits in their queues.
+            let _ = started.send(());
+            run_worker(node, end.index, listeners, finish).await;
+        };
+        gateward_net::worker::spawn(format!("worker-{index}"), work).context("cannot start a worker thread")?;
+    }
+    drop(started);
+    for _ in 0..count {
+        ready.recv().map_err(|_| anyhow!("a worker thread ended while it was starting"))?;
+    }
+    Ok(receiver)
+}
+
+/// Tells that a worker ended, by a panic too.
+struct TellEnd {
+    index: usize,
+    ended: mpsc::UnboundedSender<usize>,
+}
+
+impl Drop for TellEnd {
+    fn drop(&mut self) {
+        let _ = self.ended.send(self.index);
+    }
+}
+
+fn serve_control(runtime: &Runtime, control: &Arc<Control>, admin: Vec<Listener>, status: Vec<Listener>) {
+    for listener in admin {
+        let control = control.clone();
+        runtime.spawn(report(server::serve(listener, move |request| {
+            let control = control.clone();
+            async move { admin::handle(&control, request).await }
+        })));
+    }
+    for listener in status {
+        let control = control.clone();
+        runtime.spawn(report(server::serve(listener, move |request| {
+            let control = control.clone();
+            async move { status::handle(&control, &request) }
+        })));
+    }
+}
+
+async fn report(serving: impl Future<Output = std::io::Result<()>>) {
+    if let Err(error) = serving.await {
+        tracing::error!(%error, "a listener of the control side could not be used");
+    }
+}
+
+/// The signals a node listens to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    reload: Signal,
+    reopen: Signal,
+}
+
+/// What a signal asks for.
+enum Asked {
+    Stop,
+    Reload,
+    Reopen,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            reload: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.quit.recv() => Asked::Stop,
+            _ = self.reload.recv() => Asked::Reload,
+            _ = self.reopen.recv() => Asked::Reopen,
+        }
+    }
+
+    /// Until somebody asks to stop, doing what else is asked meanwhile.
+    async fn stop(&mut self, control: &Control, reload_now: &Notify) {
+        loop {
+            match self.next().await {
+                Asked::Stop => return,
+                Asked::Reload if matches!(control.options.config, Some(ConfigSource::File(_))) => reload_now.notify_one(),
+                Asked::Reload => tracing::warn!("SIGHUP: there is no configuration file to load again"),
+                Asked::Reopen => {
+                    if let Some(access_log) = &control.node().access_log {
+                        access_log.reopen();
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Where the node listens.
+    pub(crate) fn addresses(&self) -> &Addresses {
+        self.control.addresses.get().expect("set before a node is running")
+    }
+
+    /// The runtime of the control side.
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.control_runtime
+    }
+
+    /// Serve until a signal asks to stop, then stop: readiness fails, after the grace the listeners close, after the
+    /// time-out what is left is cut. Another such signal ends it at once.
+    pub(crate) fn until_stopped(mut self) -> Ended {
+        let runtime = self.control_runtime;
+        let ended = runtime.block_on(async {
+            let stop = self.signals.stop(&self.control, &self.reload_now);
+            tokio::select! {
+                () = stop => {}
+                worker = self.ended.recv() => {
+                    tracing::error!(worker, "a worker ended unexpectedly; stopping, so that the process is started anew");
+                    self.control.node().drain.advance(Stage::Closing);
+                    return Ended::WorkerLost;
+                }
+            }
+            tokio::select! {
+                () = drain(&self.control, &mut self.ended) => {}
+                () = self.signals.stop(&self.control, &self.reload_now) => tracing::warn!("asked again to stop: ending at once"),
+            }
+            Ended::Stopped
+        });
+        flush_plugins(&self.control, &runtime, &self.background);
+        // Whatever still runs on the control side holds the node, and with it the access log.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        self.background.shutdown_timeout(Duration::from_secs(1));
+        tracing::info!("stopped");
+        ended
+    }
+}
+
+/// The stages of a shutdown.
+async fn drain(control: &Control, ended: &mut mpsc::UnboundedReceiver<usize>) {
+    let Options { grace, timeout, workers, .. } = &control.options;
+    tracing::info!(grace = ?grace, timeout = ?timeout, "stopping: not ready from now on, still accepting for the grace");
+    let stages = &control.node().drain;
+    stages.advance(Stage::Draining);
+    tokio::time::sleep(*grace).await;
+    stages.advance(Stage::Closing);
+    let deadline = Instant::now() + *timeout + WORKER_SLACK;
+    for _ in 0..*workers {
+        if timeout_at(deadline, ended.recv()).await.is_err() {
+            tracing::warn!("workers are still busy at the end of the shutdown's time-out");
+            return;
+        }
+    }
+}
+
+/// Let go of the plugins, and wait for their queues to be delivered.
+fn flush_plugins(control: &Control, runtime: &Runtime, background: &Runtime) {
+    let generation = control.node().plan().snapshot.generation;
+    let Ok(plan) = control.reloader.compiler().empty(generation) else { return };
+    control.node().swap(plan);
+    let queues = background.handle().metrics();
+    runtime.block_on(async {
+        let deadline = Instant::now() + FLUSH;
+        while queues.num_alive_tasks() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+}
