@@ -67,7 +67,10 @@ impl Resolver {
     }
 
     fn refresh_when_stale(self: &Rc<Self>, host: &str, answer: &Answer, now_ms: u64) {
-        if now_ms.saturating_sub(answer.at_ms) < FRESH_MS || answer.addresses.is_empty() || answer.refreshing.replace(true) {
+        if now_ms.saturating_sub(answer.at_ms) < FRESH_MS
+            || answer.addresses.is_empty()
+            || answer.refreshing.replace(true)
+        {
             return;
         }
         let (resolver, host) = (self.clone(), host.to_owned());

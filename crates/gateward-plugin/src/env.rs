@@ -1,6 +1,6 @@
 //! What plugins get from the node when they are made.
 
-use crate::native::rate_limiting::counters::Counters;
+use crate::counters::Counters;
 use gateward_model::{Directory, PluginConfig};
 use std::future::Future;
 use std::pin::Pin;

@@ -5,9 +5,11 @@
 //! and per-request context, so that Lua and Wasm hosts implement the same trait as the native plugins.
 
 pub mod contract;
+pub mod counters;
 pub mod env;
 pub mod exchange;
 pub mod native;
+pub mod query;
 pub mod record;
 pub mod registry;
 

@@ -7,7 +7,7 @@
 //! belong into headers.
 
 use crate::Exchange;
-use crate::native::query;
+use crate::query;
 use gateward_http::{Headers, Name};
 use gateward_model::{Consumer, EntityId, Route, Service};
 use serde::ser::SerializeMap;

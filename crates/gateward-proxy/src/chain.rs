@@ -4,7 +4,7 @@
 //! service+consumer, route+service, consumer, route, service, global. The consumer is known only once
 //! authentication ran, so a link keeps maps by consumer beside the one that applies to everybody.
 
-use crate::plan::Instance;
+use crate::instance::Instance;
 use gateward_model::EntityId;
 use rustc_hash::FxHashMap;
 use std::collections::HashMap;

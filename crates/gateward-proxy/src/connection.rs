@@ -1,8 +1,10 @@
 //! A client connection: waits for requests, holds almost nothing while it waits, and ends tidily.
 
 use crate::body::BUFFER_BYTES;
+use crate::client::Connection;
+use crate::outcome::After;
 use crate::request;
-use crate::session::{Connection, Session};
+use crate::session::Session;
 use crate::worker::Worker;
 use gateward_net::{Deadline, Stage};
 use std::net::SocketAddr;
@@ -17,17 +19,6 @@ const LINGER_MS: u64 = 2_000;
 const BURST_GAP_MS: u64 = 1_000;
 /// Bytes thrown away while lingering.
 const LINGER_BYTES: usize = 1024 * 1024;
-
-/// What becomes of a connection after a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum After {
-    /// It waits for the next request.
-    KeepAlive,
-    /// It ends; what the client still sends is read for a moment.
-    Close,
-    /// It ends at once: the client is gone or must notice that the response is cut off.
-    Abort,
-}
 
 /// Serve `stream` until it ends.
 pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, local: SocketAddr) {

@@ -85,7 +85,8 @@ impl ProxyError {
         match self {
             Self::Head(error) => error.status(),
             Self::HeadTimeout | Self::BodyTimeout => 408,
-            Self::Body(_) | Self::Path => 400,
+            Self::Body(error) => error.status(),
+            Self::Path => 400,
             Self::BodyTooLarge => 413,
             Self::ClientGone => 0,
             Self::Method => 405,

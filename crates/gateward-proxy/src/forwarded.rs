@@ -147,15 +147,26 @@ mod tests {
     fn an_untrusted_peer_is_not_believed() {
         let headers = [("X-Real-IP", "1.1.1.1"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "evil")];
         let client = check(&[], false, "X-Real-IP", &headers).client;
-        assert_eq!((client.ip.to_string().as_str(), client.forwarded_proto, client.forwarded_port), ("10.0.0.1", Scheme::Http, 8000));
+        assert_eq!(
+            (client.ip.to_string().as_str(), client.forwarded_proto, client.forwarded_port),
+            ("10.0.0.1", Scheme::Http, 8000)
+        );
         assert_eq!((client.forwarded_host.as_str(), client.forwarded_path.as_str()), ("example.com", "/a"));
     }
 
     #[test]
     fn a_trusted_peer_is_believed() {
-        let headers = [("X-Real-IP", "1.1.1.1"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "public"), ("X-Forwarded-Port", "443")];
+        let headers = [
+            ("X-Real-IP", "1.1.1.1"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Host", "public"),
+            ("X-Forwarded-Port", "443"),
+        ];
         let client = check(&["10.0.0.0/8"], false, "X-Real-IP", &headers).client;
-        assert_eq!((client.ip.to_string().as_str(), client.forwarded_proto, client.forwarded_port), ("1.1.1.1", Scheme::Https, 443));
+        assert_eq!(
+            (client.ip.to_string().as_str(), client.forwarded_proto, client.forwarded_port),
+            ("1.1.1.1", Scheme::Https, 443)
+        );
         assert_eq!(client.forwarded_host, "public");
     }
 
@@ -170,9 +181,13 @@ mod tests {
 
     #[test]
     fn hosts_and_ports_of_authorities() {
-        for (authority, host, port) in
-            [("a.b", "a.b", None), ("a:80", "a", Some(80)), ("[::1]", "[::1]", None), ("[::1]:81", "[::1]", Some(81)), ("a:", "a", None)]
-        {
+        for (authority, host, port) in [
+            ("a.b", "a.b", None),
+            ("a:80", "a", Some(80)),
+            ("[::1]", "[::1]", None),
+            ("[::1]:81", "[::1]", Some(81)),
+            ("a:", "a", None),
+        ] {
             assert_eq!((host_of(authority), port_of(authority)), (host, port), "{authority}");
         }
     }

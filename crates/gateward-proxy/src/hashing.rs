@@ -143,7 +143,10 @@ mod tests {
     fn the_fallback_is_used_where_the_first_is_missing() {
         let found = hash(&upstream(HashOn::Consumer, HashOn::Ip), &mut exchange(), || unreachable!("no cookie"));
         assert_eq!(found, Some(hash_bytes(&[0, 0, 0, 0])));
-        assert_eq!(hash(&upstream(HashOn::Consumer, HashOn::None), &mut exchange(), || unreachable!("no cookie")), None);
+        assert_eq!(
+            hash(&upstream(HashOn::Consumer, HashOn::None), &mut exchange(), || unreachable!("no cookie")),
+            None
+        );
     }
 
     #[test]

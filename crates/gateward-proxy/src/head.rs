@@ -1,9 +1,9 @@
 //! Receiving a request's head and describing the request: ids, addresses, what was forwarded.
 
 use crate::body::{Encoder, STREAM_BYTES};
+use crate::client::Connection;
 use crate::error::ProxyError;
 use crate::forwarded;
-use crate::session::Connection;
 use gateward_http::headers::Name;
 use gateward_http::{Method, Parsed, hop, parse_request_head, worth_parsing};
 use gateward_telemetry::Gauge;

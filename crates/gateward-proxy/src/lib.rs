@@ -4,16 +4,20 @@
 //! is a leaf it calls, or the state a worker keeps between requests. Configuration arrives as a compiled
 //! [`Plan`], swapped whole; the request path never waits for the control side.
 
+mod accept;
 mod body;
 mod chain;
+mod client;
 mod connection;
 mod error;
 mod forward;
 mod forwarded;
 mod hashing;
 mod head;
+mod instance;
 mod matching;
 mod node;
+mod outcome;
 mod phases;
 mod plan;
 mod pump;
@@ -27,8 +31,8 @@ mod upstream;
 mod upstreams;
 mod worker;
 
+pub use accept::{WorkerListeners, run_worker};
 pub use error::{ProxyError, Side};
 pub use node::Node;
 pub use plan::{CompileError, Plan};
 pub use settings::{HeaderTokens, Limits, Settings};
-pub use worker::{WorkerListeners, run_worker};

@@ -1,10 +1,10 @@
 //! From a request to its route: normalise the path, look it up, and prepare what the upstream will be asked.
 
+use crate::client::Connection;
 use crate::error::{ProxyError, status_message};
 use crate::forwarded::{host_of, port_of};
-use crate::phases::Verdict;
-use crate::plan::ChainId;
-use crate::session::Connection;
+use crate::instance::ChainId;
+use crate::outcome::Verdict;
 use crate::worker::WorkerPlan;
 use gateward_http::Method;
 use gateward_http::headers::Name;

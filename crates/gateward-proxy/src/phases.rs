@@ -1,31 +1,24 @@
 //! Running plugins: phase by phase, in order, each call fenced so that a panic costs one request.
 
+use crate::client::Connection;
 use crate::error::ProxyError;
-use crate::plan::{ChainId, Instance};
+use crate::instance::{ChainId, Instance};
+use crate::outcome::Verdict;
 use crate::pump::{Pace, PumpError};
-use crate::request::global_chain;
-use crate::session::Connection;
 use crate::worker::WorkerPlan;
 use gateward_http::BodyFraming;
-use gateward_plugin::{Exchange, LocalResponse, Outcome, Plugin, RequestRecord, Step};
+use gateward_plugin::{Exchange, Outcome, Plugin, RequestRecord, Step};
 use gateward_telemetry::{Counter, WorkerMetrics};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::io::AsyncWriteExt;
-
-/// What the plugins decided.
-pub(crate) enum Verdict {
-    Proxy,
-    Respond(LocalResponse),
-    Fail(ProxyError),
-}
 
 /// A plugin panicked.
 struct Panicked;
 
 /// The rewrite phase of global plugins, before the route is known.
 pub(crate) async fn rewrite(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Verdict {
-    let chain = &plan.shared.chains[global_chain(plan).0 as usize];
+    let chain = &plan.shared.chains[plan.shared.global_chain.0 as usize];
     for link in &chain.links {
         let Some(instance) = link.select(None).map(|index| &plan.shared.instances[index as usize]) else { continue };
         if instance.needs.phases.rewrite {
@@ -67,7 +60,7 @@ pub(crate) async fn access(connection: &mut Connection<'_>, plan: &WorkerPlan, c
 pub(crate) fn collect_global(connection: &mut Connection<'_>, plan: &WorkerPlan) {
     let chain = match connection.session.route {
         Some(route) => plan.shared.routes[route].chain,
-        None => global_chain(plan),
+        None => plan.shared.global_chain,
     };
     let chosen = plan.shared.chains[chain.0 as usize].links.iter().filter_map(|link| link.select(None));
     connection.session.active.extend(chosen);
@@ -205,7 +198,10 @@ async fn buffer_request(connection: &mut Connection<'_>) -> Result<(), ProxyErro
         if upload.is_received() {
             break;
         }
-        upload.receive(&mut connection.reader, connection.deadline, pace, began).await.map_err(|error| request_error(&error))?;
+        upload
+            .receive(&mut connection.reader, connection.deadline, pace, began)
+            .await
+            .map_err(|error| request_error(&error))?;
     }
     connection.session.exchange.body = Some(std::mem::take(&mut upload.output));
     Ok(())

@@ -2,19 +2,16 @@
 //! where they lead. Compiled off the request path, immutable, swapped whole.
 
 use crate::chain::{Chain, Scopes};
+use crate::instance::{ChainId, Instance};
 use crate::settings::Settings;
 use gateward_model::{Directory, EntityId, PluginConfig, Protocol, Route, Service, Snapshot, Target, Upstream};
-use gateward_plugin::{BuildContext, BuildError, Needs, Plugin, PluginEnv, definitions};
+use gateward_net::resolve::literal;
+use gateward_plugin::{BuildContext, BuildError, PluginEnv, definitions};
 use gateward_route::{RouteEntry, Router};
 use gateward_telemetry::{SeriesId, Telemetry};
-use gateward_net::resolve::literal;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-
-/// Index into [`Plan::chains`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ChainId(pub(crate) u32);
 
 /// A compiled snapshot.
 pub struct Plan {
@@ -27,13 +24,6 @@ pub struct Plan {
     pub(crate) chains: Vec<Chain>,
     pub(crate) global_chain: ChainId,
     pub(crate) upstreams: Vec<UpstreamPlan>,
-}
-
-/// A plugin made from its configuration.
-pub(crate) struct Instance {
-    pub(crate) plugin: Box<dyn Plugin>,
-    pub(crate) needs: Needs,
-    pub(crate) entity: Arc<PluginConfig>,
 }
 
 /// What a route needs beyond its entity.
@@ -114,8 +104,11 @@ impl Plan {
         }
         let scopes = Scopes::new(&instances);
         let mut chains = Chains::new(&scopes);
-        let by_name: HashMap<&str, u32> =
-            upstreams.iter().enumerate().map(|(index, upstream)| (upstream.entity.name.as_str(), index as u32)).collect();
+        let by_name: HashMap<&str, u32> = upstreams
+            .iter()
+            .enumerate()
+            .map(|(index, upstream)| (upstream.entity.name.as_str(), index as u32))
+            .collect();
         let routes = router.routes().iter().map(|entry| route_plan(entry, &by_name, &mut chains, telemetry)).collect();
         let global_chain = chains.of(None, None);
         let chains = chains.chains;
@@ -141,7 +134,8 @@ fn instances(snapshot: &Snapshot, env: &PluginEnv, errors: &mut Vec<CompileError
 
 fn serves_http(entity: &PluginConfig) -> bool {
     use Protocol::{Grpc, Grpcs, Http, Https};
-    entity.protocols.is_empty() || entity.protocols.iter().any(|protocol| matches!(protocol, Http | Https | Grpc | Grpcs))
+    entity.protocols.is_empty()
+        || entity.protocols.iter().any(|protocol| matches!(protocol, Http | Https | Grpc | Grpcs))
 }
 
 fn upstreams(snapshot: &Snapshot, errors: &mut Vec<CompileError>) -> Vec<UpstreamPlan> {

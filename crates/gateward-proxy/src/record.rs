@@ -1,9 +1,10 @@
 //! The end of every exchange: metrics, access log, log plugins.
 
+use crate::client::Connection;
 use crate::error::{ProxyError, Side};
+use crate::outcome::Ended;
 use crate::phases;
-use crate::reply::{Ended, is_operators};
-use crate::session::Connection;
+use crate::reply::is_operators;
 use crate::worker::WorkerPlan;
 use gateward_plugin::{RequestRecord, Source};
 use gateward_telemetry::{Counter, Fault, Gauge, Groups, Sample, SeriesId};

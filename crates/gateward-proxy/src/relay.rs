@@ -2,13 +2,14 @@
 //! request body.
 
 use crate::body::Encoder;
-use crate::connection::After;
+use crate::client::Connection;
 use crate::error::ProxyError;
 use crate::forward::PSEUDONYM;
-use crate::phases::{self, Verdict, request_error};
+use crate::outcome::{After, Ended, Local, Persistence, Verdict};
+use crate::phases::{self, request_error};
 use crate::pump::{Pace, PumpError};
-use crate::reply::{self, Ended, Local, Persistence, millis, persistence, reads_chunked, write_head};
-use crate::session::{Connection, Session};
+use crate::reply::{self, millis, persistence, reads_chunked, write_head};
+use crate::session::Session;
 use crate::upstream::{Answered, body_limit};
 use crate::worker::WorkerPlan;
 use gateward_http::headers::Name;
@@ -82,8 +83,7 @@ async fn buffer(connection: &mut Connection<'_>, answered: &mut Answered) -> Res
             session.held_back = std::mem::take(&mut download.output);
             return Ok(false);
         }
-        let received =
-            download.receive(&mut answered.link.connection.stream, &session.deadline, pace, 0).await;
+        let received = download.receive(&mut answered.link.connection.stream, &session.deadline, pace, 0).await;
         received.map_err(|error| match error {
             PumpError::ReadTimeout => ProxyError::UpstreamTimeout,
             _ => ProxyError::UpstreamClosed,
@@ -263,6 +263,10 @@ async fn finish(connection: &mut Connection<'_>, answered: Answered, outcome: Re
     let sent_bytes = session.download.sent_bytes;
     if let Err(error) = outcome {
         // The head is out: only a connection that breaks tells the client that the body is not whole.
+        if !reads_chunked(session.exchange.request.version) {
+            // Without chunks an orderly end of the connection may be the end of the body; a reset never is.
+            let _ = connection.writer.as_ref().set_zero_linger();
+        }
         return Ended { after: After::Abort, error: Some(error), sent_bytes };
     }
     let complete = session.upload.is_finished() && session.download.is_received() && session.download.input.is_empty();

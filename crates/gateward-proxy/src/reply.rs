@@ -1,39 +1,17 @@
 //! Responses the gateway makes itself, and the head of every response.
 
-use crate::connection::After;
+use crate::client::Connection;
 use crate::error::{ProxyError, Side};
 use crate::forward::{PSEUDONYM, write_framing};
+use crate::outcome::{After, Ended, Local, Persistence};
 use crate::phases;
-use crate::session::{Connection, Session};
+use crate::session::Session;
 use crate::worker::WorkerPlan;
 use gateward_http::headers::{Name, NameSet};
 use gateward_http::{BodyFraming, Method, Version};
 use gateward_net::Stage;
-use gateward_plugin::{Exchange, LocalBody, LocalResponse, Source};
+use gateward_plugin::{Exchange, LocalBody, Source};
 use std::time::Instant;
-
-/// A response of the gateway's own.
-pub(crate) enum Local {
-    /// A plugin's.
-    Plugin(LocalResponse),
-    /// About an error.
-    Error(ProxyError),
-}
-
-/// How an exchange ended.
-pub(crate) struct Ended {
-    pub(crate) after: After,
-    pub(crate) error: Option<ProxyError>,
-    /// Bytes sent to the client.
-    pub(crate) sent_bytes: u64,
-}
-
-/// What the head of a response must say about the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Persistence {
-    KeepAlive,
-    Close,
-}
 
 /// Fields the gateway writes itself.
 const OWN: NameSet =
@@ -88,9 +66,7 @@ fn render(connection: &mut Connection<'_>, local: Local) -> Vec<u8> {
     let exchange = &mut session.exchange;
     let (status, source, extra, body) = match local {
         Local::Plugin(response) => (response.status, Source::Exit, response.headers, response.body),
-        Local::Error(error) => {
-            (error.status(), Source::Error, Vec::new(), LocalBody::Message(error.message().into()))
-        }
+        Local::Error(error) => (error.status(), Source::Error, Vec::new(), LocalBody::Message(error.message().into())),
     };
     exchange.response.status = status;
     exchange.response.source = source;
@@ -236,7 +212,9 @@ pub(crate) fn write_head(session: &mut Session, reason: Option<&str>, framing: B
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     out.push(b' ');
-    out.extend_from_slice(reason.filter(|reason| !reason.is_empty()).unwrap_or_else(|| reason_phrase(status)).as_bytes());
+    out.extend_from_slice(
+        reason.filter(|reason| !reason.is_empty()).unwrap_or_else(|| reason_phrase(status)).as_bytes(),
+    );
     out.extend_from_slice(b"\r\n");
     // A response to HEAD and a 304 may say how long the body would be (RFC 9110 section 8.6).
     let announces = framing == BodyFraming::None && (exchange.request.method == Method::Head || status == 304);
@@ -334,8 +312,7 @@ pub(crate) fn reason_phrase(status: u16) -> &'static str {
 /// Unix seconds as an IMF-fixdate (RFC 9110 section 5.6.7).
 pub(crate) fn http_date(unix: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (days, seconds) = (unix / 86_400, unix % 86_400);
     // Days since 0000-03-01, in years that begin in March, so that the leap day comes last (the method of
     // Howard Hinnant's civil_from_days).

@@ -1,11 +1,8 @@
 //! The life of a request, in order. Every other module is a leaf called from here.
 
-use crate::connection::After;
+use crate::client::Connection;
 use crate::error::ProxyError;
-use crate::phases::Verdict;
-use crate::plan::ChainId;
-use crate::session::Connection;
-use crate::worker::WorkerPlan;
+use crate::outcome::{After, Local, Verdict};
 use crate::{head, matching, phases, record, relay, reply, upstream};
 
 /// Serve one request that has begun to arrive, and say what becomes of the connection.
@@ -33,8 +30,8 @@ pub(crate) async fn serve(connection: &mut Connection<'_>) -> After {
 
     let answered = match verdict {
         Verdict::Proxy => upstream::ask(connection, &plan).await,
-        Verdict::Respond(response) => Err(reply::Local::Plugin(response)),
-        Verdict::Fail(error) => Err(reply::Local::Error(error)),
+        Verdict::Respond(response) => Err(Local::Plugin(response)),
+        Verdict::Fail(error) => Err(Local::Error(error)),
     };
 
     let ended = match answered {
@@ -53,12 +50,7 @@ async fn refuse(connection: &mut Connection<'_>, error: ProxyError) -> After {
     let plan = connection.worker.plan();
     head::describe(connection);
     phases::collect_global(connection, &plan);
-    let ended = reply::send(connection, &plan, reply::Local::Error(error)).await;
+    let ended = reply::send(connection, &plan, Local::Error(error)).await;
     record::finish(connection, &plan, &ended);
     After::Close
-}
-
-/// The chain that applies without a route.
-pub(crate) fn global_chain(plan: &WorkerPlan) -> ChainId {
-    plan.shared.global_chain
 }

@@ -2,33 +2,18 @@
 //! none of it and a busy one allocates none of it.
 
 use crate::body::BUFFER_BYTES;
+use crate::outcome::Persistence;
 use crate::pump::Pump;
-use crate::reply::Persistence;
-use crate::worker::Worker;
 use gateward_http::ResponseHead;
 use gateward_net::Deadline;
 use gateward_plugin::{Exchange, Try};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::rc::Rc;
 use std::time::Instant;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 /// Sessions kept for reuse per worker.
 const SPARE_SESSIONS: usize = 256;
 /// Bytes of headers above which a session's arenas are given back.
 const HEADERS_KEPT: usize = 64 * 1024;
-
-/// A client connection with a session attached, while it has something to do.
-pub(crate) struct Connection<'a> {
-    pub(crate) worker: &'a Rc<Worker>,
-    pub(crate) reader: ReadHalf<'a>,
-    pub(crate) writer: WriteHalf<'a>,
-    /// Of everything that receives from the client and sends to the upstream.
-    pub(crate) deadline: &'a Deadline,
-    pub(crate) session: &'a mut Session,
-    /// Requests served on this connection before this one.
-    pub(crate) served: u32,
-}
 
 /// State of one request. Reset, not dropped.
 pub(crate) struct Session {
@@ -142,7 +127,11 @@ impl Spare {
                 *output = Vec::new();
             }
         }
-        let headers = [&mut session.exchange.request.headers, &mut session.response_head.headers, &mut session.exchange.response.headers];
+        let headers = [
+            &mut session.exchange.request.headers,
+            &mut session.response_head.headers,
+            &mut session.exchange.response.headers,
+        ];
         for headers in headers {
             if headers.capacity_bytes() > HEADERS_KEPT {
                 *headers = gateward_http::Headers::default();

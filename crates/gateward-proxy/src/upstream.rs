@@ -5,14 +5,15 @@
 //! (RFC 9110 section 9.2.2; nginx `proxy_next_upstream error timeout`). A pooled connection that dies before any
 //! byte came back says nothing about the target, so repeating on a new connection does not count as a retry.
 
+use crate::client::Connection;
 use crate::error::{ProxyError, Side};
 use crate::forward;
 use crate::hashing;
+use crate::outcome::Local;
 use crate::phases::{request_error, send_continue};
 use crate::plan::{Backend, TargetPlan};
 use crate::pump::{Pace, PumpError};
-use crate::reply::Local;
-use crate::session::{Connection, Session};
+use crate::session::Session;
 use crate::upstreams::UpstreamHandle;
 use crate::worker::{Worker, WorkerPlan};
 use gateward_balance::Ticket;
@@ -88,7 +89,9 @@ pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> R
         Backend::Upstream(index) => {
             let upstream = plan.upstream(index, connection.worker).borrow();
             let ids = &connection.worker.ids;
-            hashing::hash(upstream.entity(), &mut session.exchange, || format!("{:016x}{:016x}", ids.next(), ids.next()))
+            hashing::hash(upstream.entity(), &mut session.exchange, || {
+                format!("{:016x}{:016x}", ids.next(), ids.next())
+            })
         }
         Backend::Host(_) => None,
     };
@@ -212,12 +215,7 @@ async fn choose(
 }
 
 /// A target that was not tried yet, if there is one.
-fn pick(
-    session: &mut Session,
-    handle: &UpstreamHandle,
-    hash: Option<u64>,
-    now_us: u64,
-) -> Result<Share, ProxyError> {
+fn pick(session: &mut Session, handle: &UpstreamHandle, hash: Option<u64>, now_us: u64) -> Result<Share, ProxyError> {
     let mut upstream = handle.borrow_mut();
     if session.excluded_of != upstream.generation() {
         session.excluded.clear();
@@ -335,8 +333,7 @@ async fn exchange_heads(
     let mut upload = std::mem::take(upload);
     let outcome = {
         let mut sending = std::pin::pin!(upload.run(reader, &mut to_upstream, deadline, pace));
-        let mut receiving =
-            std::pin::pin!(receive_head(&mut from_upstream, session, limits, answered.read_ms, writer));
+        let mut receiving = std::pin::pin!(receive_head(&mut from_upstream, session, limits, answered.read_ms, writer));
         tokio::select! {
             biased;
             received = &mut receiving => received,
@@ -354,7 +351,9 @@ async fn exchange_heads(
 fn tolerate_early_answer(sent: Result<(), PumpError>) -> Result<(), ProxyError> {
     match sent {
         Ok(()) => Ok(()),
-        Err(PumpError::Write(error)) if error.kind() == std::io::ErrorKind::TimedOut => Err(ProxyError::UpstreamTimeout),
+        Err(PumpError::Write(error)) if error.kind() == std::io::ErrorKind::TimedOut => {
+            Err(ProxyError::UpstreamTimeout)
+        }
         Err(PumpError::Write(_)) => Ok(()),
         Err(error) => Err(request_error(&error)),
     }
@@ -372,7 +371,9 @@ async fn receive_head(
     let method = exchange.upstream.method.as_ref().unwrap_or(&exchange.request.method);
     loop {
         if !download.input.is_empty() {
-            match parse_response_head(download.input.filled(), limits, method, head).map_err(ProxyError::UpstreamHead)? {
+            match parse_response_head(download.input.filled(), limits, method, head)
+                .map_err(ProxyError::UpstreamHead)?
+            {
                 Parsed::Complete(length) => {
                     download.input.consume(length);
                     if head.status >= 200 || head.status == 101 {

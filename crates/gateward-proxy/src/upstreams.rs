@@ -37,7 +37,12 @@ impl WorkerUpstream {
     }
 
     /// The target for a request.
-    pub(crate) fn pick(&mut self, hash: Option<u64>, excluded: &[usize], now_us: u64) -> Option<(Ticket, Rc<TargetPlan>)> {
+    pub(crate) fn pick(
+        &mut self,
+        hash: Option<u64>,
+        excluded: &[usize],
+        now_us: u64,
+    ) -> Option<(Ticket, Rc<TargetPlan>)> {
         let ticket = self.balancer.pick(hash, excluded, |_| true, now_us)?;
         let target = self.targets.get(ticket.index())?;
         Some((ticket, target.clone()))

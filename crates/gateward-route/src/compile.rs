@@ -6,13 +6,14 @@
 
 use crate::expression::{self, Program};
 use crate::host::{HostPattern, HostRule};
-use crate::matcher::{HeaderName, HeaderValue, Matcher, MethodSet, NetRule, Network, PathTest, Test, is_stream};
+use crate::literal::literal_start;
+use crate::matcher::{HeaderValue, Matcher, MethodSet, NetRule, PathTest, Test, is_stream};
+use crate::operand::{HeaderName, Network};
 use crate::priority::{self, PathRank};
 use crate::{CompileError, RouteEntry};
 use gateward_model::entity::CidrPort;
 use gateward_model::{Config, EntityId, Protocol, Route, RouterFlavor, Service};
 use regex::Regex;
-use regex_syntax::hir::{Hir, HirKind, Look};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
@@ -218,21 +219,6 @@ fn regex_problem(text: &str, error: &regex::Error) -> String {
     format!("`{text}` is not a usable regular expression (look-around and back-references do not exist here): {error}")
 }
 
-/// The text every match of `pattern` starts with, when the match has to start at the beginning; else nothing.
-pub(crate) fn literal_start(pattern: &str) -> Vec<u8> {
-    let Ok(parsed) = regex_syntax::parse(pattern) else { return Vec::new() };
-    let HirKind::Concat(parts) = parsed.kind() else { return Vec::new() };
-    let mut parts = parts.iter().map(Hir::kind).peekable();
-    let mut anchored = false;
-    while parts.next_if(|part| matches!(part, HirKind::Look(Look::Start))).is_some() {
-        anchored = true;
-    }
-    match parts.next() {
-        Some(HirKind::Literal(literal)) if anchored => literal.0.to_vec(),
-        _ => Vec::new(),
-    }
-}
-
 /// The condition `protocols` puts on the connection in the `expressions` flavour.
 ///
 /// A route for https alone accepts both, so that requests in the clear can be redirected (Kong
@@ -251,33 +237,4 @@ fn tls_test(protocols: &[Protocol]) -> Option<Test> {
 
 fn list<T>(field: Option<&Vec<T>>) -> &[T] {
     field.map_or(&[], Vec::as_slice)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn literal_starts_are_what_every_match_starts_with() {
-        for (pattern, expected) in [
-            ("^/api/v1", "/api/v1"),
-            ("^/api/v\\d+/x", "/api/v"),
-            ("^/api/(?<id>\\d+)", "/api/"),
-            ("^^/a", "/a"),
-            ("^/ab?", "/a"),
-            ("^/ab*", "/a"),
-            ("^/a|/b", ""),
-            ("^(/a|/b)", ""),
-            ("^(?i)/a", "/"),
-            ("/a", ""),
-            ("^", ""),
-            ("^.*", ""),
-            ("^/a\\.b", "/a.b"),
-            ("(?m)^/a", ""),
-            ("^/é[x]", "/éx"),
-        ] {
-            let found = literal_start(pattern);
-            assert_eq!(String::from_utf8_lossy(&found), expected, "{pattern}");
-        }
-    }
 }

@@ -89,8 +89,12 @@ pub(crate) mod testing {
         };
         let telemetry = Telemetry::new(1, Limits::default());
         let settings = options.data_plane.clone();
-        let compiler =
-            Arc::new(Compiler { settings: settings.clone(), env, plugins: NativePlugins::new(), telemetry: telemetry.clone() });
+        let compiler = Arc::new(Compiler {
+            settings: settings.clone(),
+            env,
+            plugins: NativePlugins::new(),
+            telemetry: telemetry.clone(),
+        });
         let plan = match config {
             "" => compiler.empty(0).expect("nothing can be wrong"),
             text => match compiler.compile(text.as_bytes(), Format::Yaml, 1) {

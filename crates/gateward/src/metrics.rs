@@ -71,7 +71,9 @@ fn plugin_metrics(stats: &PluginStats, evictions: u64) -> impl Iterator<Item = E
 /// Kong's gauge of target states, when a prometheus plugin asks for it.
 fn target_health(config: &Config) -> Option<ExtraMetric> {
     let asked = config.plugins.iter().any(|plugin| {
-        plugin.name == "prometheus" && plugin.enabled && plugin.config.get("upstream_health_metrics") == Some(&Value::Bool(true))
+        plugin.name == "prometheus"
+            && plugin.enabled
+            && plugin.config.get("upstream_health_metrics") == Some(&Value::Bool(true))
     });
     if !asked || config.targets.is_empty() {
         return None;

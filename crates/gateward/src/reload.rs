@@ -82,7 +82,11 @@ pub(crate) fn load(
     plugins: &NativePlugins,
 ) -> Result<gateward_config::Loaded, Vec<Diagnostic>> {
     let vault = |name: &str| std::env::var(name).ok();
-    gateward_config::load(text, format, &gateward_config::Options { plugins, flavor, vault: &vault, now: unix_seconds() })
+    gateward_config::load(
+        text,
+        format,
+        &gateward_config::Options { plugins, flavor, vault: &vault, now: unix_seconds() },
+    )
 }
 
 /// Compiling knows entities and not positions: its message names the entity, the place is the file.
@@ -190,6 +194,10 @@ impl Reloader {
             Ok(Some(compiled)) => Ok(self.serve(compiled, origin)),
             Ok(None) => {
                 tracing::info!(origin, "configuration is the one being served already");
+                if self.last().is_some_and(|last| !last.success) {
+                    // The mistake was taken back: the last one offered is being served again.
+                    self.node.telemetry.count_control(ControlCounter::ConfigReloadOk);
+                }
                 self.remember(origin, &[], true);
                 Ok(Applied::Unchanged)
             }
@@ -292,6 +300,8 @@ mod tests {
         let last = reloader.last().unwrap();
         assert!(!last.success && last.last_error.unwrap().starts_with("test:3:"), "{:?}", last.diagnostics);
         assert!(!reloader.node().telemetry.snapshot().last_reload_success);
+        assert_eq!(apply(GOOD).await, Ok(Applied::Unchanged));
+        assert!(reloader.node().telemetry.snapshot().last_reload_success);
         assert_eq!(apply(&GOOD.replace("a\n", "b\n")).await, Ok(Applied::Swapped));
         assert_eq!(generation(), 2);
         assert!(reloader.last().unwrap().success);

@@ -265,14 +265,14 @@ impl Drop for TellEnd {
 fn serve_control(runtime: &Runtime, control: &Arc<Control>, admin: Vec<Listener>, status: Vec<Listener>) {
     for listener in admin {
         let control = control.clone();
-        runtime.spawn(report(server::serve(listener, move |request| {
+        runtime.spawn(report(server::serve(listener, server::FILE_BYTES, move |request| {
             let control = control.clone();
             async move { admin::handle(&control, request).await }
         })));
     }
     for listener in status {
         let control = control.clone();
-        runtime.spawn(report(server::serve(listener, move |request| {
+        runtime.spawn(report(server::serve(listener, server::SMALL_BYTES, move |request| {
             let control = control.clone();
             async move { status::handle(&control, &request) }
         })));
@@ -327,7 +327,9 @@ impl Signals {
         loop {
             match self.next().await {
                 Asked::Stop => return,
-                Asked::Reload if matches!(control.options.config, Some(ConfigSource::File(_))) => reload_now.notify_one(),
+                Asked::Reload if matches!(control.options.config, Some(ConfigSource::File(_))) => {
+                    reload_now.notify_one();
+                }
                 Asked::Reload => tracing::warn!("SIGHUP: there is no configuration file to load again"),
                 Asked::Reopen => {
                     if let Some(access_log) = &control.node().access_log {

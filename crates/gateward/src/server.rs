@@ -20,8 +20,10 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-/// Longest request body: a whole declarative file.
-const BODY_BYTES: usize = 256 << 20;
+/// Longest request body where a whole declarative file may come.
+pub(crate) const FILE_BYTES: usize = 256 << 20;
+/// Longest request body elsewhere: nothing there has any.
+pub(crate) const SMALL_BYTES: usize = 64 << 10;
 /// Connections at once.
 const CONNECTIONS: usize = 256;
 /// Time for a request head, idle time of a connection included.
@@ -51,7 +53,13 @@ impl ApiRequest {
     pub(crate) fn new(method: Method, target: &str) -> Self {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let path = path.split('/').filter(|segment| !segment.is_empty()).map(|segment| decode(segment, false));
-        Self { method, path: path.collect(), query: form_fields(query), content_type: String::new(), body: Bytes::new() }
+        Self {
+            method,
+            path: path.collect(),
+            query: form_fields(query),
+            content_type: String::new(),
+            body: Bytes::new(),
+        }
     }
 
     /// A field of the query.
@@ -120,12 +128,13 @@ impl ApiResponse {
     }
 }
 
-/// Serve `listener` with `handler` until the task is dropped.
+/// Serve `listener` with `handler` until the task is dropped; bodies up to `body_limit` bytes.
 ///
 /// # Errors
 /// When the socket cannot be tied to this runtime.
 pub(crate) async fn serve<F>(
     listener: Listener,
+    body_limit: usize,
     handler: impl Fn(ApiRequest) -> F + Send + Sync + 'static,
 ) -> io::Result<()>
 where
@@ -134,7 +143,7 @@ where
     let handler = Arc::new(handler);
     accept(listener, move |request| {
         let handler = handler.clone();
-        async move { respond(request, &*handler).await }
+        async move { respond(request, body_limit, &*handler).await }
     })
     .await
 }
@@ -188,12 +197,16 @@ where
     }
 }
 
-async fn respond<F>(request: Request<Incoming>, handler: &impl Fn(ApiRequest) -> F) -> Response<Full<Bytes>>
+async fn respond<F>(
+    request: Request<Incoming>,
+    body_limit: usize,
+    handler: &impl Fn(ApiRequest) -> F,
+) -> Response<Full<Bytes>>
 where
     F: Future<Output = ApiResponse>,
 {
     let head_only = request.method() == Method::HEAD;
-    let response = match read(request).await {
+    let response = match read(request, body_limit).await {
         Ok(request) => handler(request).await,
         Err(response) => response,
     };
@@ -208,7 +221,7 @@ where
     out
 }
 
-async fn read(request: Request<Incoming>) -> Result<ApiRequest, ApiResponse> {
+async fn read(request: Request<Incoming>, body_limit: usize) -> Result<ApiRequest, ApiResponse> {
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     // Handlers know GET; HEAD is the same without content.
     let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
@@ -216,11 +229,11 @@ async fn read(request: Request<Incoming>) -> Result<ApiRequest, ApiResponse> {
     if let Some(content_type) = request.headers().get(CONTENT_TYPE) {
         read.content_type = String::from_utf8_lossy(content_type.as_bytes()).into_owned();
     }
-    let body = Limited::new(request.into_body(), BODY_BYTES).collect();
+    let body = Limited::new(request.into_body(), body_limit).collect();
     match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => read.body = body.to_bytes(),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            let message = format!("the body is longer than {} MiB", BODY_BYTES >> 20);
+            let message = format!("the body is longer than {} KiB", body_limit >> 10);
             return Err(ApiResponse::message(StatusCode::PAYLOAD_TOO_LARGE, &message));
         }
         Ok(Err(error)) => return Err(ApiResponse::message(StatusCode::BAD_REQUEST, &error.to_string())),

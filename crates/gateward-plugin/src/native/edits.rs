@@ -6,7 +6,7 @@
 //!   `rename` without a value does nothing;
 //! - replace only what is there, add only what is not, append whether or not it is there.
 
-use crate::native::query;
+use crate::query;
 use gateward_http::Headers;
 use serde_json::{Map, Value};
 use std::borrow::Cow;

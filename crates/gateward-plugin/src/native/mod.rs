@@ -17,7 +17,6 @@ pub mod ip_restriction;
 pub mod key_auth;
 pub mod log_queue;
 pub mod prometheus;
-pub mod query;
 pub mod rate_limiting;
 pub mod redirect;
 pub mod request_size_limiting;

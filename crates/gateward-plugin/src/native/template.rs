@@ -6,7 +6,7 @@
 //! join pieces or decode a query value.
 
 use crate::Captures;
-use crate::native::query;
+use crate::query;
 use gateward_http::Headers;
 use std::borrow::Cow;
 

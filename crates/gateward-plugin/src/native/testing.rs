@@ -4,8 +4,8 @@
 //! a file is valid is the loader's business and tested there. Custom rules of a schema are run here, too, so
 //! that a plugin can test its own.
 
+use crate::counters::Counters;
 use crate::env::{HttpPost, PostRequest};
-use crate::native::rate_limiting::counters::Counters;
 use crate::{BuildContext, Definition, Exchange, LocalBody, LocalResponse, Outcome, Plugin, PluginEnv, Step};
 use gateward_http::Method;
 use gateward_model::schema::{Check, Field, Kind, Rule, Schema};

@@ -1,6 +1,6 @@
 //! The fields expressions can name (Kong `kong/router/fields.lua`).
 
-use crate::matcher::HeaderName;
+use crate::operand::HeaderName;
 
 /// A field of the request.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! not tried for other hosts. Keys only say where to look: whatever is found there runs in full, so missing a
 //! key costs time, never an answer. Nothing is concluded from negations.
 
-use crate::compile::literal_start;
+use crate::literal::literal_start;
 use atc_router::ast::{BinaryOperator, Expression, LogicalExpression, Predicate, Value};
 
 /// More alternatives than this are not worth a key each.

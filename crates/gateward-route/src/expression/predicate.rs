@@ -1,7 +1,7 @@
 //! One comparison of an expression: a field, an operator, a constant.
 
 use super::field::{self, Field};
-use crate::matcher::{Network, ip_of};
+use crate::operand::{Network, ip_of};
 use crate::{Input, PathMatch};
 use atc_router::ast::{self, BinaryOperator, Value};
 use regex::{Regex, RegexBuilder};

@@ -61,8 +61,9 @@ fn serve(arguments: &Arguments) -> anyhow::Result<()> {
 /// # Errors
 /// When the address is in use.
 pub(crate) fn start(runtime: &Runtime, address: SocketAddr, name: Option<String>) -> anyhow::Result<SocketAddr> {
-    let listener = Listener::bind(address, BACKLOG)
-        .map_err(|error| anyhow::anyhow!("cannot listen on {address}: {error}; choose another address with --listen"))?;
+    let listener = Listener::bind(address, BACKLOG).map_err(|error| {
+        anyhow::anyhow!("cannot listen on {address}: {error}; choose another address with --listen")
+    })?;
     let bound = listener.local_addr()?;
     let name: Arc<str> = name.unwrap_or_else(|| bound.to_string()).into();
     runtime.spawn(async move {

@@ -204,11 +204,8 @@ mod tests {
         for (_, address) in BACKENDS {
             assert!(EXAMPLE.contains(address), "{address}");
         }
-        let addresses = Addresses {
-            proxy: vec!["127.0.0.1:1".into()],
-            admin: Vec::new(),
-            status: vec!["127.0.0.1:3".into()],
-        };
+        let addresses =
+            Addresses { proxy: vec!["127.0.0.1:1".into()], admin: Vec::new(), status: vec!["127.0.0.1:3".into()] };
         let text = introduction(&addresses);
         assert!(text.contains("curl -i http://127.0.0.1:1/open ") && text.contains("http://off"), "{text}");
     }

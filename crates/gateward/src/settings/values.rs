@@ -114,7 +114,9 @@ fn listener(entry: &str, warnings: &mut Vec<String>) -> Result<Option<Listen>, S
             }
             ("http2", "") => warnings.push(format!("'{address}' serves HTTP/1.1 only: this build has no HTTP/2")),
             ("proxy_protocol", "") => {
-                return Err(format!("'{entry}': the PROXY protocol is not served by this build; remove 'proxy_protocol'"));
+                return Err(format!(
+                    "'{entry}': the PROXY protocol is not served by this build; remove 'proxy_protocol'"
+                ));
             }
             ("backlog", number) => {
                 let parsed = number.parse().ok().filter(|backlog| (1..=65_535).contains(backlog));
@@ -131,9 +133,11 @@ fn listener(entry: &str, warnings: &mut Vec<String>) -> Result<Option<Listen>, S
 
 fn address_of(text: &str) -> Result<SocketAddr, String> {
     let named = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    named.as_deref().unwrap_or(text).parse().map_err(|_| {
-        format!("'{text}' is not an address; write IP:PORT, such as 0.0.0.0:8000 or [::]:8000, or 'off'")
-    })
+    named
+        .as_deref()
+        .unwrap_or(text)
+        .parse()
+        .map_err(|_| format!("'{text}' is not an address; write IP:PORT, such as 0.0.0.0:8000 or [::]:8000, or 'off'"))
 }
 
 /// A size in nginx's syntax: `0`, `8192`, `10m`.
@@ -217,9 +221,11 @@ pub(crate) fn router_flavor(text: &str) -> Result<RouterFlavor, String> {
     match text.trim() {
         "traditional_compatible" => Ok(RouterFlavor::TraditionalCompatible),
         "expressions" => Ok(RouterFlavor::Expressions),
-        "traditional" => Err("this build has no router flavour 'traditional'; use traditional_compatible, which reads \
+        "traditional" => {
+            Err("this build has no router flavour 'traditional'; use traditional_compatible, which reads \
                               the same files and is Kong's default"
-            .to_owned()),
+                .to_owned())
+        }
         _ => Err(format!("'{text}' is not a router flavour; use traditional_compatible or expressions")),
     }
 }
@@ -306,7 +312,11 @@ mod tests {
     fn check_listeners(text: &str, addresses: &[&str], warnings: usize) {
         let found = listeners(text).unwrap_or_else(|error| panic!("{text}: {error}"));
         let open: Vec<String> = found.open.iter().map(|listen| listen.address.to_string()).collect();
-        assert_eq!((open, found.warnings.len()), (addresses.iter().map(ToString::to_string).collect(), warnings), "{text}");
+        assert_eq!(
+            (open, found.warnings.len()),
+            (addresses.iter().map(ToString::to_string).collect(), warnings),
+            "{text}"
+        );
     }
 
     #[test]
@@ -319,7 +329,8 @@ mod tests {
         check_listeners("off", &[], 0);
         check_listeners("0.0.0.0:8443 ssl", &[], 1);
         assert_eq!(listeners("0.0.0.0:1 backlog=7").unwrap().open[0].backlog, 7);
-        for wrong in ["8000", "", "a.example:8000", "0.0.0.0:1 udp", "0.0.0.0:1 backlog=x", "0.0.0.0:1 proxy_protocol"] {
+        for wrong in ["8000", "", "a.example:8000", "0.0.0.0:1 udp", "0.0.0.0:1 backlog=x", "0.0.0.0:1 proxy_protocol"]
+        {
             assert!(listeners(wrong).is_err(), "{wrong}");
         }
     }
@@ -355,9 +366,10 @@ mod tests {
 
     #[test]
     fn header_tokens() {
-        let tokens = |text| response_tokens(text).map(|(tokens, warnings)| {
-            (tokens.server, tokens.latency, tokens.request_id_downstream, warnings.len())
-        });
+        let tokens = |text| {
+            response_tokens(text)
+                .map(|(tokens, warnings)| (tokens.server, tokens.latency, tokens.request_id_downstream, warnings.len()))
+        };
         assert_eq!(tokens("server_tokens, latency_tokens, X-Kong-Request-Id"), Ok((true, true, true, 0)));
         assert_eq!(tokens("off"), Ok((false, false, false, 0)));
         assert_eq!(tokens("Via,X-Kong-Upstream-Status"), Ok((true, false, false, 1)));

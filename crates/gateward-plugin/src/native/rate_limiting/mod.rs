@@ -11,10 +11,9 @@
 //! (Kong's local counters expire 30 or 365 days after the first request of a month or year).
 //! Policies `redis` and `cluster` are refused with a clear text.
 
-pub mod counters;
 mod window;
 
-use crate::native::rate_limiting::counters::{Counters, Key};
+use crate::counters::{Counters, Key};
 use crate::native::rate_limiting::window::{PERIODS, Period, Window};
 use crate::native::settings;
 use crate::{BuildContext, BuildError, Definition, Exchange, LocalResponse, Needs, Phases, Plugin, Step};
