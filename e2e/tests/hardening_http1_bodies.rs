@@ -319,5 +319,7 @@ fn load_slow_clients() {
         client.send(b"\r\n\r\n");
         assert_eq!(client.read_response("GET").status, 200);
     }
+    // The rest would be waited for until the shutdown's time-out.
+    drop(clients);
     gateway.stop();
 }

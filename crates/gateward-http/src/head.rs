@@ -108,12 +108,12 @@ pub struct RequestHead {
 impl RequestHead {
     /// Path part of the target, raw.
     pub fn raw_path(&self) -> &str {
-        self.target.split_once('?').map_or(self.target.as_str(), |(path, _)| path)
+        memchr::memchr(b'?', self.target.as_bytes()).map_or(&self.target, |mark| &self.target[..mark])
     }
 
     /// Query part of the target without `?`; `Some("")` for a bare trailing `?`.
     pub fn query(&self) -> Option<&str> {
-        self.target.split_once('?').map(|(_, query)| query)
+        memchr::memchr(b'?', self.target.as_bytes()).map(|mark| &self.target[mark + 1..])
     }
 }
 

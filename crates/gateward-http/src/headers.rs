@@ -290,16 +290,27 @@ fn named(arena: &[u8], entry: &Entry, name: &Name<'_>) -> bool {
     entry.hash == name.hash && span(arena, entry.name_start, entry.name_len).eq_ignore_ascii_case(name.text.as_bytes())
 }
 
-/// FNV-1a of the lower-cased name: good enough to tell a dozen names apart, and computable in a constant.
+/// A hash of the name that ignores case and is computable in a constant: eight bytes at a time, every byte with the
+/// bit set that tells small letters from capitals. Names that differ elsewhere in that bit share a hash, which the
+/// comparison that follows tells apart.
 pub(crate) const fn hash_name(name: &[u8]) -> u32 {
-    let mut hash: u32 = 0x811c_9dc5;
-    let mut index = 0;
-    while index < name.len() {
-        hash ^= name[index].to_ascii_lowercase() as u32;
-        hash = hash.wrapping_mul(0x0100_0193);
-        index += 1;
+    let mut hash = name.len() as u64;
+    let mut rest = name;
+    while let Some((word, tail)) = rest.split_first_chunk::<8>() {
+        hash = mix(hash, u64::from_le_bytes(*word));
+        rest = tail;
     }
-    hash
+    let last = match (rest.first_chunk::<4>(), rest.last_chunk::<4>()) {
+        (Some(first), Some(last)) => (u32::from_le_bytes(*first) as u64) << 32 | u32::from_le_bytes(*last) as u64,
+        _ if rest.is_empty() => 0,
+        _ => (rest[0] as u64) << 16 | (rest[rest.len() / 2] as u64) << 8 | rest[rest.len() - 1] as u64,
+    };
+    (mix(hash, last) >> 32) as u32
+}
+
+const fn mix(hash: u64, word: u64) -> u64 {
+    // The multiplier is 2^64 divided by the golden ratio.
+    (hash.rotate_left(23) ^ (word | 0x2020_2020_2020_2020)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Whether `name` is a field name (a token, RFC 9110 section 5.1).
@@ -316,6 +327,18 @@ pub fn is_valid_value(value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hashes_ignore_case_at_every_length() {
+        let name = "X-Consumer-Custom-Identifier";
+        for end in 1..=name.len() {
+            let part = &name[..end];
+            let hash = hash_name(part.as_bytes());
+            assert_eq!(hash, hash_name(part.to_ascii_lowercase().as_bytes()), "{part}");
+            assert_eq!(hash, hash_name(part.to_ascii_uppercase().as_bytes()), "{part}");
+            assert_ne!(hash, hash_name(&name.as_bytes()[1..=end.min(name.len() - 1)]), "{part}");
+        }
+    }
 
     fn lines(headers: &Headers) -> String {
         let mut out = Vec::new();

@@ -53,6 +53,12 @@ async fn wait_for_bytes(worker: &Worker, stream: &TcpStream, deadline: &Deadline
     } else {
         deadline.arm_idle(limits.keepalive_timeout_ms);
     }
+    if served == 0 {
+        // tokio takes an accepted socket for readable before it knows. Only a look tells; without it every new
+        // connection would hold a session and count as busy while it is idle.
+        let mut byte = [0];
+        return matches!(deadline.guard(stream.peek(&mut byte)).await, Ok(Ok(count)) if count > 0);
+    }
     matches!(deadline.guard(stream.readable()).await, Ok(Ok(())))
 }
 

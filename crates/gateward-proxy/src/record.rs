@@ -8,25 +8,23 @@ use crate::reply::is_operators;
 use crate::worker::WorkerPlan;
 use gateward_plugin::{RequestRecord, Source};
 use gateward_telemetry::{Counter, Fault, Gauge, Groups, Sample, SeriesId};
-use std::time::Instant;
 
 /// Write the closing record. Called exactly once for every request that began to arrive.
 pub(crate) fn finish(connection: &Connection<'_>, plan: &WorkerPlan, ended: &Ended) {
     let session = &*connection.session;
     let (exchange, times) = (&session.exchange, &session.times);
     let metrics = &connection.worker.metrics;
-    let now = Instant::now();
-    let micros = |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros() as u64;
+    let now = connection.worker.now_us();
     let forwarded = times.forwarded.unwrap_or(now);
     let record = RequestRecord {
         exchange,
         tries: &session.tries,
         request_bytes: session.head_bytes + session.upload.body_bytes,
         response_bytes: ended.sent_bytes,
-        request_us: micros(times.started, now),
-        gateway_us: micros(times.started, forwarded),
-        upstream_us: times.answered.map(|answered| micros(forwarded, answered)),
-        receive_us: times.answered.map_or(0, |answered| micros(answered, now)),
+        request_us: now.saturating_sub(times.started),
+        gateway_us: forwarded.saturating_sub(times.started),
+        upstream_us: times.answered.map(|answered| answered.saturating_sub(forwarded)),
+        receive_us: times.answered.map_or(0, |answered| now.saturating_sub(answered)),
         upstream_status: session.upstream_status,
         error: ended.error.map(ProxyError::label),
     };

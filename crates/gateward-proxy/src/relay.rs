@@ -8,7 +8,7 @@ use crate::forward::PSEUDONYM;
 use crate::outcome::{After, Ended, Local, Persistence, Verdict};
 use crate::phases::{self, request_error};
 use crate::pump::{Pace, PumpError};
-use crate::reply::{self, millis, persistence, reads_chunked, write_head};
+use crate::reply::{self, persistence, reads_chunked, write_end, write_fields};
 use crate::session::Session;
 use crate::upstream::{Answered, body_limit};
 use crate::worker::WorkerPlan;
@@ -49,7 +49,7 @@ pub(crate) async fn prepare(connection: &mut Connection<'_>, plan: &WorkerPlan, 
             Err(error) => return Prepared::Replaced(Local::Error(error)),
         }
     }
-    add_own_fields(connection);
+    add_debug_fields(connection);
     reply::apply_early(&mut connection.session.exchange);
     phases::header_filter(connection, plan);
     write_client_head(connection, plan);
@@ -91,41 +91,58 @@ async fn buffer(connection: &mut Connection<'_>, answered: &mut Answered) -> Res
     }
 }
 
-/// `Via`, latencies, request id, and names for debugging.
-fn add_own_fields(connection: &mut Connection<'_>) {
-    let settings = &connection.worker.node.settings;
-    let Session { exchange, times, scratch, .. } = &mut *connection.session;
+/// Names of route and service, for who asks and may know.
+fn add_debug_fields(connection: &mut Connection<'_>) {
+    let exchange = &mut connection.session.exchange;
+    if !connection.worker.node.settings.allow_debug_header || exchange.request.headers.get("kong-debug") != Some(b"1") {
+        return;
+    }
     let headers = &mut exchange.response.headers;
-    let names = &connection.worker.names;
-    let mut digits = itoa::Buffer::new();
-    if settings.tokens.latency {
+    if let Some(route) = &exchange.route {
+        headers.set("Kong-Route-Id", route.id.to_string());
+        headers.set("Kong-Route-Name", route.name.as_deref().unwrap_or_default());
+    }
+    if let Some(service) = &exchange.service {
+        headers.set("Kong-Service-Id", service.id.to_string());
+        headers.set("Kong-Service-Name", service.name.as_deref().unwrap_or_default());
+    }
+}
+
+/// `Via`, latencies and the request id. As in Kong they are added after the plugins had their say.
+fn write_own_fields(connection: &mut Connection<'_>) {
+    let tokens = connection.worker.node.settings.tokens;
+    let names = &connection.worker.own;
+    let Session { exchange, times, download, .. } = &mut *connection.session;
+    let out = &mut download.output;
+    if tokens.latency {
         let forwarded = times.forwarded.unwrap_or(times.started);
-        let answered = times.answered.unwrap_or(forwarded);
-        headers.set(&names.upstream_latency, digits.format(millis(forwarded, answered)));
-        headers.set(&names.proxy_latency, digits.format(millis(times.started, forwarded)));
-    }
-    if settings.tokens.server {
-        scratch.clear();
-        if let Some(via) = headers.get_str(VIA) {
-            scratch.push_str(via);
-            scratch.push_str(", ");
+        let upstream_us = times.answered.unwrap_or(forwarded).saturating_sub(forwarded);
+        let gateway_us = forwarded.saturating_sub(times.started);
+        for (name, us) in [(names.upstream_latency, upstream_us), (names.proxy_latency, gateway_us)] {
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(itoa::Buffer::new().format(us / 1000).as_bytes());
+            out.extend_from_slice(b"\r\n");
         }
-        scratch.push_str("1.1 ");
-        scratch.push_str(PSEUDONYM);
-        headers.set("Via", scratch.as_bytes());
     }
-    if settings.tokens.request_id_downstream {
-        headers.set(&names.request_id, &exchange.id);
+    let proxied_before = exchange.response.headers.contains(VIA);
+    if tokens.server || proxied_before {
+        out.extend_from_slice(b"Via: ");
+        for (index, value) in exchange.response.headers.get_all(VIA).enumerate() {
+            out.extend_from_slice(if index > 0 { b", " } else { b"" });
+            out.extend_from_slice(value);
+        }
+        if tokens.server {
+            out.extend_from_slice(if proxied_before { b", 1.1 " } else { b"1.1 " });
+            out.extend_from_slice(PSEUDONYM.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
     }
-    if settings.allow_debug_header && exchange.request.headers.get("kong-debug") == Some(b"1") {
-        if let Some(route) = &exchange.route {
-            headers.set("Kong-Route-Id", route.id.to_string());
-            headers.set("Kong-Route-Name", route.name.as_deref().unwrap_or_default());
-        }
-        if let Some(service) = &exchange.service {
-            headers.set("Kong-Service-Id", service.id.to_string());
-            headers.set("Kong-Service-Name", service.name.as_deref().unwrap_or_default());
-        }
+    if tokens.request_id_downstream {
+        out.extend_from_slice(names.request_id.as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(exchange.id.as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
 }
 
@@ -150,12 +167,19 @@ fn write_client_head(connection: &mut Connection<'_>, plan: &WorkerPlan) {
     if framing == BodyFraming::UntilClose || !reply::can_drain(connection) {
         persistence = Persistence::Close;
     }
+    // A response to HEAD and a 304 may say how long the body would be (RFC 9110 section 8.6).
+    let announces = framing == BodyFraming::None && (head_only || connection.session.exchange.response.status == 304);
+    let own = &connection.worker.own;
+    let left_out = if announces { &own.fields_keeping_length } else { &own.fields };
     let session = &mut *connection.session;
     session.persistence = persistence;
     session.download.encoder = if framing == BodyFraming::Chunked { Encoder::Chunked } else { Encoder::Raw };
     let reason = std::mem::take(&mut session.response_head.reason);
-    write_head(session, Some(&reason), framing, persistence);
+    write_fields(session, Some(&reason), left_out);
     session.response_head.reason = reason;
+    write_own_fields(connection);
+    let session = &mut *connection.session;
+    write_end(session, framing, persistence);
     let held_back = std::mem::take(&mut session.held_back);
     session.download.encoder.data(&held_back, &mut session.download.output);
 }

@@ -11,13 +11,10 @@ use gateward_http::headers::{Name, NameSet};
 use gateward_http::{BodyFraming, Method, Version};
 use gateward_net::Stage;
 use gateward_plugin::{Exchange, LocalBody, Source};
-use std::time::Instant;
 
 /// Fields the gateway writes itself.
 const OWN: NameSet =
     NameSet::new(&[Name::new("content-length"), Name::new("transfer-encoding"), Name::new("connection")]);
-/// Likewise where `Content-Length` says something although no body follows.
-const OWN_KEEPING_LENGTH: NameSet = NameSet::new(&[Name::new("transfer-encoding"), Name::new("connection")]);
 
 /// Answer with `local`, after the header and body filters of the chosen plugins.
 pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, local: Local) -> Ended {
@@ -45,7 +42,8 @@ pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, loc
     // These never have content, whatever a plugin was told to send (RFC 9110 sections 15.3.5 and 15.4.5).
     let bodiless = matches!(session.exchange.response.status, 100..200 | 204 | 304);
     let framing = if bodiless { BodyFraming::None } else { BodyFraming::Length(body.len() as u64) };
-    write_head(session, None, framing, persistence);
+    write_fields(session, None, &OWN);
+    write_end(session, framing, persistence);
     if !head_only && !bodiless {
         session.download.output.extend_from_slice(&body);
     }
@@ -91,11 +89,11 @@ fn render(connection: &mut Connection<'_>, local: Local) -> Vec<u8> {
         headers.set("Server", PSEUDONYM);
     }
     if settings.tokens.latency {
-        let elapsed = session.times.started.elapsed().as_millis();
-        headers.set(&connection.worker.names.response_latency, elapsed.to_string());
+        let elapsed = connection.worker.now_us().saturating_sub(session.times.started) / 1000;
+        headers.set(connection.worker.own.response_latency, elapsed.to_string());
     }
     if settings.tokens.request_id_downstream {
-        headers.set(&connection.worker.names.request_id, &exchange.id);
+        headers.set(connection.worker.own.request_id, &exchange.id);
     }
     body
 }
@@ -204,29 +202,30 @@ pub(crate) fn persistence(connection: &Connection<'_>) -> Persistence {
     if keep { Persistence::KeepAlive } else { Persistence::Close }
 }
 
-/// Write status line and fields of the exchange's response to the download's output.
-pub(crate) fn write_head(session: &mut Session, reason: Option<&str>, framing: BodyFraming, persistence: Persistence) {
-    let exchange = &session.exchange;
-    let status = exchange.response.status;
+/// Write status line and fields of the exchange's response to the download's output, but those in `left_out`.
+pub(crate) fn write_fields(session: &mut Session, reason: Option<&str>, left_out: &NameSet) {
+    let response = &session.exchange.response;
     let out = &mut session.download.output;
     out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(response.status).as_bytes());
     out.push(b' ');
-    out.extend_from_slice(
-        reason.filter(|reason| !reason.is_empty()).unwrap_or_else(|| reason_phrase(status)).as_bytes(),
-    );
+    let reason = reason.filter(|reason| !reason.is_empty()).unwrap_or_else(|| reason_phrase(response.status));
+    out.extend_from_slice(reason.as_bytes());
     out.extend_from_slice(b"\r\n");
-    // A response to HEAD and a 304 may say how long the body would be (RFC 9110 section 8.6).
-    let announces = framing == BodyFraming::None && (exchange.request.method == Method::Head || status == 304);
-    exchange.response.headers.write_except(if announces { &OWN_KEEPING_LENGTH } else { &OWN }, out);
+    response.headers.write_except(left_out, out);
+}
+
+/// End the head with what says how body and connection are delimited.
+pub(crate) fn write_end(session: &mut Session, framing: BodyFraming, persistence: Persistence) {
+    let out = &mut session.download.output;
     write_framing(framing, out);
-    match (persistence, exchange.request.version) {
-        (Persistence::Close, _) if status == 426 => out.extend_from_slice(b"Connection: close, Upgrade\r\n"),
-        (Persistence::Close, _) => out.extend_from_slice(b"Connection: close\r\n"),
-        (Persistence::KeepAlive, _) if status == 426 => out.extend_from_slice(b"Connection: keep-alive, Upgrade\r\n"),
-        (Persistence::KeepAlive, _) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-    }
-    out.extend_from_slice(b"\r\n");
+    let upgrade_required = session.exchange.response.status == 426;
+    out.extend_from_slice(match (persistence, upgrade_required) {
+        (Persistence::KeepAlive, false) => b"Connection: keep-alive\r\n\r\n",
+        (Persistence::KeepAlive, true) => b"Connection: keep-alive, Upgrade\r\n\r\n",
+        (Persistence::Close, false) => b"Connection: close\r\n\r\n",
+        (Persistence::Close, true) => b"Connection: close, Upgrade\r\n\r\n",
+    });
 }
 
 /// Whether what is left of the request body is little enough to read and throw away.
@@ -332,11 +331,6 @@ pub(crate) fn http_date(unix: u64) -> String {
 /// Whether a version reads chunked bodies.
 pub(crate) fn reads_chunked(version: Version) -> bool {
     version == Version::Http11
-}
-
-/// Milliseconds between two marks.
-pub(crate) fn millis(from: Instant, to: Instant) -> u64 {
-    to.saturating_duration_since(from).as_millis() as u64
 }
 
 /// Whether an error is worth a warning in the log: something the operator can act on.

@@ -8,6 +8,7 @@ use crate::{head, matching, phases, record, relay, reply, upstream};
 /// Serve one request that has begun to arrive, and say what becomes of the connection.
 pub(crate) async fn serve(connection: &mut Connection<'_>) -> After {
     connection.session.begin();
+    connection.session.times.started = connection.worker.now_us();
     match head::receive(connection).await {
         Ok(true) => {}
         Ok(false) => return After::Abort,

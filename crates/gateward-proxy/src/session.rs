@@ -8,7 +8,6 @@ use gateward_http::ResponseHead;
 use gateward_net::Deadline;
 use gateward_plugin::{Exchange, Try};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Instant;
 
 /// Sessions kept for reuse per worker.
 const SPARE_SESSIONS: usize = 256;
@@ -47,20 +46,14 @@ pub(crate) struct Session {
     pub(crate) held_back: Vec<u8>,
 }
 
-/// Marks in the life of a request.
-#[derive(Debug, Clone, Copy)]
+/// Marks in the life of a request, in microseconds of the worker's clock.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Times {
-    pub(crate) started: Instant,
+    pub(crate) started: u64,
     /// The gateway's own work before the upstream is done.
-    pub(crate) forwarded: Option<Instant>,
+    pub(crate) forwarded: Option<u64>,
     /// The upstream's response head is there.
-    pub(crate) answered: Option<Instant>,
-}
-
-impl Times {
-    pub(crate) fn start() -> Self {
-        Self { started: Instant::now(), forwarded: None, answered: None }
-    }
+    pub(crate) answered: Option<u64>,
 }
 
 impl Session {
@@ -75,7 +68,7 @@ impl Session {
             excluded_of: 0,
             active: Vec::new(),
             deadline,
-            times: Times::start(),
+            times: Times::default(),
             scratch: String::new(),
             head_bytes: 0,
             upstream_status: None,
@@ -95,7 +88,7 @@ impl Session {
         self.tries.clear();
         self.excluded.clear();
         self.active.clear();
-        self.times = Times::start();
+        self.times = Times::default();
         self.head_bytes = 0;
         self.upstream_status = None;
         self.route = None;

@@ -25,7 +25,6 @@ use gateward_telemetry::{Counter, Gauge};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
@@ -145,7 +144,7 @@ async fn attempt(
     fresh_only: bool,
 ) -> Result<Answered, Failed> {
     let unsent = |error| Failed { error, sent: false, stale: false };
-    let began = Instant::now();
+    let began = connection.worker.now_us();
     let first = *connection.session.times.forwarded.get_or_insert(began);
     let destination = choose(connection, plan, service, backend, hash, first).await.map_err(unsent)?;
     let mut link = connect(connection, service, destination.address, fresh_only, began).await.map_err(unsent)?;
@@ -156,7 +155,7 @@ async fn attempt(
     };
     forward::write_head(connection.session, settings, host, port, host_header);
     link.in_use.share = destination.share.map(|Share { handle, ticket, .. }| {
-        handle.borrow_mut().started(ticket, connection.worker.monotonic_us(began));
+        handle.borrow_mut().started(ticket, began);
         (handle, ticket)
     });
     let pace = Pace {
@@ -195,14 +194,14 @@ async fn choose(
     service: &Service,
     backend: Backend,
     hash: Option<u64>,
-    now: Instant,
+    now_us: u64,
 ) -> Result<Destination, ProxyError> {
     let worker = connection.worker;
     let now_ms = worker.deadlines.now_ms();
     let (host, port, literal, share) = match backend {
         Backend::Host(literal) => (service.host.as_str(), service.port, literal, None),
         Backend::Upstream(index) => {
-            let share = pick(connection.session, plan.upstream(index, worker), hash, worker.monotonic_us(now))?;
+            let share = pick(connection.session, plan.upstream(index, worker), hash, now_us)?;
             ("", share.target.port, share.target.literal, Some(share))
         }
     };
@@ -232,7 +231,7 @@ async fn connect(
     service: &Service,
     address: SocketAddr,
     fresh_only: bool,
-    began: Instant,
+    began_us: u64,
 ) -> Result<Link, ProxyError> {
     let worker = connection.worker;
     let session = &mut *connection.session;
@@ -244,7 +243,7 @@ async fn connect(
         }
         if let Some(pooled) = pooled {
             worker.metrics.count(Counter::UpstreamReuses);
-            session.tries.push(attempt_record(worker, address, began, true, None));
+            session.tries.push(attempt_record(worker, address, began_us, true, None));
             return Ok(Link::new(pooled, worker.clone(), true));
         }
     }
@@ -252,7 +251,7 @@ async fn connect(
     let error = match session.deadline.guard(TcpStream::connect(address)).await {
         Ok(Ok(stream)) if stream.set_nodelay(true).is_ok() => {
             worker.metrics.count(Counter::UpstreamConnects);
-            session.tries.push(attempt_record(worker, address, began, false, None));
+            session.tries.push(attempt_record(worker, address, began_us, false, None));
             let connection = UpstreamConnection { stream, address, requests: 0 };
             return Ok(Link::new(connection, worker.clone(), false));
         }
@@ -261,20 +260,20 @@ async fn connect(
     };
     worker.metrics.count(Counter::UpstreamConnectFailures);
     let failure = if error == ProxyError::Connect { "failed" } else { "timeout" };
-    session.tries.push(attempt_record(worker, address, began, false, Some(failure)));
+    session.tries.push(attempt_record(worker, address, began_us, false, Some(failure)));
     Err(error)
 }
 
 fn attempt_record(
     worker: &Worker,
     address: SocketAddr,
-    began: Instant,
+    began_us: u64,
     keepalive: bool,
     failure: Option<&'static str>,
 ) -> Try {
     // A pooled connection costs no time worth a clock read.
-    let connect_us = if keepalive { 0 } else { began.elapsed().as_micros() as u64 };
-    Try { address, started_at_ms: worker.unix_ms(began), connect_us, keepalive, failure }
+    let connect_us = if keepalive { 0 } else { worker.now_us().saturating_sub(began_us) };
+    Try { address, started_at_ms: worker.unix_ms(began_us), connect_us, keepalive, failure }
 }
 
 /// Send head and body, and receive the response head. The body may still be on its way when the head arrives.
@@ -285,14 +284,14 @@ async fn send_and_wait(
 ) -> Result<Answered, Failed> {
     let reused = answered.link.reused;
     let outcome = exchange_heads(connection, &mut answered, pace).await;
-    let now = Instant::now();
+    let now = connection.worker.now_us();
     let session = &mut *connection.session;
     match outcome {
         Ok(()) => {
             session.times.answered = Some(now);
             session.upstream_status = Some(session.response_head.status);
             let since = session.times.forwarded.unwrap_or(now);
-            answered.link.in_use.latency_us = Some(now.saturating_duration_since(since).as_micros() as u64);
+            answered.link.in_use.latency_us = Some(now.saturating_sub(since));
             answered.link.connection.requests += 1;
             Ok(answered)
         }
@@ -434,7 +433,7 @@ impl Drop for InUse {
     fn drop(&mut self) {
         self.worker.metrics.gauge_add(Gauge::UpstreamConnectionsActive, -1);
         if let Some((upstream, ticket)) = self.share.take() {
-            let now_us = self.worker.monotonic_us(Instant::now());
+            let now_us = self.worker.now_us();
             upstream.borrow_mut().finished(ticket, self.latency_us, now_us);
         }
     }

@@ -4,7 +4,9 @@
 use crate::node::Node;
 use crate::plan::Plan;
 use crate::session::{Session, Spare};
+use crate::settings::Settings;
 use crate::upstreams::{Known, UpstreamHandle};
+use gateward_http::headers::{Name, NameSet};
 use gateward_model::{Route, Service};
 use gateward_net::{Deadlines, Pool, Resolver};
 use gateward_telemetry::WorkerMetrics;
@@ -22,32 +24,51 @@ pub(crate) struct Worker {
     pub(crate) pool: Pool,
     pub(crate) resolver: Rc<Resolver>,
     pub(crate) ids: Ids,
-    pub(crate) names: OwnNames,
+    pub(crate) own: OwnFields,
     /// Client connections open.
     pub(crate) connections: Cell<usize>,
     current: RefCell<Rc<WorkerPlan>>,
     known: Known,
     spare: RefCell<Spare>,
-    /// The same moment on both clocks; renewed so that a stepped wall clock is followed.
-    clocks: Cell<(Instant, SystemTime)>,
     started: Instant,
+    /// Unix microseconds of `started`; renewed so that a stepped wall clock is followed.
+    epoch_us: Cell<u64>,
 }
 
-/// Names of the gateway's own response fields, with the prefix from the settings.
-pub(crate) struct OwnNames {
-    pub(crate) upstream_latency: String,
-    pub(crate) proxy_latency: String,
-    pub(crate) response_latency: String,
-    pub(crate) request_id: String,
+/// The gateway's own response fields, named with the prefix from the settings.
+pub(crate) struct OwnFields {
+    pub(crate) upstream_latency: &'static str,
+    pub(crate) proxy_latency: &'static str,
+    pub(crate) response_latency: &'static str,
+    pub(crate) request_id: &'static str,
+    /// What is never copied from an upstream's response, because the gateway writes it.
+    pub(crate) fields: NameSet,
+    /// Likewise where `Content-Length` says something although no body follows.
+    pub(crate) fields_keeping_length: NameSet,
 }
 
-impl OwnNames {
-    fn new(prefix: &str) -> Self {
+impl OwnFields {
+    /// Made once per worker and needed until the process ends, hence leaked: a few hundred bytes.
+    fn new(settings: &Settings) -> Self {
+        let named = |suffix: &str| -> &'static str { format!("{}-{suffix}", settings.header_prefix).leak() };
+        let (upstream_latency, proxy_latency) = (named("Upstream-Latency"), named("Proxy-Latency"));
+        let (response_latency, request_id) = (named("Response-Latency"), named("Request-Id"));
+        let mut names: Vec<Name<'static>> =
+            ["content-length", "transfer-encoding", "connection", "via"].map(Name::new).to_vec();
+        if settings.tokens.latency {
+            names.extend([upstream_latency, proxy_latency].map(Name::new));
+        }
+        if settings.tokens.request_id_downstream {
+            names.push(Name::new(request_id));
+        }
+        let names = names.leak();
         Self {
-            upstream_latency: format!("{prefix}-Upstream-Latency"),
-            proxy_latency: format!("{prefix}-Proxy-Latency"),
-            response_latency: format!("{prefix}-Response-Latency"),
-            request_id: format!("{prefix}-Request-Id"),
+            upstream_latency,
+            proxy_latency,
+            response_latency,
+            request_id,
+            fields: NameSet::new(names),
+            fields_keeping_length: NameSet::new(&names[1..]),
         }
     }
 }
@@ -82,6 +103,7 @@ impl WorkerPlan {
 impl Worker {
     pub(crate) fn new(node: Arc<Node>, index: usize) -> Self {
         let metrics = node.telemetry.worker(index);
+        let started = Instant::now();
         let ids = Ids::new();
         let current = worker_plan(&node);
         Self {
@@ -90,13 +112,13 @@ impl Worker {
             pool: Pool::new(node.settings.pool),
             resolver: Rc::default(),
             ids,
-            names: OwnNames::new(&node.settings.header_prefix),
+            own: OwnFields::new(&node.settings),
             connections: Cell::new(0),
             current: RefCell::new(Rc::new(current)),
             known: Known::default(),
             spare: RefCell::default(),
-            clocks: Cell::new((Instant::now(), SystemTime::now())),
-            started: Instant::now(),
+            epoch_us: Cell::new(epoch_us(started)),
+            started,
             node,
         }
     }
@@ -127,24 +149,25 @@ impl Worker {
 
     /// Set the clocks against each other again, so that a stepped wall clock shows.
     pub(crate) fn follow_wall_clock(&self) {
-        self.clocks.set((Instant::now(), SystemTime::now()));
+        self.epoch_us.set(epoch_us(self.started));
     }
 
-    /// Wall-clock milliseconds of `moment`.
-    pub(crate) fn unix_ms(&self, moment: Instant) -> u64 {
-        let (instant, system) = self.clocks.get();
-        let base = system.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let since = match moment.checked_duration_since(instant) {
-            Some(later) => base + later,
-            None => base.saturating_sub(instant.duration_since(moment)),
-        };
-        since.as_millis() as u64
+    /// Microseconds since the worker started: the clock of everything that is measured.
+    pub(crate) fn now_us(&self) -> u64 {
+        let elapsed = self.started.elapsed();
+        elapsed.as_secs() * 1_000_000 + u64::from(elapsed.subsec_micros())
     }
 
-    /// Microseconds since the worker started: time for balancers, which only compare.
-    pub(crate) fn monotonic_us(&self, moment: Instant) -> u64 {
-        moment.saturating_duration_since(self.started).as_micros() as u64
+    /// Wall-clock milliseconds of a moment of the worker's clock.
+    pub(crate) fn unix_ms(&self, at_us: u64) -> u64 {
+        self.epoch_us.get().saturating_add(at_us) / 1000
     }
+}
+
+/// Unix microseconds of the moment `started`.
+fn epoch_us(started: Instant) -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(started.elapsed()).as_micros() as u64
 }
 
 fn worker_plan(node: &Node) -> WorkerPlan {
@@ -185,12 +208,15 @@ impl Ids {
     /// Replace `out` by 32 hex digits.
     pub(crate) fn write_next(&self, out: &mut String) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        out.clear();
-        for word in [self.next(), self.next()] {
-            for shift in (0..16).rev() {
-                out.push(char::from(DIGITS[(word >> (shift * 4) & 15) as usize]));
+        let mut digits = [0; 32];
+        for (word, half) in [self.next(), self.next()].into_iter().zip(digits.chunks_exact_mut(16)) {
+            for (byte, pair) in word.to_be_bytes().into_iter().zip(half.chunks_exact_mut(2)) {
+                pair[0] = DIGITS[usize::from(byte >> 4)];
+                pair[1] = DIGITS[usize::from(byte & 15)];
             }
         }
+        out.clear();
+        out.push_str(str::from_utf8(&digits).expect("hex digits are ASCII"));
     }
 }
 

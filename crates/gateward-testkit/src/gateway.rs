@@ -169,13 +169,7 @@ impl GatewayBuilder {
             Some(path) => path.clone(),
             None => find_binary()?,
         };
-        let mut command = Command::new(binary);
-        for (name, _) in std::env::vars_os() {
-            let name_text = name.to_string_lossy();
-            if name_text.starts_with("GATEWARD_") || name_text.starts_with("KONG_") {
-                command.env_remove(&name);
-            }
-        }
+        let mut command = clean_command(&binary);
         command
             .arg("gateway")
             .arg("--config")
@@ -186,10 +180,8 @@ impl GatewayBuilder {
             .args(["--workers", &self.workers.to_string()])
             .args(["--format", "json"])
             .args(&self.args)
-            .env("NO_COLOR", "1")
             // Tests stop many gateways; those about the grace period set their own.
             .env("GATEWARD_SHUTDOWN_GRACE", "0")
-            .env("RUST_BACKTRACE", "1")
             .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -429,6 +421,31 @@ impl Drop for Gateway {
             eprintln!("--- log of the gateway ---\n{}", self.log().join("\n"));
         }
     }
+}
+
+/// A command that runs the `gateward` program without the variables that would configure it.
+///
+/// # Panics
+/// When there is no binary.
+#[track_caller]
+pub fn gateward_command() -> Command {
+    match find_binary() {
+        Ok(binary) => clean_command(&binary),
+        Err(error) => panic!("{error:#}"),
+    }
+}
+
+/// Runs `program` without `GATEWARD_*` and `KONG_*` of this process, for output that is easy to read.
+fn clean_command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("GATEWARD_") || name_text.starts_with("KONG_") {
+            command.env_remove(&name);
+        }
+    }
+    command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "1");
+    command
 }
 
 /// The `gateward` binary: `GATEWARD_BIN`, or the one in the target directory this test was built in.

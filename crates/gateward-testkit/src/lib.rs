@@ -21,7 +21,7 @@ mod wait;
 mod wire;
 
 pub use backend::{Backend, Next, ReceivedRequest, reset};
-pub use gateway::{Gateway, GatewayBuilder};
+pub use gateway::{Gateway, GatewayBuilder, gateward_command};
 pub use raw::{RawClient, RawResponse, http};
 pub use wait::{eventually, pause};
 pub use wire::WireError;
