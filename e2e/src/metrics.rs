@@ -71,7 +71,9 @@ fn is_sample_name(text: &str) -> bool {
         None => (text, Some("")),
     };
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':';
-    !name.is_empty() && name.bytes().all(plain) && labels.is_some_and(|labels| labels.is_empty() || labels.contains("=\""))
+    !name.is_empty()
+        && name.bytes().all(plain)
+        && labels.is_some_and(|labels| labels.is_empty() || labels.contains("=\""))
 }
 
 #[cfg(test)]

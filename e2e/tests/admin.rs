@@ -79,7 +79,9 @@ fn pages_end_and_continue() {
     let mut names = Vec::new();
     for _ in 0..10 {
         let page = admin(&gateway, &format!("GET {path}")).json();
-        names.extend(page["data"].as_array().into_iter().flatten().filter_map(|route| Some(route["name"].as_str()?.to_owned())));
+        names.extend(
+            page["data"].as_array().into_iter().flatten().filter_map(|route| Some(route["name"].as_str()?.to_owned())),
+        );
         let Some(next) = page["next"].as_str() else { break };
         path = next.to_owned();
     }
@@ -91,9 +93,14 @@ fn pages_end_and_continue() {
 #[test]
 fn writes_are_refused() {
     let (gateway, _backend) = start();
-    for request in
-        ["POST /services", "PUT /services/s1", "PATCH /services/s1", "DELETE /services/s1", "POST /services/s1/routes", "DELETE /consumers/alice"]
-    {
+    for request in [
+        "POST /services",
+        "PUT /services/s1",
+        "PATCH /services/s1",
+        "DELETE /services/s1",
+        "POST /services/s1/routes",
+        "DELETE /consumers/alice",
+    ] {
         assert_eq!(admin(&gateway, request).status, 405, "{request}");
     }
     assert_eq!(admin(&gateway, "GET /services/s1").status, 200);
@@ -172,6 +179,10 @@ fn metrics_parse_and_hold_together() {
     assert_eq!(metrics.sum("gateward_request_duration_seconds_bucket", &["le=\"+Inf\""]), 4.0);
     assert_eq!(metrics.sum("gateward_requests_in_flight", &[]), 0.0);
     let response = http(gateway.status(), "GET /metrics", &[], b"");
-    assert!(response.header("content-type").is_some_and(|value| value.starts_with("text/plain")), "{:?}", response.headers);
+    assert!(
+        response.header("content-type").is_some_and(|value| value.starts_with("text/plain")),
+        "{:?}",
+        response.headers
+    );
     gateway.stop();
 }

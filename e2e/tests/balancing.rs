@@ -10,8 +10,10 @@ use std::time::Duration;
 
 /// An upstream over these targets; `fields` are YAML lines of the upstream, `tag` makes versions differ.
 fn config(targets: &[(&Backend, u32)], fields: &str, tag: &str) -> String {
-    let list: String =
-        targets.iter().map(|(backend, weight)| format!("  - {{target: '{}', weight: {weight}}}\n", backend.addr())).collect();
+    let list: String = targets
+        .iter()
+        .map(|(backend, weight)| format!("  - {{target: '{}', weight: {weight}}}\n", backend.addr()))
+        .collect();
     format!(
         "_format_version: '3.0'\n\
          services:\n\
@@ -158,14 +160,22 @@ fn check_hash(fields: &str, plugins: &str, request: impl Fn(usize) -> (String, V
 #[test]
 fn consistent_hashing_inputs() {
     let field = |name: &str, value: String| vec![(name.to_owned(), value)];
-    check_hash("  hash_on: header\n  hash_on_header: X-User\n", "", |index| ("/".into(), field("X-User", format!("u{index}"))));
-    check_hash("  hash_on: path\n", "", |index| (format!("/p{index}"), vec![]));
-    check_hash("  hash_on: query_arg\n  hash_on_query_arg: user\n", "", |index| (format!("/?x=1&user=u{index}"), vec![]));
-    check_hash("  hash_on: uri_capture\n  hash_on_uri_capture: first\n", "", |index| (format!("/c{index}"), vec![]));
-    check_hash("  hash_on: cookie\n  hash_on_cookie: sid\n", "", |index| ("/".into(), field("Cookie", format!("a=b; sid=s{index}"))));
-    check_hash("  hash_on: header\n  hash_on_header: X-None\n  hash_fallback: header\n  hash_fallback_header: X-User\n", "", |index| {
+    check_hash("  hash_on: header\n  hash_on_header: X-User\n", "", |index| {
         ("/".into(), field("X-User", format!("u{index}")))
     });
+    check_hash("  hash_on: path\n", "", |index| (format!("/p{index}"), vec![]));
+    check_hash("  hash_on: query_arg\n  hash_on_query_arg: user\n", "", |index| {
+        (format!("/?x=1&user=u{index}"), vec![])
+    });
+    check_hash("  hash_on: uri_capture\n  hash_on_uri_capture: first\n", "", |index| (format!("/c{index}"), vec![]));
+    check_hash("  hash_on: cookie\n  hash_on_cookie: sid\n", "", |index| {
+        ("/".into(), field("Cookie", format!("a=b; sid=s{index}")))
+    });
+    check_hash(
+        "  hash_on: header\n  hash_on_header: X-None\n  hash_fallback: header\n  hash_fallback_header: X-User\n",
+        "",
+        |index| ("/".into(), field("X-User", format!("u{index}"))),
+    );
 }
 
 #[test]
@@ -189,7 +199,8 @@ fn hashing_on_consumer_and_address_is_steady() {
 fn a_missing_cookie_is_made() {
     let backends: Vec<Backend> = (0..3).map(|_| Backend::echo()).collect();
     let targets: Vec<(&Backend, u32)> = backends.iter().map(|backend| (backend, 100)).collect();
-    let gateway = start(&config(&targets, "  hash_on: cookie\n  hash_on_cookie: sid\n  hash_on_cookie_path: /x\n", "1"));
+    let gateway =
+        start(&config(&targets, "  hash_on: cookie\n  hash_on_cookie: sid\n  hash_on_cookie_path: /x\n", "1"));
     let response = http(gateway.proxy(), "GET /", &[], b"");
     let set = response.header("set-cookie").expect("a cookie is set").to_owned();
     assert!(set.starts_with("sid=") && set.contains("Path=/x"), "{set}");

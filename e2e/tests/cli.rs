@@ -60,7 +60,13 @@ fn check_tells_every_problem_with_its_place() {
 
 #[test]
 fn wrong_usage_is_exit_code_2() {
-    for args in [&["check"][..], &["check", "/nonexistent/file.yml"], &["nonsense"], &["gateway", "--workers=none"], &["gateway", "--nonsense"]] {
+    for args in [
+        &["check"][..],
+        &["check", "/nonexistent/file.yml"],
+        &["nonsense"],
+        &["gateway", "--workers=none"],
+        &["gateway", "--nonsense"],
+    ] {
         let (code, _, stderr) = run(args);
         assert_eq!(code, Some(2), "{args:?}: {stderr}");
         assert!(!stderr.is_empty(), "{args:?}");
@@ -80,7 +86,10 @@ fn a_kong_containers_environment_works() {
     command.arg("gateway").args(["--format", "json", "--workers", "1"]).envs([
         ("KONG_DATABASE", "off"),
         ("KONG_DECLARATIVE_CONFIG", path.to_str().expect("the path is text")),
-        ("KONG_PROXY_LISTEN", &format!("127.0.0.1:{proxy} reuseport backlog=16384, 127.0.0.1:{} http2 ssl reuseport", free_port())),
+        (
+            "KONG_PROXY_LISTEN",
+            &format!("127.0.0.1:{proxy} reuseport backlog=16384, 127.0.0.1:{} http2 ssl reuseport", free_port()),
+        ),
         ("KONG_ADMIN_LISTEN", "off"),
         ("KONG_STATUS_LISTEN", &format!("127.0.0.1:{status}")),
         ("KONG_TRUSTED_IPS", "127.0.0.1,10.0.0.0/8"),
@@ -119,9 +128,11 @@ fn a_kong_containers_environment_works() {
 fn flags_win_over_variables_and_ours_over_kongs() {
     let backend = Backend::echo();
     let config = gateward_e2e::one_route(&backend.url());
-    for (flag, ours, expected) in
-        [(None, None, "X-Kong-Request-Id"), (None, Some("X-Ours"), "X-Ours-Request-Id"), (Some("X-Flag"), Some("X-Ours"), "X-Flag-Request-Id")]
-    {
+    for (flag, ours, expected) in [
+        (None, None, "X-Kong-Request-Id"),
+        (None, Some("X-Ours"), "X-Ours-Request-Id"),
+        (Some("X-Flag"), Some("X-Ours"), "X-Flag-Request-Id"),
+    ] {
         let mut builder = Gateway::builder(&config);
         if let Some(flag) = flag {
             builder = builder.arg(format!("--header-prefix={flag}"));
@@ -148,7 +159,9 @@ fn quickstart_does_what_it_says() {
         return;
     }
     // The ports of the example's back ends are fixed: somebody's own quickstart may have them for a while.
-    eventually(Duration::from_secs(30), || [9101, 9102].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()));
+    eventually(Duration::from_secs(30), || {
+        [9101, 9102].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+    });
     let [proxy, admin, status] = [free_port(), free_port(), free_port()];
     let mut command = gateward_command();
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).args([
@@ -177,14 +190,18 @@ fn quickstart_does_what_it_says() {
         })
         .collect();
     let answer_to = |part: &str| {
-        let index = commands.iter().position(|line| line.contains(part)).unwrap_or_else(|| panic!("no line with {part}"));
+        let index =
+            commands.iter().position(|line| line.contains(part)).unwrap_or_else(|| panic!("no line with {part}"));
         &answers[index]
     };
     assert!(answer_to("/open").starts_with("HTTP/1.1 200"), "{answers:?}");
     assert!(answer_to("/secure").starts_with("HTTP/1.1 401"), "{answers:?}");
     let authorized = answer_to("apikey");
     assert!(authorized.starts_with("HTTP/1.1 200") && authorized.contains("demo"), "{authorized}");
-    assert_eq!(answer_to("/limited").split_whitespace().collect::<Vec<_>>(), ["200", "200", "200", "200", "200", "429"]);
+    assert_eq!(
+        answer_to("/limited").split_whitespace().collect::<Vec<_>>(),
+        ["200", "200", "200", "200", "200", "429"]
+    );
     assert!(answer_to("/metrics").contains("kong_http_requests_total{"), "{answers:?}");
 
     let head = curl(&["-I", &format!("http://127.0.0.1:{proxy}/open")]);

@@ -113,7 +113,8 @@ fn bodies_of_get_head_and_options_follow_their_framing() {
         let before = backend.request_count();
         let mut client = RawClient::connect(gateway.proxy());
         // The body looks like a request: a reader that ignores bodies of GET would serve it.
-        client.send(format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{NEXT}", NEXT.len()).as_bytes());
+        client
+            .send(format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{NEXT}", NEXT.len()).as_bytes());
         assert_eq!(client.read_response(method).status, 200, "{method}");
         client.expect_silence(Duration::from_millis(50));
         let requests = backend.requests();
@@ -264,9 +265,7 @@ fn slow_heads_and_bodies_are_cut_by_deadline() {
 #[test]
 fn a_body_slower_than_the_least_rate_is_cut() {
     let backend = Backend::echo();
-    let gateway = Gateway::builder(&one_route(&backend.url()))
-        .env("GATEWARD_CLIENT_BODY_TIMEOUT", "1s")
-        .start();
+    let gateway = Gateway::builder(&one_route(&backend.url())).env("GATEWARD_CLIENT_BODY_TIMEOUT", "1s").start();
     let mut client = RawClient::connect(gateway.proxy());
     client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
     let mut trickle = client.stream().try_clone().expect("sockets can be cloned");

@@ -66,7 +66,8 @@ fn protected_fields_cannot_be_nominated_away() {
         ("Cache-Control", "no-store"),
     ];
     let nominated: Vec<&str> = protected.iter().map(|(name, _)| *name).collect();
-    let always = "Host, X-Forwarded-For, X-Real-IP, Via, X-Kong-Request-Id, Content-Length, Transfer-Encoding, X-Consumer-ID";
+    let always =
+        "Host, X-Forwarded-For, X-Real-IP, Via, X-Kong-Request-Id, Content-Length, Transfer-Encoding, X-Consumer-ID";
     let connection = format!("close, {always}, {}", nominated.join(", "));
     let mut headers = protected.to_vec();
     headers.push(("Connection", &connection));
@@ -107,6 +108,24 @@ fn identity_fields_of_clients_are_cleared() {
     let headers: Vec<(&str, &str)> = fields.iter().map(|name| (*name, "spoofed")).collect();
     let response = forwarded(&[], &headers);
     assert!(!response.text().contains("spoofed"), "{}", response.text());
+}
+
+#[test]
+fn the_gateways_own_fields_come_once() {
+    let spoofed = [("X-Kong-Request-Id", "spoofed"), ("Via", "1.1 before"), ("X-Real-IP", "a"), ("X-Real-IP", "b")];
+    let response = forwarded(&[], &spoofed);
+    let json = response.json();
+    let names: Vec<String> = json["headers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|field| Some(field[0].as_str()?.to_ascii_lowercase()))
+        .collect();
+    for name in ["host", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-host", "x-kong-request-id"] {
+        assert_eq!(names.iter().filter(|found| *found == name).count(), 1, "{name}: {json}");
+    }
+    assert_ne!(echoed_header(&response, "x-kong-request-id").as_deref(), Some("spoofed"));
+    assert!(echoed_header(&response, "via").is_some_and(|via| via.starts_with("1.1 before, 1.1 gateward/")));
 }
 
 #[test]

@@ -98,7 +98,10 @@ fn one_length_in_one_form() {
     check_refused(&[
         // CL.TE, TE.CL and their disguises: both fields at once are never accepted.
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n1\r\nZ\r\n0\r\n\r\n", 400),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n1\r\nZ\r\n0\r\n\r\n",
+            400,
+        ),
         (b"POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: identity\r\nContent-Length: 3\r\n\r\nabc", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\nContent-Length: 3\r\n\r\nabc", 400),
         // CL.CL.
@@ -125,8 +128,14 @@ fn one_length_in_one_form() {
 fn one_transfer_coding_and_it_is_chunked() {
     check_refused(&[
         // TE.TE and its disguises.
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n", 400),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+            400,
+        ),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n", 400),
@@ -291,7 +300,10 @@ fn refusals_are_counted_by_reason() {
         (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", "space_before_colon"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n", "obs_fold"),
         (b"GET / HTTP/1.1\r\n\r\n", "missing_host"),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "length_and_encoding"),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "length_and_encoding",
+        ),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", "bad_content_length"),
         (b"GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n", "malformed_path"),
         (b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", "method_refused"),
@@ -301,9 +313,9 @@ fn refusals_are_counted_by_reason() {
     }
     eventually(Duration::from_secs(5), || {
         let metrics = Metrics::scrape(&gateway);
-        cases.iter().all(|(_, reason)| {
-            metrics.sum("gateward_refusals_total", &[&format!("reason=\"{reason}\"")]) == 1.0
-        })
+        cases
+            .iter()
+            .all(|(_, reason)| metrics.sum("gateward_refusals_total", &[&format!("reason=\"{reason}\"")]) == 1.0)
     });
     let metrics = Metrics::scrape(&gateway);
     assert_eq!(metrics.sum("gateward_requests_total", &["outcome=\"gateway"]), 0.0, "{}", metrics.text());

@@ -82,8 +82,16 @@ fn an_oversized_head_becomes_502() {
 #[test]
 fn doubtful_connections_are_not_used_again() {
     let cases: [(&str, &'static [u8], &[u8]); 8] = [
-        ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", b"hi"),
-        ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", b"hi"),
+        (
+            "GET",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+            b"hi",
+        ),
+        (
+            "GET",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhiHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
+            b"hi",
+        ),
         ("GET", b"HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\npoison", b""),
         ("GET", b"HTTP/1.1 304 Not Modified\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", b""),
         ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", b""),

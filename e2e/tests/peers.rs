@@ -18,7 +18,8 @@ impl Nginx {
     /// A static file, the same compressed on the fly (chunked), and an inner hop.
     #[track_caller]
     fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
         let dir = std::env::temp_dir().join(format!("gateward-nginx-{}-{port}", std::process::id()));
         std::fs::create_dir_all(dir.join("www")).expect("directories can be made");
         std::fs::write(dir.join("www/file.txt"), content()).expect("files can be written");
@@ -90,14 +91,18 @@ fn nginx_as_origin() {
         assert!(response.status == 200 && response.text() == content, "{path}: {} bytes", response.body.len());
     }
     let zipped = http(gateway.proxy(), "GET /gzip/file.txt", &[("Accept-Encoding", "gzip")], b"");
-    assert_eq!((zipped.header("content-encoding"), zipped.header("transfer-encoding")), (Some("gzip"), Some("chunked")));
+    assert_eq!(
+        (zipped.header("content-encoding"), zipped.header("transfer-encoding")),
+        (Some("gzip"), Some("chunked"))
+    );
     assert!(zipped.body.starts_with(&[0x1f, 0x8b]) && zipped.body.len() < content.len());
 
     let range = http(gateway.proxy(), "GET /file.txt", &[("Range", "bytes=0-5")], b"");
     assert_eq!((range.status, range.text().as_str()), (206, "line 0"));
     let etag = http(gateway.proxy(), "HEAD /file.txt", &[], b"");
     assert_eq!(etag.header("content-length"), Some(content.len().to_string().as_str()));
-    let unchanged = http(gateway.proxy(), "GET /file.txt", &[("If-None-Match", etag.header("etag").unwrap_or_default())], b"");
+    let unchanged =
+        http(gateway.proxy(), "GET /file.txt", &[("If-None-Match", etag.header("etag").unwrap_or_default())], b"");
     assert_eq!(unchanged.status, 304);
     assert_eq!(http(gateway.proxy(), "GET /missing", &[], b"").status, 404);
 
@@ -159,7 +164,8 @@ fn curl_as_client() {
         all.push(&url);
         let output = curl(&all);
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{name}: {output:?}"));
+        let json: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{name}: {output:?}"));
         assert_eq!(json["method"], method, "{name}");
         assert_eq!(json["body"].as_str().map(str::len), Some(length), "{name}");
         assert_eq!(json["target"], "/path?q=1", "{name}");

@@ -63,7 +63,12 @@ fn key_auth() {
         check_header(&response, "x-anonymous-consumer", None);
         assert!(!response.text().contains("alice-key"), "the key is hidden: {}", response.text());
     }
-    let body = http(gateway.proxy(), "POST /", &[("Content-Type", "application/x-www-form-urlencoded")], b"a=b&apikey=bob-key");
+    let body = http(
+        gateway.proxy(),
+        "POST /",
+        &[("Content-Type", "application/x-www-form-urlencoded")],
+        b"a=b&apikey=bob-key",
+    );
     check_header(&body, "x-consumer-username", Some("bob"));
     gateway.stop();
 }
@@ -71,7 +76,9 @@ fn key_auth() {
 #[test]
 fn basic_auth() {
     let (gateway, _backend) = start(&["{name: basic-auth, config: {hide_credentials: true}}"]);
-    for headers in [vec![], vec![ALICE_WRONG], vec![("Authorization", "Basic ???")], vec![("Authorization", "Bearer x")]] {
+    for headers in
+        [vec![], vec![ALICE_WRONG], vec![("Authorization", "Basic ???")], vec![("Authorization", "Bearer x")]]
+    {
         let response = get(&gateway, "/", &headers);
         assert_eq!(response.status, 401, "{headers:?}");
         assert!(response.header("www-authenticate").is_some_and(|value| value.starts_with("Basic")));
@@ -95,7 +102,8 @@ fn acl() {
     assert!(groups.contains("admins") && groups.contains("users"), "{groups}");
     gateway.stop();
 
-    let (gateway, _backend) = start(&["{name: key-auth}", "{name: acl, config: {deny: [admins], hide_groups_header: true}}"]);
+    let (gateway, _backend) =
+        start(&["{name: key-auth}", "{name: acl, config: {deny: [admins], hide_groups_header: true}}"]);
     assert_eq!(get(&gateway, "/", &[("apikey", "alice-key")]).status, 403);
     check_header(&get(&gateway, "/", &[("apikey", "bob-key")]), "x-consumer-groups", None);
     gateway.stop();
@@ -170,7 +178,13 @@ fn ip_restriction() {
 #[test]
 fn bot_detection() {
     let (gateway, _backend) = start(&["{name: bot-detection, config: {deny: ['evil'], allow: ['good-evil']}}"]);
-    for (agent, status) in [("curl/8", 200), ("evil/1", 403), ("good-evil/1", 200), ("Googlebot/2.1", 200), ("facebookexternalhit/1.1", 200)] {
+    for (agent, status) in [
+        ("curl/8", 200),
+        ("evil/1", 403),
+        ("good-evil/1", 200),
+        ("Googlebot/2.1", 200),
+        ("facebookexternalhit/1.1", 200),
+    ] {
         let response = get(&gateway, "/", &[("User-Agent", agent)]);
         if !matches!(agent, "Googlebot/2.1" | "facebookexternalhit/1.1") {
             assert_eq!(response.status, status, "{agent}");

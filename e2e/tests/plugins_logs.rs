@@ -34,7 +34,9 @@ fn prometheus() {
     assert_eq!(sum("kong_upstream_latency_ms_count", &[]), 5.0);
     assert!(sum("kong_bandwidth_bytes", &["direction=\"ingress\""]) > 100.0);
     assert!(sum("kong_bandwidth_bytes", &["direction=\"egress\""]) > 100.0);
-    for name in ["kong_node_info", "kong_nginx_connections_total", "kong_nginx_requests_total", "kong_datastore_reachable"] {
+    for name in
+        ["kong_node_info", "kong_nginx_connections_total", "kong_nginx_requests_total", "kong_datastore_reachable"]
+    {
         assert!(metrics.has(name), "{name}");
     }
     gateway.stop();
@@ -143,7 +145,8 @@ fn http_log_sends_batches_and_ends_with_the_gateway() {
 #[test]
 fn a_dead_sink_costs_no_request() {
     let backend = Backend::echo();
-    let plugin = "{name: http-log, config: {http_endpoint: 'http://127.0.0.1:9/', queue: {max_entries: 10, max_retry_time: 1}}}";
+    let plugin =
+        "{name: http-log, config: {http_endpoint: 'http://127.0.0.1:9/', queue: {max_entries: 10, max_retry_time: 1}}}";
     let mut gateway = Gateway::start(&with_plugins(&one_route(&backend.url()), &[plugin]));
     gateway.expect_error("http-log");
     for _ in 0..100 {

@@ -19,7 +19,8 @@ fn get(gateway: &Gateway, target: &str, headers: &[(&str, &str)]) -> RawResponse
 #[test]
 fn rate_limiting_is_exact_over_workers() {
     const LIMIT: u32 = 100;
-    let (gateway, backend) = start(&[&format!("{{name: rate-limiting, config: {{hour: {LIMIT}, policy: local, limit_by: ip}}}}")]);
+    let (gateway, backend) =
+        start(&[&format!("{{name: rate-limiting, config: {{hour: {LIMIT}, policy: local, limit_by: ip}}}}")]);
     let (passed, limited) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let threads: Vec<_> = (0..8)
         .map(|_| {
@@ -49,7 +50,9 @@ fn rate_limiting_is_exact_over_workers() {
 
 #[test]
 fn rate_limiting_tells_what_is_left() {
-    let (gateway, _backend) = start(&["{name: rate-limiting, config: {minute: 2, hour: 10, policy: local, limit_by: header, header_name: X-Who}}"]);
+    let (gateway, _backend) = start(&[
+        "{name: rate-limiting, config: {minute: 2, hour: 10, policy: local, limit_by: header, header_name: X-Who}}",
+    ]);
     for (left, status) in [("1", 200), ("0", 200), ("0", 429)] {
         let response = get(&gateway, "/", &[("X-Who", "a")]);
         assert_eq!(response.status, status);
@@ -67,8 +70,9 @@ fn rate_limiting_tells_what_is_left() {
 
 #[test]
 fn request_size_limiting() {
-    let (gateway, backend) =
-        start(&["{name: request-size-limiting, config: {allowed_payload_size: 10, size_unit: bytes, require_content_length: false}}"]);
+    let (gateway, backend) = start(&[
+        "{name: request-size-limiting, config: {allowed_payload_size: 10, size_unit: bytes, require_content_length: false}}",
+    ]);
     let post = |headers: &[(&str, &str)], body: &[u8]| http(gateway.proxy(), "POST /", headers, body).status;
     assert_eq!(post(&[], b"0123456789"), 200);
     assert_eq!(post(&[], b"0123456789x"), 413);
@@ -120,8 +124,9 @@ fn redirect() {
 
 #[test]
 fn correlation_id() {
-    let (gateway, _backend) =
-        start(&["{name: correlation-id, config: {header_name: X-Id, generator: 'uuid#counter', echo_downstream: true}}"]);
+    let (gateway, _backend) = start(&[
+        "{name: correlation-id, config: {header_name: X-Id, generator: 'uuid#counter', echo_downstream: true}}",
+    ]);
     let first = get(&gateway, "/", &[]);
     let id = first.header("x-id").expect("it is echoed").to_owned();
     assert_eq!(echoed_header(&first, "x-id"), Some(id.clone()));
@@ -153,10 +158,17 @@ fn cors() {
     ] {
         assert_eq!(preflight.header(name), Some(value), "{name}");
     }
-    for (origin, allowed) in [("https://a.example", true), ("https://x.b.example", true), ("https://evil.example", false)] {
+    for (origin, allowed) in
+        [("https://a.example", true), ("https://x.b.example", true), ("https://evil.example", false)]
+    {
         let response = get(&gateway, "/", &[("Origin", origin)]);
         assert_eq!(response.status, 200);
-        assert_eq!(response.header("access-control-allow-origin") == Some(origin), allowed, "{origin}: {:?}", response.headers);
+        assert_eq!(
+            response.header("access-control-allow-origin") == Some(origin),
+            allowed,
+            "{origin}: {:?}",
+            response.headers
+        );
         if allowed {
             assert_eq!(response.header("access-control-expose-headers"), Some("X-B"));
         }
@@ -220,6 +232,78 @@ fn request_transformer() {
 }
 
 #[test]
+fn a_changed_request_body_is_framed_anew() {
+    let backend = Backend::echo();
+    let plugin = "{name: request-transformer, config: {add: {body: ['a:1']}}}";
+    let gateway = Gateway::builder(&with_plugins(&one_route(&backend.url()), &[plugin]))
+        .arg("--plugin-body-size=1k")
+        .start();
+    let chunked = [("Transfer-Encoding", "chunked"), ("Content-Type", "application/json")];
+    let response = http(gateway.proxy(), "POST /", &chunked, b"7\r\n{\"b\":2}\r\n0\r\n\r\n");
+    assert_eq!(response.status, 200, "{}", response.text());
+    let seen = backend.requests().pop().expect("it arrived");
+    assert_eq!(seen.header("transfer-encoding"), None);
+    assert_eq!(seen.header("content-length"), Some(seen.body.len().to_string().as_str()));
+    let body: serde_json::Value = serde_json::from_slice(&seen.body).expect("the body is JSON");
+    assert!(body["b"] == 2 && body.get("a").is_some(), "{body}");
+    let mut client = RawClient::connect(gateway.proxy());
+    client.send(
+        b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n",
+    );
+    assert_eq!(client.read_response("POST").status, 100, "the plugin wants the body");
+    client.send(b"{}");
+    assert_eq!(client.read_response("POST").status, 200);
+    let long = format!("{{\"b\":\"{}\"}}", "x".repeat(2_000));
+    let response = http(gateway.proxy(), "POST /", &[("Content-Type", "application/json")], long.as_bytes());
+    assert_eq!(response.status, 413, "more than a plugin may hold");
+    gateway.stop();
+}
+
+#[test]
+fn a_response_body_to_change_may_be_absent_or_too_long() {
+    let long = format!("{{\"a\":\"{}\"}}", "x".repeat(50_000));
+    let backend = Backend::scripted({
+        let long = long.clone();
+        move |request, stream| {
+            let content = match request.target.as_str() {
+                "/304" => "HTTP/1.1 304 Not Modified\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n".to_owned(),
+                "/204" => "HTTP/1.1 204 No Content\r\nContent-Type: application/json\r\n\r\n".to_owned(),
+                "/long" => {
+                    format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{long}", long.len())
+                }
+                "/chunked" => format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{long}\r\n0\r\n\r\n",
+                    long.len()
+                ),
+                _ => "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n".to_owned()
+                    + if request.method == "HEAD" { "" } else { "{\"a\":1}" },
+            };
+            let _ = std::io::Write::write_all(stream, content.as_bytes());
+            gateward_testkit::Next::KeepAlive
+        }
+    });
+    let plugin = "{name: response-transformer, config: {add: {json: ['b:2'], headers: ['X-Seen:1']}}}";
+    let gateway = Gateway::builder(&with_plugins(&one_route(&backend.url()), &[plugin]))
+        .arg("--plugin-body-size=1k")
+        .start();
+    let mut client = RawClient::connect(gateway.proxy());
+    for (method, path, status, body) in [
+        ("GET", "/304", 304, ""),
+        ("GET", "/204", 204, ""),
+        ("HEAD", "/", 200, ""),
+        ("GET", "/long", 200, long.as_str()),
+        ("GET", "/chunked", 200, &long),
+        ("GET", "/", 200, "{\"a\":1,\"b\":\"2\"}"),
+    ] {
+        client.send(format!("{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        let response = client.read_response(method);
+        assert!(response.status == status && response.text() == body, "{method} {path}: {:.200}", response.text());
+        assert_eq!(response.header("x-seen"), Some("1"), "{method} {path}");
+    }
+    gateway.stop();
+}
+
+#[test]
 fn response_transformer() {
     let backend = Backend::fixed(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Remove: 1\r\nX-Old: old\r\nX-Replace: old\r\n\
@@ -236,9 +320,13 @@ fn response_transformer() {
     for _ in 0..2 {
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         let response = client.read_response("GET");
-        for (name, value) in
-            [("x-remove", None), ("x-old", None), ("x-new", Some("old")), ("x-replace", Some("new")), ("x-add", Some("1"))]
-        {
+        for (name, value) in [
+            ("x-remove", None),
+            ("x-old", None),
+            ("x-new", Some("old")),
+            ("x-replace", Some("new")),
+            ("x-add", Some("1")),
+        ] {
             assert_eq!(response.header(name), value, "{name}");
         }
         assert_eq!(response.json(), serde_json::json!({"open": 3, "extra": true}));

@@ -48,7 +48,12 @@ fn kinds_of_failure_have_kongs_status_and_text() {
     let cases = [
         ("refused", with_service_fields(&refusing_url(), "retries: 0"), 502, invalid),
         ("refused on every try", with_service_fields(&refusing_url(), "retries: 3"), 502, invalid),
-        ("no address", with_service_fields("http://does-not-exist.invalid", "retries: 0"), 503, "name resolution failed"),
+        (
+            "no address",
+            with_service_fields("http://does-not-exist.invalid", "retries: 0"),
+            503,
+            "name resolution failed",
+        ),
         (
             "silent",
             with_service_fields(&silent.url(), "retries: 0, read_timeout: 200"),
@@ -83,7 +88,8 @@ fn kinds_of_failure_have_kongs_status_and_text() {
 #[test]
 fn connecting_times_out() {
     // A listener with a full backlog: the kernel drops further SYNs.
-    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("sockets can be made");
+    let listener =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("sockets can be made");
     let any: std::net::SocketAddr = "127.0.0.1:0".parse().expect("an address");
     listener.bind(&any.into()).expect("a free port can be bound");
     listener.listen(0).expect("it can listen");
@@ -157,6 +163,24 @@ fn a_reused_connection_that_dies_is_replaced() {
 }
 
 #[test]
+fn a_request_tried_again_keeps_its_body() {
+    let backend = dying_on_reuse();
+    let gateway = Gateway::builder(&one_route(&backend.url())).workers(1).start();
+    let long = "b".repeat(5_000);
+    for (index, body) in [(0, "put"), (1, "put"), (2, ""), (3, long.as_str()), (4, "put")] {
+        assert_eq!(http(gateway.proxy(), "PUT /", &[], body.as_bytes()).status, 200, "request {index}");
+        let last = backend.requests().pop().expect("it arrived");
+        assert!(last.body == body.as_bytes(), "request {index} arrived with {} bytes", last.body.len());
+    }
+    let chunked =
+        http(gateway.proxy(), "PUT /", &[("Transfer-Encoding", "chunked")], b"3\r\nput\r\n0\r\nX-T: 1\r\n\r\n");
+    assert_eq!(chunked.status, 200);
+    let last = backend.requests().pop().expect("it arrived");
+    assert_eq!((last.body.as_slice(), last.trailers.len()), (&b"put"[..], 1));
+    gateway.stop();
+}
+
+#[test]
 fn a_post_is_never_sent_twice() {
     let backend = dying_on_reuse();
     let gateway = Gateway::builder(&one_route(&backend.url())).workers(1).start();
@@ -182,6 +206,21 @@ fn an_idle_connection_closed_by_the_upstream_costs_no_request() {
         pause(Duration::from_millis(20));
     }
     assert_eq!(backend.connections(), 4);
+    gateway.stop();
+}
+
+/// An upstream that closes idle connections when it likes, as all do: no GET may fail.
+#[test]
+fn load_upstream_that_closes_silently() {
+    let backend = Backend::scripted(|request, stream| {
+        let _ = stream.write_all(OK);
+        if request.number.is_multiple_of(5) { Next::Close } else { Next::KeepAlive }
+    });
+    let gateway = Gateway::start(&with_service_fields(&backend.url(), "retries: 1"));
+    let report = gateward_testkit::load::Load::get(gateway.proxy(), "/").connections(6).run(Duration::from_secs(2));
+    println!("{} requests over {} upstream connections", report.ok, backend.connections());
+    report.assert_all_ok();
+    assert!(backend.connections() > 50);
     gateway.stop();
 }
 
@@ -242,7 +281,8 @@ fn outcomes_are_told_apart_in_the_metrics() {
         http(gateway.proxy(), &format!("GET {target}"), &[], b"");
     }
     gateward_e2e::exchange(gateway.proxy(), "GET", b"GET / HTTP/1.1\r\n\r\n");
-    let count = |metrics: &Metrics, outcome: &str| metrics.sum("gateward_requests_total", &[&format!("outcome=\"{outcome}")]);
+    let count =
+        |metrics: &Metrics, outcome: &str| metrics.sum("gateward_requests_total", &[&format!("outcome=\"{outcome}")]);
     gateward_testkit::eventually(Duration::from_secs(5), || {
         let now = Metrics::scrape(&gateway);
         count(&now, "") - count(&before, "") >= 5.0

@@ -84,6 +84,15 @@ fn host_handling() {
 }
 
 #[test]
+fn without_a_host_the_upstream_gets_its_own() {
+    let backend = Backend::echo();
+    let gateway = Gateway::start(&with_route_fields(&backend.url(), "preserve_host: true"));
+    let response = gateward_e2e::exchange(gateway.proxy(), "GET", b"GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(echoed_header(&response, "host"), Some(backend.addr().to_string()));
+    gateway.stop();
+}
+
+#[test]
 fn fields_pass_in_order_and_unchanged() {
     let backend = Backend::echo();
     let gateway = Gateway::start(&one_route(&backend.url()));
@@ -106,7 +115,8 @@ fn fields_pass_in_order_and_unchanged() {
 
 #[test]
 fn own_fields_of_responses() {
-    let backend = Backend::fixed("HTTP/1.1 200 OK\r\nServer: origin/1\r\nVia: 1.0 other\r\nContent-Length: 2\r\n\r\nok");
+    let backend =
+        Backend::fixed("HTTP/1.1 200 OK\r\nServer: origin/1\r\nVia: 1.0 other\r\nContent-Length: 2\r\n\r\nok");
     let gateway = Gateway::start(&one_route(&backend.url()));
     let response = http(gateway.proxy(), "GET /", &[], b"");
     for name in ["x-kong-upstream-latency", "x-kong-proxy-latency"] {
@@ -116,7 +126,11 @@ fn own_fields_of_responses() {
     let id = response.header("x-kong-request-id").expect("the response names the request");
     assert_eq!(backend.requests()[0].header("x-kong-request-id"), Some(id), "one id on both sides");
     assert_eq!(response.header("server"), Some("origin/1"));
-    assert!(response.header("via").is_some_and(|via| via.starts_with("1.0 other, 1.1 gateward/")), "{:?}", response.headers);
+    assert!(
+        response.header("via").is_some_and(|via| via.starts_with("1.0 other, 1.1 gateward/")),
+        "{:?}",
+        response.headers
+    );
     let missing = http(gateway.status(), "GET /nothing", &[], b"");
     assert_eq!(missing.status, 404);
     gateway.stop();

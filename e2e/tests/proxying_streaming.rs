@@ -187,7 +187,10 @@ fn pipelined_requests_are_answered_in_order() {
         requests += &match index % 3 {
             0 => format!("GET /{index} HTTP/1.1\r\nHost: a\r\n\r\n"),
             1 => format!("POST /{index} HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nbody{}", index % 10),
-            _ => format!("POST /{index} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbody{}\r\n0\r\n\r\n", index % 10),
+            _ => format!(
+                "POST /{index} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbody{}\r\n0\r\n\r\n",
+                index % 10
+            ),
         };
     }
     client.send(requests.as_bytes());
@@ -286,6 +289,27 @@ fn an_early_answer_to_a_large_upload_arrives() {
 }
 
 #[test]
+fn after_an_early_answer_a_short_rest_is_read_and_the_connection_goes_on() {
+    let backend = Backend::raw(|connection, mut stream| {
+        let mut head = [0; 64 * 1024];
+        let _ = stream.read(&mut head);
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{connection}");
+        swallow(&mut stream, u64::MAX);
+    });
+    let gateway = Gateway::builder(&one_route(&backend.url())).workers(1).start();
+    let mut client = RawClient::connect(gateway.proxy());
+    for connection in ["1", "2", "3"] {
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n");
+        client.send(&[b'x'; 500]);
+        let answer = client.read_response("POST");
+        // The upstream has not taken the whole request, so its connection is not used again.
+        assert_eq!((answer.text().as_str(), answer.closes()), (connection, false));
+        client.send(&[b'x'; 500]);
+    }
+    gateway.stop();
+}
+
+#[test]
 fn both_directions_stream_at_once() {
     // The back end sends each piece back before the next one comes.
     let backend = Backend::raw(|_, mut stream| {
@@ -323,7 +347,8 @@ fn both_directions_stream_at_once() {
 #[test]
 fn pieces_are_passed_on_as_they_come() {
     let backend = Backend::scripted(|_, stream| {
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
         for _ in 0..3 {
             let _ = stream.write_all(b"7\r\ndata: x\r\n");
             pause(Duration::from_millis(400));

@@ -104,7 +104,9 @@ fn post_config_replaces_the_configuration() {
         let file = gateway.dir().join("form.yml");
         std::fs::write(&file, saying("form")).expect("files can be written");
         let url = format!("http://{}/config", gateway.admin());
-        for (flag, argument) in [("--data-urlencode", format!("config@{}", file.display())), ("-F", format!("config=@{}", file.display()))] {
+        for (flag, argument) in
+            [("--data-urlencode", format!("config@{}", file.display())), ("-F", format!("config=@{}", file.display()))]
+        {
             assert_eq!(post_config(&gateway, "", &saying("between")).status, 201);
             let output = curl(&["-o", "/dev/null", "-w", "%{http_code}", flag, &argument, &url]);
             assert_eq!(String::from_utf8_lossy(&output.stdout), "201", "{flag}: {output:?}");
@@ -124,7 +126,7 @@ fn a_bad_configuration_changes_nothing() {
     eventually(PATIENCE, || {
         Metrics::scrape(&gateway).sum("gateward_config_reloads_total", &["result=\"failed\""]) >= 1.0
     });
-    assert_eq!((says(&gateway).as_str(), hash(&gateway)), ("good", before.clone()));
+    assert_eq!((says(&gateway).as_str(), hash(&gateway)), ("good", before));
     let metrics = Metrics::scrape(&gateway);
     assert_eq!(metrics.sum("gateward_config_last_reload_success", &[]), 0.0);
     let status = http(gateway.status(), "GET /status", &[], b"").text();
@@ -152,7 +154,9 @@ fn a_bad_configuration_changes_nothing() {
 
 #[test]
 fn without_a_good_configuration_it_does_not_start() {
-    for bad in ["", "_format_version: '3.0'\nservices: 1\n", "_format_version: '3.0'\nservices:\n- {name: s, hots: a}\n"] {
+    for bad in
+        ["", "_format_version: '3.0'\nservices: 1\n", "_format_version: '3.0'\nservices:\n- {name: s, hots: a}\n"]
+    {
         let error = Gateway::builder(bad).try_start().expect_err("it must not start").to_string();
         assert!(error.contains("it ended with exit status: 1"), "{error}");
     }
@@ -191,7 +195,8 @@ fn many_routes(url: &str, generation: usize) -> String {
 #[test]
 fn load_reload() {
     let backend = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-    let gateway = Gateway::start(&many_routes(&backend.url(), 0));
+    // Connections end only when something goes wrong.
+    let gateway = Gateway::builder(&many_routes(&backend.url(), 0)).arg("--keepalive-requests=0").start();
     let load = Load::get(gateway.proxy(), "/load").connections(8).start();
     let began = Instant::now();
     let mut generation = 0;
@@ -203,7 +208,8 @@ fn load_reload() {
     }
     eventually(PATIENCE, || {
         let answer = http(gateway.proxy(), &format!("GET /r7/g{generation}"), &[("Kong-Debug", "1")], b"");
-        answer.status == 200 && Metrics::scrape(&gateway).sum("gateward_config_reloads_total", &["result=\"ok\""]) >= 10.0
+        answer.status == 200
+            && Metrics::scrape(&gateway).sum("gateward_config_reloads_total", &["result=\"ok\""]) >= 10.0
     });
     let report = load.stop();
     println!("{} requests, longest {:?}, {generation} configurations", report.ok, report.latencies.max());

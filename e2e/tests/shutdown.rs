@@ -96,9 +96,8 @@ fn a_second_signal_ends_at_once() {
 fn load_rolling_restart() {
     let backend = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let config = one_route(&backend.url());
-    let start = |listen: String| {
-        Gateway::builder(&config).env("GATEWARD_SHUTDOWN_GRACE", "1s").proxy_listen(listen).start()
-    };
+    let start =
+        |listen: String| Gateway::builder(&config).env("GATEWARD_SHUTDOWN_GRACE", "1s").proxy_listen(listen).start();
     let mut old = start("127.0.0.1:0 reuseport".to_owned());
     let addr = old.proxy();
     let keep_alive = Load::get(addr, "/").connections(6).start();

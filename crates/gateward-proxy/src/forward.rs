@@ -2,42 +2,28 @@
 
 use crate::body::Encoder;
 use crate::forwarded::write_ip;
+use crate::own::{OwnFields, VIA, continue_via};
 use crate::session::Session;
 use crate::settings::Settings;
-use gateward_http::headers::{Name, NameSet};
+use gateward_http::headers::Name;
 use gateward_http::{BodyFraming, Method};
 use gateward_model::Route;
-
-/// What the gateway writes itself, so never copies.
-const OWN: NameSet = NameSet::new(&[
-    Name::new("host"),
-    Name::new("content-length"),
-    Name::new("transfer-encoding"),
-    Name::new("connection"),
-    Name::new("expect"),
-    Name::new("forwarded"),
-    Name::new("via"),
-    Name::new("x-real-ip"),
-    Name::new("x-forwarded-for"),
-    Name::new("x-forwarded-proto"),
-    Name::new("x-forwarded-host"),
-    Name::new("x-forwarded-port"),
-    Name::new("x-forwarded-path"),
-    Name::new("x-forwarded-prefix"),
-]);
 
 const FORWARDED_FOR: Name<'static> = Name::new("x-forwarded-for");
 const FORWARDED: Name<'static> = Name::new("forwarded");
 const TE: Name<'static> = Name::new("te");
-const VIA: Name<'static> = Name::new("via");
 const MAX_FORWARDS: Name<'static> = Name::new("max-forwards");
-
-/// How the gateway names itself in `Via` and `Server`.
-pub(crate) const PSEUDONYM: &str = concat!("gateward/", env!("CARGO_PKG_VERSION"));
 
 /// Write the head for `host` (the balancer's choice, used unless the route or a plugin says otherwise) into the
 /// upload's output, before the body.
-pub(crate) fn write_head(session: &mut Session, settings: &Settings, host: &str, port: u16, host_header: Option<&str>) {
+pub(crate) fn write_head(
+    session: &mut Session,
+    settings: &Settings,
+    own: &OwnFields,
+    host: &str,
+    port: u16,
+    host_header: Option<&str>,
+) {
     let framing = body_framing(session);
     session.upload.encoder = if framing == BodyFraming::Chunked { Encoder::Chunked } else { Encoder::Raw };
     let exchange = &mut session.exchange;
@@ -63,8 +49,8 @@ pub(crate) fn write_head(session: &mut Session, settings: &Settings, host: &str,
         (None, false, None) => write_authority(host, port, out),
     }
     out.extend_from_slice(b"\r\n");
-    exchange.request.headers.write_except(&OWN, out);
-    write_forwarded(session, settings);
+    exchange.request.headers.write_except(&own.request_fields, out);
+    write_forwarded(session, settings, own);
     let out = &mut session.upload.output;
     if session.exchange.request.headers.contains(TE) {
         // TE is itself a connection option (RFC 9110 section 10.1.4).
@@ -112,7 +98,7 @@ fn write_authority(host: &str, port: u16, out: &mut Vec<u8>) {
 
 /// `X-Forwarded-*`, `X-Real-IP`, `Via` and the request id, as kong/runloop/handler.lua sends them. The history of an
 /// untrusted peer is dropped, a trusted one's is continued.
-fn write_forwarded(session: &mut Session, settings: &Settings) {
+fn write_forwarded(session: &mut Session, settings: &Settings, own: &OwnFields) {
     let exchange = &session.exchange;
     let (client, headers) = (&exchange.client, &exchange.request.headers);
     let out = &mut session.upload.output;
@@ -124,7 +110,7 @@ fn write_forwarded(session: &mut Session, settings: &Settings) {
             out.extend_from_slice(b", ");
         }
     }
-    write_ip(client.peer.ip().to_canonical(), out);
+    out.extend_from_slice(&session.peer);
     out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
     out.extend_from_slice(client.forwarded_proto.as_str().as_bytes());
     out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
@@ -141,27 +127,28 @@ fn write_forwarded(session: &mut Session, settings: &Settings) {
         out.extend_from_slice(session.scratch.as_bytes());
     }
     out.extend_from_slice(b"\r\nX-Real-IP: ");
-    write_ip(client.ip, out);
+    if client.ip == client.peer.ip() {
+        out.extend_from_slice(&session.peer);
+    } else {
+        write_ip(client.ip, out);
+    }
     if client.trusted {
         for value in headers.get_all(FORWARDED) {
             out.extend_from_slice(b"\r\nForwarded: ");
             out.extend_from_slice(value);
         }
     }
-    out.extend_from_slice(b"\r\nVia: ");
-    for value in headers.get_all(VIA) {
-        out.extend_from_slice(value);
-        out.extend_from_slice(b", ");
-    }
-    out.extend_from_slice(b"1.1 ");
-    out.extend_from_slice(PSEUDONYM.as_bytes());
-    if settings.tokens.request_id_upstream {
-        out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(settings.header_prefix.as_bytes());
-        out.extend_from_slice(b"-Request-Id: ");
-        out.extend_from_slice(exchange.id.as_bytes());
-    }
     out.extend_from_slice(b"\r\n");
+    if headers.contains(VIA) {
+        continue_via(headers, true, out);
+    } else {
+        out.extend_from_slice(own.via_line.as_bytes());
+    }
+    if settings.tokens.request_id_upstream {
+        out.extend_from_slice(own.request_id_start.as_bytes());
+        out.extend_from_slice(exchange.id.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 /// One hop less for an OPTIONS request (RFC 9110 section 7.6.2). A count of 0 is answered before this.

@@ -23,7 +23,7 @@ pub(crate) fn apply(exchange: &mut Exchange, settings: &Settings) {
     client.forwarded_proto = client.scheme;
     client.forwarded_port = client.port;
     client.forwarded_prefix.clear();
-    replace(&mut client.forwarded_host, host_of(&request.authority));
+    replace(&mut client.forwarded_host, split_authority(&request.authority).0);
     replace(&mut client.forwarded_path, request.raw_path());
     if !client.trusted {
         return;
@@ -77,21 +77,17 @@ fn parse_address(text: &str) -> Option<IpAddr> {
         .map(|address| address.to_canonical())
 }
 
-/// The host of an authority: without port, IPv6 in brackets.
-pub(crate) fn host_of(authority: &str) -> &str {
-    match authority.rfind(':') {
-        Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
-        _ => authority,
+/// Host and port of an authority; IPv6 stays in brackets. The codec has checked that a port is a number.
+pub(crate) fn split_authority(authority: &str) -> (&str, Option<u16>) {
+    let digits = authority.bytes().rev().take_while(u8::is_ascii_digit).count();
+    match authority[..authority.len() - digits].strip_suffix(':') {
+        // A colon within brackets, or without any, belongs to an address.
+        Some(host) if host.ends_with(']') || !host.contains(':') => (host, authority[host.len() + 1..].parse().ok()),
+        _ => (authority, None),
     }
 }
 
-/// The port of an authority.
-pub(crate) fn port_of(authority: &str) -> Option<u16> {
-    let host = host_of(authority);
-    authority.get(host.len() + 1..).and_then(|port| port.parse().ok())
-}
-
-/// Append the address as text without allocating.
+/// Append the address as text.
 pub(crate) fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
     match ip {
         IpAddr::V4(ip) => {
@@ -186,9 +182,11 @@ mod tests {
             ("a:80", "a", Some(80)),
             ("[::1]", "[::1]", None),
             ("[::1]:81", "[::1]", Some(81)),
+            ("1.2.3.4", "1.2.3.4", None),
+            ("::1", "::1", None),
             ("a:", "a", None),
         ] {
-            assert_eq!((host_of(authority), port_of(authority)), (host, port), "{authority}");
+            assert_eq!(split_authority(authority), (host, port), "{authority}");
         }
     }
 

@@ -18,6 +18,7 @@ mod instance;
 mod matching;
 mod node;
 mod outcome;
+mod own;
 mod phases;
 mod plan;
 mod pump;

@@ -2,7 +2,7 @@
 
 use crate::client::Connection;
 use crate::error::{ProxyError, status_message};
-use crate::forwarded::{host_of, port_of};
+use crate::forwarded::split_authority;
 use crate::instance::ChainId;
 use crate::outcome::Verdict;
 use crate::worker::WorkerPlan;
@@ -69,10 +69,11 @@ pub(crate) fn find(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Matche
 
 fn input(exchange: &Exchange, local: SocketAddr) -> Input<'_> {
     let request = &exchange.request;
+    let (host, port) = split_authority(&request.authority);
     Input {
         method: request.method.as_str(),
-        host: host_of(&request.authority),
-        port: port_of(&request.authority),
+        host,
+        port,
         local_port: local.port(),
         path: &exchange.path,
         query: request.query(),

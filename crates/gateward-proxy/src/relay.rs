@@ -4,20 +4,17 @@
 use crate::body::Encoder;
 use crate::client::Connection;
 use crate::error::ProxyError;
-use crate::forward::PSEUDONYM;
 use crate::outcome::{After, Ended, Local, Persistence, Verdict};
+use crate::own::{VIA, continue_via};
 use crate::phases::{self, request_error};
 use crate::pump::{Pace, PumpError};
 use crate::reply::{self, persistence, reads_chunked, write_end, write_fields};
 use crate::session::Session;
 use crate::upstream::{Answered, body_limit};
 use crate::worker::WorkerPlan;
-use gateward_http::headers::Name;
 use gateward_http::{BodyFraming, Method, hop};
 use gateward_plugin::Source;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-
-const VIA: Name<'static> = Name::new("via");
 
 /// A response ready to be sent.
 pub(crate) enum Prepared {
@@ -118,29 +115,20 @@ fn write_own_fields(connection: &mut Connection<'_>) {
         let forwarded = times.forwarded.unwrap_or(times.started);
         let upstream_us = times.answered.unwrap_or(forwarded).saturating_sub(forwarded);
         let gateway_us = forwarded.saturating_sub(times.started);
-        for (name, us) in [(names.upstream_latency, upstream_us), (names.proxy_latency, gateway_us)] {
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b": ");
+        for (start, us) in [(&names.upstream_latency_start, upstream_us), (&names.proxy_latency_start, gateway_us)] {
+            out.extend_from_slice(start.as_bytes());
             out.extend_from_slice(itoa::Buffer::new().format(us / 1000).as_bytes());
             out.extend_from_slice(b"\r\n");
         }
     }
     let proxied_before = exchange.response.headers.contains(VIA);
-    if tokens.server || proxied_before {
-        out.extend_from_slice(b"Via: ");
-        for (index, value) in exchange.response.headers.get_all(VIA).enumerate() {
-            out.extend_from_slice(if index > 0 { b", " } else { b"" });
-            out.extend_from_slice(value);
-        }
-        if tokens.server {
-            out.extend_from_slice(if proxied_before { b", 1.1 " } else { b"1.1 " });
-            out.extend_from_slice(PSEUDONYM.as_bytes());
-        }
-        out.extend_from_slice(b"\r\n");
+    if proxied_before {
+        continue_via(&exchange.response.headers, tokens.server, out);
+    } else if tokens.server {
+        out.extend_from_slice(names.via_line.as_bytes());
     }
     if tokens.request_id_downstream {
-        out.extend_from_slice(names.request_id.as_bytes());
-        out.extend_from_slice(b": ");
+        out.extend_from_slice(names.request_id_start.as_bytes());
         out.extend_from_slice(exchange.id.as_bytes());
         out.extend_from_slice(b"\r\n");
     }

@@ -2,8 +2,9 @@
 
 use crate::client::Connection;
 use crate::error::{ProxyError, Side};
-use crate::forward::{PSEUDONYM, write_framing};
+use crate::forward::write_framing;
 use crate::outcome::{After, Ended, Local, Persistence};
+use crate::own::PSEUDONYM;
 use crate::phases;
 use crate::session::Session;
 use crate::worker::WorkerPlan;

@@ -36,6 +36,8 @@ pub(crate) struct Session {
     pub(crate) head_bytes: u64,
     /// Status of the upstream's response.
     pub(crate) upstream_status: Option<u16>,
+    /// The peer's address as text.
+    pub(crate) peer: Vec<u8>,
     /// Where the connection came in.
     pub(crate) local: SocketAddr,
     /// Index of the matched route.
@@ -72,6 +74,7 @@ impl Session {
             scratch: String::new(),
             head_bytes: 0,
             upstream_status: None,
+            peer: Vec::new(),
             local: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
             route: None,
             persistence: Persistence::Close,

@@ -153,7 +153,7 @@ async fn attempt(
         Some(share) => (share.target.host.as_str(), share.target.port, share.upstream.host_header.as_deref()),
         None => (service.host.as_str(), service.port, None),
     };
-    forward::write_head(connection.session, settings, host, port, host_header);
+    forward::write_head(connection.session, settings, &connection.worker.own, host, port, host_header);
     link.in_use.share = destination.share.map(|Share { handle, ticket, .. }| {
         handle.borrow_mut().started(ticket, began);
         (handle, ticket)

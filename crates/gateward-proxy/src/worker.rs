@@ -1,12 +1,12 @@
 //! What one worker owns and all its requests share. Nothing here is shared with another thread except what
 //! [`Node`] holds.
 
+use crate::forwarded::write_ip;
 use crate::node::Node;
+use crate::own::OwnFields;
 use crate::plan::Plan;
 use crate::session::{Session, Spare};
-use crate::settings::Settings;
 use crate::upstreams::{Known, UpstreamHandle};
-use gateward_http::headers::{Name, NameSet};
 use gateward_model::{Route, Service};
 use gateward_net::{Deadlines, Pool, Resolver};
 use gateward_telemetry::WorkerMetrics;
@@ -33,44 +33,6 @@ pub(crate) struct Worker {
     started: Instant,
     /// Unix microseconds of `started`; renewed so that a stepped wall clock is followed.
     epoch_us: Cell<u64>,
-}
-
-/// The gateway's own response fields, named with the prefix from the settings.
-pub(crate) struct OwnFields {
-    pub(crate) upstream_latency: &'static str,
-    pub(crate) proxy_latency: &'static str,
-    pub(crate) response_latency: &'static str,
-    pub(crate) request_id: &'static str,
-    /// What is never copied from an upstream's response, because the gateway writes it.
-    pub(crate) fields: NameSet,
-    /// Likewise where `Content-Length` says something although no body follows.
-    pub(crate) fields_keeping_length: NameSet,
-}
-
-impl OwnFields {
-    /// Made once per worker and needed until the process ends, hence leaked: a few hundred bytes.
-    fn new(settings: &Settings) -> Self {
-        let named = |suffix: &str| -> &'static str { format!("{}-{suffix}", settings.header_prefix).leak() };
-        let (upstream_latency, proxy_latency) = (named("Upstream-Latency"), named("Proxy-Latency"));
-        let (response_latency, request_id) = (named("Response-Latency"), named("Request-Id"));
-        let mut names: Vec<Name<'static>> =
-            ["content-length", "transfer-encoding", "connection", "via"].map(Name::new).to_vec();
-        if settings.tokens.latency {
-            names.extend([upstream_latency, proxy_latency].map(Name::new));
-        }
-        if settings.tokens.request_id_downstream {
-            names.push(Name::new(request_id));
-        }
-        let names = names.leak();
-        Self {
-            upstream_latency,
-            proxy_latency,
-            response_latency,
-            request_id,
-            fields: NameSet::new(names),
-            fields_keeping_length: NameSet::new(&names[1..]),
-        }
-    }
 }
 
 /// A route and its service.
@@ -138,6 +100,8 @@ impl Worker {
         let spare = self.spare.borrow_mut().take();
         let mut session = spare.unwrap_or_else(|| Box::new(Session::new(self.deadlines.register())));
         session.exchange.client.peer = peer;
+        session.peer.clear();
+        write_ip(peer.ip().to_canonical(), &mut session.peer);
         session.exchange.client.port = local.port();
         session.local = local;
         session

@@ -34,9 +34,6 @@ pub(crate) trait Entity {
                 *value = json!({ "id": value.take() });
             }
         }
-        if let Some(Value::Array(ids)) = fields.get_mut("ca_certificates") {
-            ids.iter_mut().for_each(|id| *id = json!(id.take()));
-        }
         Value::Object(fields)
     }
 }

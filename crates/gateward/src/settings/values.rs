@@ -103,15 +103,15 @@ pub(crate) fn listeners(text: &str) -> Result<Listeners, String> {
 }
 
 fn listener(entry: &str, warnings: &mut Vec<String>) -> Result<Option<Listen>, String> {
+    if entry.split_ascii_whitespace().any(|word| word == "ssl") {
+        warnings.push(format!("'{entry}' is left out: this build ends no TLS"));
+        return Ok(None);
+    }
     let mut words = entry.split_ascii_whitespace();
     let address = words.next().unwrap_or_default();
     let mut listen = Listen { address: address_of(address)?, backlog: gateward_net::listen::BACKLOG };
     for flag in words {
         match flag.split_once('=').unwrap_or((flag, "")) {
-            ("ssl", "") => {
-                warnings.push(format!("'{entry}' is left out: this build ends no TLS"));
-                return Ok(None);
-            }
             ("http2", "") => warnings.push(format!("'{address}' serves HTTP/1.1 only: this build has no HTTP/2")),
             ("proxy_protocol", "") => {
                 return Err(format!(
@@ -127,7 +127,6 @@ fn listener(entry: &str, warnings: &mut Vec<String>) -> Result<Option<Listen>, S
             _ => return Err(format!("'{entry}': unknown listener flag '{flag}'")),
         }
     }
-    // http2 may stand before ssl: such a listener is left out, so the first warning says nothing new.
     Ok(Some(listen))
 }
 
@@ -321,7 +320,7 @@ mod tests {
 
     #[test]
     fn kongs_listener_strings() {
-        check_listeners("0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl reuseport", &["0.0.0.0:8000"], 2);
+        check_listeners("0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl reuseport", &["0.0.0.0:8000"], 1);
         check_listeners("0.0.0.0:8000 http2", &["0.0.0.0:8000"], 1);
         check_listeners("127.0.0.1:8001,127.0.0.1:8001", &["127.0.0.1:8001"], 0);
         check_listeners("127.0.0.1:0,127.0.0.1:0", &["127.0.0.1:0", "127.0.0.1:0"], 0);
