@@ -3,6 +3,9 @@
 
 use gateward_e2e::{echoed_header, echoed_target, exchange, one_route};
 use gateward_testkit::{Backend, Gateway, RawClient, RawResponse, http};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 /// GET / with these fields through a gateway with these arguments to an echo.
 #[track_caller]
@@ -152,6 +155,38 @@ fn forwarding_fields_are_overwritten() {
     assert!(!response.text().contains("6.6.6.6") && !response.text().contains("evil"), "{}", response.text());
 }
 
+/// State of one connection must not show on another: addresses least of all.
+#[test]
+fn every_peer_is_told_by_its_own_address() {
+    let backend = Backend::echo();
+    let gateway = Gateway::builder(&one_route(&backend.url())).workers(1).start();
+    for round in 0..3 {
+        for peer in ["127.0.0.1", "127.0.0.2", "127.1.2.3"] {
+            let text = get_from(peer, gateway.proxy());
+            for field in ["X-Forwarded-For", "X-Real-IP"] {
+                let expected = format!("[\"{field}\",\"{peer}\"]");
+                assert!(text.contains(&expected), "round {round}: {expected}: {text}");
+            }
+        }
+    }
+    gateway.stop();
+}
+
+/// The whole answer to a GET sent from the local address `from`.
+#[track_caller]
+fn get_from(from: &str, to: SocketAddr) -> String {
+    let from: SocketAddr = format!("{from}:0").parse().expect("an address");
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("sockets can be made");
+    socket.bind(&from.into()).expect("all of 127/8 is this machine");
+    socket.connect(&to.into()).expect("the gateway listens");
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("the timeout is not zero");
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("the request is sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("the answer ends");
+    text
+}
+
 #[test]
 fn a_trusted_peer_is_believed() {
     let said = [
@@ -215,7 +250,7 @@ fn a_loop_is_noticed() {
     gateway.write_config(&config);
     gateway.sighup();
     let mut status = 404;
-    gateward_testkit::eventually(std::time::Duration::from_secs(10), || {
+    gateward_testkit::eventually(Duration::from_secs(10), || {
         status = http(gateway.proxy(), "GET /", &[], b"").status;
         status != 404
     });

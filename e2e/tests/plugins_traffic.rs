@@ -235,9 +235,8 @@ fn request_transformer() {
 fn a_changed_request_body_is_framed_anew() {
     let backend = Backend::echo();
     let plugin = "{name: request-transformer, config: {add: {body: ['a:1']}}}";
-    let gateway = Gateway::builder(&with_plugins(&one_route(&backend.url()), &[plugin]))
-        .arg("--plugin-body-size=1k")
-        .start();
+    let gateway =
+        Gateway::builder(&with_plugins(&one_route(&backend.url()), &[plugin])).arg("--plugin-body-size=1k").start();
     let chunked = [("Transfer-Encoding", "chunked"), ("Content-Type", "application/json")];
     let response = http(gateway.proxy(), "POST /", &chunked, b"7\r\n{\"b\":2}\r\n0\r\n\r\n");
     assert_eq!(response.status, 200, "{}", response.text());
@@ -266,26 +265,31 @@ fn a_response_body_to_change_may_be_absent_or_too_long() {
         let long = long.clone();
         move |request, stream| {
             let content = match request.target.as_str() {
-                "/304" => "HTTP/1.1 304 Not Modified\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n".to_owned(),
+                "/304" => "HTTP/1.1 304 Not Modified\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n"
+                    .to_owned(),
                 "/204" => "HTTP/1.1 204 No Content\r\nContent-Type: application/json\r\n\r\n".to_owned(),
                 "/long" => {
-                    format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{long}", long.len())
+                    format!(
+                        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{long}",
+                        long.len()
+                    )
                 }
                 "/chunked" => format!(
                     "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{long}\r\n0\r\n\r\n",
                     long.len()
                 ),
-                _ => "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n".to_owned()
-                    + if request.method == "HEAD" { "" } else { "{\"a\":1}" },
+                _ => {
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n".to_owned()
+                        + if request.method == "HEAD" { "" } else { "{\"a\":1}" }
+                }
             };
             let _ = std::io::Write::write_all(stream, content.as_bytes());
             gateward_testkit::Next::KeepAlive
         }
     });
     let plugin = "{name: response-transformer, config: {add: {json: ['b:2'], headers: ['X-Seen:1']}}}";
-    let gateway = Gateway::builder(&with_plugins(&one_route(&backend.url()), &[plugin]))
-        .arg("--plugin-body-size=1k")
-        .start();
+    let gateway =
+        Gateway::builder(&with_plugins(&one_route(&backend.url()), &[plugin])).arg("--plugin-body-size=1k").start();
     let mut client = RawClient::connect(gateway.proxy());
     for (method, path, status, body) in [
         ("GET", "/304", 304, ""),

@@ -18,12 +18,14 @@
 pub struct Name<'a> {
     text: &'a str,
     hash: u32,
+    /// Without `^` and `~`, see [`same_name`].
+    plain: bool,
 }
 
 impl<'a> Name<'a> {
     /// A name in any case.
     pub const fn new(text: &'a str) -> Self {
-        Self { text, hash: hash_name(text.as_bytes()) }
+        Self { text, hash: hash_name(text.as_bytes()), plain: is_plain(text.as_bytes()) }
     }
 
     /// The name as it was given.
@@ -287,7 +289,37 @@ fn span(arena: &[u8], start: u32, len: u32) -> &[u8] {
 }
 
 fn named(arena: &[u8], entry: &Entry, name: &Name<'_>) -> bool {
-    entry.hash == name.hash && span(arena, entry.name_start, entry.name_len).eq_ignore_ascii_case(name.text.as_bytes())
+    entry.hash == name.hash
+        && same_name(span(arena, entry.name_start, entry.name_len), name.text.as_bytes(), name.plain)
+}
+
+/// Whether two field names are the same. Names are tokens, of which besides letters only `^` and `~` differ in just
+/// the bit that tells small letters from capitals, so whole words can be compared without looking at characters.
+/// `plain`: `right` has neither of them.
+pub(crate) fn same_name(left: &[u8], right: &[u8], plain: bool) -> bool {
+    if left.len() != right.len() {
+        return false;
+    }
+    let (left_words, left_rest) = left.as_chunks::<8>();
+    let (right_words, right_rest) = right.as_chunks::<8>();
+    let words_differ = left_words
+        .iter()
+        .zip(right_words)
+        .any(|(left, right)| (u64::from_le_bytes(*left) ^ u64::from_le_bytes(*right)) & !0x2020_2020_2020_2020 != 0);
+    !words_differ
+        && left_rest.iter().zip(right_rest).all(|(left, right)| (left ^ right) & !0x20 == 0)
+        && (plain || left.eq_ignore_ascii_case(right))
+}
+
+const fn is_plain(name: &[u8]) -> bool {
+    let mut index = 0;
+    while index < name.len() {
+        if name[index] == b'^' || name[index] == b'~' {
+            return false;
+        }
+        index += 1;
+    }
+    true
 }
 
 /// A hash of the name that ignores case and is computable in a constant: eight bytes at a time, every byte with the
@@ -327,6 +359,23 @@ pub fn is_valid_value(value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_the_same_but_for_case() {
+        for (left, right, same) in [
+            ("Content-Length", "content-length", true),
+            ("X", "x", true),
+            ("Content-Length", "content-lengti", false),
+            ("Content-Length", "dontent-length", false),
+            ("abc", "abcd", false),
+            ("x^y", "x~y", false),
+            ("x~y", "X~Y", true),
+            ("a-b", "a_b", false),
+        ] {
+            let (left_bytes, right_bytes) = (left.as_bytes(), right.as_bytes());
+            assert_eq!(same_name(left_bytes, right_bytes, is_plain(right_bytes)), same, "{left} {right}");
+        }
+    }
 
     #[test]
     fn hashes_ignore_case_at_every_length() {

@@ -16,6 +16,8 @@ pub const BACKLOG: i32 = 16_384;
 
 /// How long a closing listener accepts what the kernel had already queued.
 const LAST_CALL: Duration = Duration::from_millis(20);
+/// Connections taken at the very end, so that a flood cannot keep a listener open.
+const LATEST_MAX: usize = 1024;
 
 /// A bound socket that is not yet tied to a runtime. Make one per worker, all with the same address.
 #[derive(Debug)]
@@ -72,6 +74,16 @@ pub async fn last_call(listener: TcpListener, mut accepted: impl FnMut(TcpStream
         }
     })
     .await;
+    // The reactor may not have been told of the latest: the socket itself is asked, and closed at once after it
+    // says that there is nobody.
+    let Ok(socket) = listener.into_std() else { return };
+    for _ in 0..LATEST_MAX {
+        let Ok((stream, peer)) = socket.accept() else { return };
+        let adopted = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = adopted {
+            accepted(stream, peer);
+        }
+    }
 }
 
 /// How many connections each client address has open on this node: the limit per address is for the node, so

@@ -79,12 +79,20 @@ fn parse_address(text: &str) -> Option<IpAddr> {
 
 /// Host and port of an authority; IPv6 stays in brackets. The codec has checked that a port is a number.
 pub(crate) fn split_authority(authority: &str) -> (&str, Option<u16>) {
-    let digits = authority.bytes().rev().take_while(u8::is_ascii_digit).count();
-    match authority[..authority.len() - digits].strip_suffix(':') {
-        // A colon within brackets, or without any, belongs to an address.
-        Some(host) if host.ends_with(']') || !host.contains(':') => (host, authority[host.len() + 1..].parse().ok()),
-        _ => (authority, None),
+    let bytes = authority.as_bytes();
+    let mut at = bytes.len();
+    while at > 0 && bytes[at - 1].is_ascii_digit() {
+        at -= 1;
     }
+    if at == 0 || bytes[at - 1] != b':' {
+        return (authority, None);
+    }
+    let host = &authority[..at - 1];
+    // A colon within brackets, or one of several without any, belongs to an address.
+    if host.ends_with(']') || !host.as_bytes().contains(&b':') {
+        return (host, authority[at..].parse().ok());
+    }
+    (authority, None)
 }
 
 /// Append the address as text.

@@ -4,7 +4,7 @@
 //! names that matter here, so that an ordinary field costs one `match` on an integer.
 
 use super::HeadError;
-use crate::headers::hash_name;
+use crate::headers::{hash_name, same_name};
 
 /// Fields that have a meaning to the codec, or that may stand only once in a request.
 ///
@@ -46,7 +46,7 @@ macro_rules! known_fields {
                 $(hash if hash == const { hash_name($text.as_bytes()) } => (Known::$field, $text),)+
                 _ => return None,
             };
-            name.eq_ignore_ascii_case(text).then_some(field)
+            same_name(name.as_bytes(), text.as_bytes(), true).then_some(field)
         }
     };
 }
