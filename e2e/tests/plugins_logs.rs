@@ -161,10 +161,8 @@ fn access_log() {
     let dir = std::env::temp_dir().join(format!("gateward-access-log-{}", std::process::id()));
     std::fs::create_dir_all(&dir).expect("directories can be made");
     let file = dir.join("access.log");
-    let gateway = Gateway::builder(&one_route(&backend.url()))
-        .workers(1)
-        .arg(format!("--access-log={}", file.display()))
-        .start();
+    let gateway =
+        Gateway::builder(&one_route(&backend.url())).workers(1).arg(format!("--access-log={}", file.display())).start();
     http(gateway.proxy(), "GET /a", &[], b"");
     gateward_e2e::exchange(gateway.proxy(), "GET", b"GET / HTTP/1.1\r\nbroken\r\n\r\n");
     gateway.stop();

@@ -181,6 +181,18 @@ fn a_request_tried_again_keeps_its_body() {
 }
 
 #[test]
+fn trying_again_is_not_another_hop() {
+    let backend = dying_on_reuse();
+    let gateway = Gateway::builder(&one_route(&backend.url())).workers(1).start();
+    for index in 0..3 {
+        assert_eq!(http(gateway.proxy(), "OPTIONS /", &[("Max-Forwards", "7")], b"").status, 200, "request {index}");
+        let last = backend.requests().pop().expect("it arrived");
+        assert_eq!(last.header("max-forwards"), Some("6"), "request {index}");
+    }
+    gateway.stop();
+}
+
+#[test]
 fn a_post_is_never_sent_twice() {
     let backend = dying_on_reuse();
     let gateway = Gateway::builder(&one_route(&backend.url())).workers(1).start();

@@ -95,6 +95,7 @@ struct Entry {
 pub struct Headers {
     arena: Vec<u8>,
     entries: Vec<Entry>,
+    underscored: bool,
 }
 
 impl Headers {
@@ -102,6 +103,12 @@ impl Headers {
     pub fn clear(&mut self) {
         self.arena.clear();
         self.entries.clear();
+        self.underscored = false;
+    }
+
+    /// Whether a name with an underscore was ever added since [`Headers::clear`].
+    pub fn is_underscored(&self) -> bool {
+        self.underscored
     }
 
     /// How many fields there are; a repeated name counts each time.
@@ -178,7 +185,7 @@ impl Headers {
         self.entries[first].value_start = value_start;
         self.entries[first].value_len = value.len() as u32;
         let mut index = 0;
-        let Self { arena, entries } = self;
+        let Self { arena, entries, .. } = self;
         entries.retain(|entry| {
             let keep = index <= first || !named(arena, entry, &key);
             index += 1;
@@ -191,14 +198,14 @@ impl Headers {
     pub fn remove<'n>(&mut self, name: impl Into<Name<'n>>) -> usize {
         let name = name.into();
         let before = self.entries.len();
-        let Self { arena, entries } = self;
+        let Self { arena, entries, .. } = self;
         entries.retain(|entry| !named(arena, entry, &name));
         before - entries.len()
     }
 
     /// Keep the fields for which `keep(name, value)` says so.
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &[u8]) -> bool) {
-        let Self { arena, entries } = self;
+        let Self { arena, entries, .. } = self;
         entries.retain(|entry| {
             let name = span(arena, entry.name_start, entry.name_len);
             let value = span(arena, entry.value_start, entry.value_len);
@@ -223,7 +230,7 @@ impl Headers {
     /// Keep the fields for which `keep(hash of the name, name, value)` says so. The hash is [`hash_name`]'s:
     /// it lets a caller decide on most fields without looking at their text.
     pub(crate) fn retain_hashed(&mut self, mut keep: impl FnMut(u32, &[u8], &[u8]) -> bool) {
-        let Self { arena, entries } = self;
+        let Self { arena, entries, .. } = self;
         entries.retain(|entry| {
             let name = span(arena, entry.name_start, entry.name_len);
             let value = span(arena, entry.value_start, entry.value_len);
@@ -239,6 +246,7 @@ impl Headers {
     /// Append a field whose name and value the parser has checked; the hash of the name.
     pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) -> u32 {
         let hash = hash_name(name);
+        self.underscored |= name.contains(&b'_');
         let name_start = self.append(name);
         let value_start = self.append(value);
         self.entries.push(Entry {

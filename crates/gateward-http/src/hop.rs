@@ -73,6 +73,27 @@ fn strip(headers: &mut Headers) {
     });
 }
 
+/// Remove every field with an underscore in its name.
+pub fn drop_underscored(headers: &mut Headers) {
+    if headers.is_underscored() {
+        headers.retain_hashed(|_, name, _| !name.contains(&b'_'));
+    }
+}
+
+/// Remove the fields that a backend which reads `_` as `-` (CGI, WSGI, Rack: RFC 3875 section 4.1.18) would take for
+/// one that the gateway writes or guards, such as `X_Forwarded_For` or `Content_Length`.
+pub fn drop_aliases(headers: &mut Headers) {
+    if headers.is_underscored() {
+        headers.retain_hashed(|_, name, _| !name.contains(&b'_') || !is_alias(name));
+    }
+}
+
+/// Whether a name is a guarded or hop-by-hop one once `_` is read as `-`.
+fn is_alias(name: &[u8]) -> bool {
+    let read = name.iter().map(|byte| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }).collect::<Vec<_>>();
+    is_protected(&read) || matches!(&*read, b"transfer-encoding" | b"proxy-authorization" | b"keep-alive")
+}
+
 fn accepts_trailers(value: &[u8]) -> bool {
     value.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
@@ -285,6 +306,27 @@ mod tests {
         let mut response = headers(&[("Connection", "Set-Cookie, Content-Type, X"), ("Set-Cookie", "a"), ("X", "b")]);
         strip_response(&mut response);
         assert_eq!(names(&response), ["Set-Cookie"]);
+    }
+
+    #[test]
+    fn names_that_a_backend_would_mistake_are_removed() {
+        let mut headers = Headers::default();
+        for name in [
+            "X_Forwarded_For",
+            "x-forwarded_host",
+            "Content_Length",
+            "X_Real_IP",
+            "Transfer_Encoding",
+            "my_key",
+            "Host",
+        ] {
+            headers.add(name, "1");
+        }
+        let mut dropped = headers.clone();
+        drop_aliases(&mut headers);
+        assert_eq!(headers.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["my_key", "Host"]);
+        drop_underscored(&mut dropped);
+        assert_eq!(dropped.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["Host"]);
     }
 
     #[test]

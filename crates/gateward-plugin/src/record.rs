@@ -34,6 +34,9 @@ const SECRET_HEADERS: [Name<'static>; 8] = [
     Name::new("x-auth-token"),
 ];
 
+/// What `correlation-id` puts into an exchange for the record to show.
+pub(crate) struct CorrelationId(pub(crate) String);
+
 /// One attempt to reach a target.
 #[derive(Debug, Clone)]
 pub struct Try {
@@ -128,6 +131,7 @@ impl RequestRecord<'_> {
             client_ip: exchange.client.ip,
             started_at: exchange.started_at_ms,
             source: exchange.response.source.side(),
+            correlation_id: exchange.kept::<CorrelationId>().map(|id| id.0.as_str()),
             error: self.error,
             workspace: WORKSPACE,
             workspace_name: "default",
@@ -190,6 +194,8 @@ struct RecordView<'a> {
     client_ip: IpAddr,
     started_at: u64,
     source: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'static str>,
     workspace: &'static str,
@@ -570,6 +576,7 @@ mod tests {
         exchange.auth.credential = Some(Credential { id: EntityId::derived("keys", "k"), identifier: None });
         exchange.upstream.query = Some("y=1".to_owned());
         exchange.response.source = Source::Service;
+        exchange.put(CorrelationId("theirs".to_owned()));
         let attempt = |failure: Option<&'static str>| Try {
             address: ([10, 0, 0, 1], 8080).into(),
             started_at_ms: 7,
@@ -593,6 +600,7 @@ mod tests {
             ("/upstream_status", json!("201")),
             ("/latencies/proxy", json!(9)),
             ("/source", json!("upstream")),
+            ("/correlation_id", json!("theirs")),
             ("/error", json!("client_gone")),
             ("/route/service/id", json!(EntityId::derived("services", "s"))),
             ("/route/ws_id", json!(WORKSPACE)),

@@ -38,6 +38,9 @@ pub enum ProxyError {
     /// The path of the target cannot be normalised.
     #[error("malformed path")]
     Path,
+    /// A field name has an underscore, and the operator refuses those.
+    #[error("field name with an underscore")]
+    Underscore,
     /// CONNECT or TRACE.
     #[error("method not allowed")]
     Method,
@@ -86,7 +89,7 @@ impl ProxyError {
             Self::Head(error) => error.status(),
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::Body(error) => error.status(),
-            Self::Path => 400,
+            Self::Path | Self::Underscore => 400,
             Self::BodyTooLarge => 413,
             Self::ClientGone => 0,
             Self::Method => 405,
@@ -115,11 +118,12 @@ impl ProxyError {
         match self {
             Self::Head(error) => error.label(),
             Self::HeadTimeout => "head_timeout",
-            Self::Body(_) => "malformed_body",
+            Self::Body(error) => error.label(),
             Self::BodyTimeout => "body_timeout",
             Self::BodyTooLarge => "body_too_large",
             Self::ClientGone => "client_gone",
             Self::Path => "malformed_path",
+            Self::Underscore => "underscore",
             Self::Method => "method_refused",
             Self::Loop => "loop",
             Self::NoRoute => "no_route",
@@ -146,6 +150,7 @@ impl ProxyError {
             | Self::BodyTooLarge
             | Self::ClientGone
             | Self::Path
+            | Self::Underscore
             | Self::Method
             | Self::Loop
             | Self::NoRoute => Side::Client,
@@ -172,6 +177,7 @@ impl ProxyError {
                 | Self::BodyTooLarge
                 | Self::ClientGone
                 | Self::Path
+                | Self::Underscore
                 | Self::Method
                 | Self::UpstreamBody
         )

@@ -6,7 +6,7 @@ use crate::own::{OwnFields, VIA, continue_via};
 use crate::session::Session;
 use crate::settings::Settings;
 use gateward_http::headers::Name;
-use gateward_http::{BodyFraming, Method};
+use gateward_http::{BodyFraming, Method, RequestHead};
 use gateward_model::Route;
 
 const FORWARDED_FOR: Name<'static> = Name::new("x-forwarded-for");
@@ -27,9 +27,6 @@ pub(crate) fn write_head(
     let framing = body_framing(session);
     session.upload.encoder = if framing == BodyFraming::Chunked { Encoder::Chunked } else { Encoder::Raw };
     let exchange = &mut session.exchange;
-    if exchange.request.method == Method::Options {
-        count_down(&mut exchange.request.headers);
-    }
     let out = &mut session.upload.output;
     let upstream = &exchange.upstream;
     let method = upstream.method.as_ref().unwrap_or(&exchange.request.method);
@@ -151,8 +148,13 @@ fn write_forwarded(session: &mut Session, settings: &Settings, own: &OwnFields) 
     }
 }
 
-/// One hop less for an OPTIONS request (RFC 9110 section 7.6.2). A count of 0 is answered before this.
-fn count_down(headers: &mut gateward_http::Headers) {
+/// One hop less for an OPTIONS request (RFC 9110 section 7.6.2), however often it is tried. A count of 0 is answered
+/// before this.
+pub(crate) fn count_down(request: &mut RequestHead) {
+    if request.method != Method::Options {
+        return;
+    }
+    let headers = &mut request.headers;
     if let Some(hops) = headers.get_str(MAX_FORWARDS).and_then(|hops| hops.parse::<u64>().ok()) {
         headers.set("Max-Forwards", itoa::Buffer::new().format(hops.saturating_sub(1)));
     }

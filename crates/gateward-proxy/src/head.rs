@@ -4,6 +4,7 @@ use crate::body::{Encoder, STREAM_BYTES};
 use crate::client::Connection;
 use crate::error::ProxyError;
 use crate::forwarded;
+use crate::settings::Underscores;
 use gateward_http::headers::Name;
 use gateward_http::{Method, Parsed, hop, parse_request_head, worth_parsing};
 use gateward_telemetry::Gauge;
@@ -59,6 +60,12 @@ fn accept(connection: &mut Connection<'_>) -> Result<(), ProxyError> {
     }
     hop::strip_request(&mut request.headers);
     hop::clear_identity_headers(&mut request.headers);
+    match settings.underscores {
+        Underscores::Allow => hop::drop_aliases(&mut request.headers),
+        Underscores::Drop => hop::drop_underscored(&mut request.headers),
+        Underscores::Refuse if request.headers.is_underscored() => return Err(ProxyError::Underscore),
+        Underscores::Refuse => {}
+    }
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! The HTTP data plane.
 //!
-//! [`request`] reads like the life of a request: head, route, plugins, upstream, response, record. Everything else
+//! `request.rs` reads like the life of a request: head, route, plugins, upstream, response, record. Everything else
 //! is a leaf it calls, or the state a worker keeps between requests. Configuration arrives as a compiled
 //! [`Plan`], swapped whole; the request path never waits for the control side.
 
@@ -36,4 +36,4 @@ pub use accept::{WorkerListeners, run_worker};
 pub use error::{ProxyError, Side};
 pub use node::Node;
 pub use plan::{CompileError, Plan};
-pub use settings::{HeaderTokens, Limits, Settings};
+pub use settings::{HeaderTokens, Limits, Settings, Underscores};

@@ -24,10 +24,25 @@ pub struct Settings {
     pub pool: PoolSettings,
     /// Requests on one client connection; 0: no limit (Kong: `nginx_http_keepalive_requests`).
     pub keepalive_requests: u32,
+    /// What happens to request fields with an underscore in their name.
+    pub underscores: Underscores,
     /// Answer the `Kong-Debug: 1` header with route and service names (Kong: `allow_debug_header`).
     pub allow_debug_header: bool,
     /// Bounds.
     pub limits: Limits,
+}
+
+/// What happens to request fields with an underscore in their name. Backends that read `_` as `-` cannot tell
+/// `X_Forwarded_For` from the field the gateway wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Underscores {
+    /// They pass (Kong: `underscores_in_headers on`), except aliases of fields the gateway writes or guards.
+    #[default]
+    Allow,
+    /// They are removed (nginx's default).
+    Drop,
+    /// The request is refused with 400.
+    Refuse,
 }
 
 /// Which of its own headers the gateway adds.
@@ -83,6 +98,7 @@ impl Default for Settings {
             tokens: HeaderTokens::default(),
             pool: PoolSettings::default(),
             keepalive_requests: 10_000,
+            underscores: Underscores::default(),
             allow_debug_header: false,
             limits: Limits::default(),
         }

@@ -98,6 +98,7 @@ pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> R
         return Err(Local::Error(ProxyError::BodyTooLarge));
     }
     adopt_buffered_body(connection);
+    forward::count_down(&mut connection.session.exchange.request);
     let mut left = service.retries;
     let mut fresh_only = false;
     loop {

@@ -166,6 +166,16 @@ catalog! {
         "Access log lines written.";
     ACCESS_LOG_DROPPED = "gateward_access_log_dropped_total" Counter Count []
         "Access log lines lost because the queue was full, the line too long or the file not writable.";
+    LOG_ENTRIES_DELIVERED = "gateward_log_entries_delivered_total" Counter Count []
+        "Records that log plugins delivered.";
+    LOG_ENTRIES_DROPPED = "gateward_log_entries_dropped_total" Counter Count []
+        "Records that log plugins did not queue because a queue was full.";
+    LOG_ENTRIES_FAILED = "gateward_log_entries_failed_total" Counter Count []
+        "Records that log plugins queued and could not deliver.";
+    LOG_BATCHES_FAILED = "gateward_log_batches_failed_total" Counter Count []
+        "Batches that log plugins gave up after their retries.";
+    RATE_LIMIT_EVICTIONS = "gateward_rate_limit_evictions_total" Counter Count []
+        "Rate-limit counters lost because the table was full; while this stands still, limits are exact.";
     PROCESS_CPU = "process_cpu_seconds_total" Counter Seconds []
         "CPU time used by the process.";
     PROCESS_RESIDENT_MEMORY = "process_resident_memory_bytes" Gauge Bytes []

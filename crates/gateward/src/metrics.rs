@@ -3,7 +3,7 @@
 use crate::control::{Control, VERSION};
 use gateward_model::Config;
 use gateward_plugin::PluginStats;
-use gateward_telemetry::catalog::{self, Kind};
+use gateward_telemetry::catalog;
 use gateward_telemetry::{ExtraMetric, NodeInfo, process, prometheus};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -36,36 +36,13 @@ pub(crate) fn exposition(control: &Control) -> String {
 
 fn plugin_metrics(stats: &PluginStats, evictions: u64) -> impl Iterator<Item = ExtraMetric> {
     let counters = [
-        (
-            "gateward_log_entries_delivered_total",
-            "Records that log plugins delivered.",
-            stats.log_entries_delivered.load(Relaxed),
-        ),
-        (
-            "gateward_log_entries_dropped_total",
-            "Records that log plugins did not queue because a queue was full.",
-            stats.log_entries_dropped.load(Relaxed),
-        ),
-        (
-            "gateward_log_entries_failed_total",
-            "Records that log plugins queued and could not deliver.",
-            stats.log_entries_failed.load(Relaxed),
-        ),
-        (
-            "gateward_log_batches_failed_total",
-            "Batches that log plugins gave up after their retries.",
-            stats.log_batches_failed.load(Relaxed),
-        ),
-        (
-            "gateward_rate_limit_evictions_total",
-            "Rate-limit counters lost because the table was full; while this stands still, limits are exact.",
-            evictions,
-        ),
+        (&catalog::LOG_ENTRIES_DELIVERED, stats.log_entries_delivered.load(Relaxed)),
+        (&catalog::LOG_ENTRIES_DROPPED, stats.log_entries_dropped.load(Relaxed)),
+        (&catalog::LOG_ENTRIES_FAILED, stats.log_entries_failed.load(Relaxed)),
+        (&catalog::LOG_BATCHES_FAILED, stats.log_batches_failed.load(Relaxed)),
+        (&catalog::RATE_LIMIT_EVICTIONS, evictions),
     ];
-    counters.into_iter().map(|(name, help, value)| {
-        let metric = ExtraMetric { name: name.into(), help: help.into(), kind: Kind::Counter, samples: Vec::new() };
-        metric.sample(&[], value as f64)
-    })
+    counters.into_iter().map(|(metric, value)| ExtraMetric::of(metric).sample(&[], value as f64))
 }
 
 /// Kong's gauge of target states, when a prometheus plugin asks for it.

@@ -14,7 +14,7 @@ use gateward_config::{Diagnostic, Format, Severity};
 use gateward_net::{Listener, Stage};
 use gateward_plugin::{NativePlugins, PluginEnv};
 use gateward_proxy::{Node, run_worker};
-use gateward_telemetry::{AccessLog, ControlCounter, Limits, Telemetry};
+use gateward_telemetry::{AccessLog, AccessLogTarget, ControlCounter, Limits, Telemetry};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
@@ -166,7 +166,9 @@ fn first_plan(compiler: &Compiler, source: Option<&ConfigSource>) -> Result<Firs
         }
         Some(ConfigSource::File(path)) => {
             let origin = path.display().to_string();
-            let seen = Seen::read(path).with_context(|| format!("cannot read the configuration {origin}"))?;
+            let seen = Seen::read(path).with_context(|| {
+                format!("cannot read the configuration {origin}; --config names a file in Kong's format")
+            })?;
             let compiled = compiler.compile(&seen.text, Format::of_path(path), 1).map_err(problems(&origin))?;
             log_warnings(&compiled.warnings, &origin);
             let watch = Some(Watch::new(path.clone(), &seen));
@@ -177,8 +179,12 @@ fn first_plan(compiler: &Compiler, source: Option<&ConfigSource>) -> Result<Firs
 
 fn node(options: &Options, compiler: &Compiler, first: Compiled) -> Result<Arc<Node>> {
     let access_log = options.access_log.clone().map(|target| {
-        let name = format!("{target:?}");
-        AccessLog::open(target, &Limits::default()).with_context(|| format!("cannot open the access log {name}"))
+        let name = match &target {
+            AccessLogTarget::Stdout => "on standard output".to_owned(),
+            AccessLogTarget::File(path) => path.display().to_string(),
+        };
+        AccessLog::open(target, &Limits::default())
+            .with_context(|| format!("cannot open the access log {name}; choose another file with --access-log"))
     });
     Ok(Node::new(options.data_plane.clone(), compiler.telemetry.clone(), access_log.transpose()?, first.plan))
 }
@@ -194,7 +200,9 @@ struct Sockets {
 
 impl Sockets {
     fn bind(options: &Options) -> Result<Self> {
-        let mut workers: Vec<Vec<Listener>> = (0..options.workers).map(|_| Vec::new()).collect();
+        // A worker without a socket would end at once.
+        let workers = if options.proxy.is_empty() { 0 } else { options.workers };
+        let mut workers: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
         let mut addresses = Addresses::default();
         for listen in &options.proxy {
             let mut address = listen.address;
@@ -360,7 +368,8 @@ impl Running {
             let stop = self.signals.stop(&self.control, &self.reload_now);
             tokio::select! {
                 () = stop => {}
-                worker = self.ended.recv() => {
+                // `None`: there is no worker, because there is no proxy port.
+                Some(worker) = self.ended.recv() => {
                     tracing::error!(worker, "a worker ended unexpectedly; stopping, so that the process is started anew");
                     self.control.node().drain.advance(Stage::Closing);
                     return Ended::WorkerLost;
@@ -391,6 +400,7 @@ async fn drain(control: &Control, ended: &mut mpsc::UnboundedReceiver<usize>) {
     stages.advance(Stage::Closing);
     let deadline = Instant::now() + *timeout + WORKER_SLACK;
     for _ in 0..*workers {
+        // `Ok(None)`: no proxy port, no worker.
         if timeout_at(deadline, ended.recv()).await.is_err() {
             tracing::warn!("workers are still busy at the end of the shutdown's time-out");
             return;

@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use gateward_net::Listener;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, SERVER};
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, SERVER};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -229,13 +229,22 @@ async fn read(request: Request<Incoming>, body_limit: usize) -> Result<ApiReques
     if let Some(content_type) = request.headers().get(CONTENT_TYPE) {
         read.content_type = String::from_utf8_lossy(content_type.as_bytes()).into_owned();
     }
+    if let Some(coding) = request.headers().get(CONTENT_ENCODING).filter(|coding| *coding != "identity") {
+        let message = format!("Content-Encoding {coding:?} is not decoded here; send the body as it is");
+        return Err(ApiResponse::message(StatusCode::UNSUPPORTED_MEDIA_TYPE, &message));
+    }
+    let too_long = || {
+        let message = format!("the body is longer than {} KiB", body_limit >> 10);
+        ApiResponse::message(StatusCode::PAYLOAD_TOO_LARGE, &message)
+    };
+    // Answered at once where the length is known: a client that waits for an answer need not send it all.
+    if request.body().size_hint().lower() > body_limit as u64 {
+        return Err(too_long());
+    }
     let body = Limited::new(request.into_body(), body_limit).collect();
     match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => read.body = body.to_bytes(),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            let message = format!("the body is longer than {} KiB", body_limit >> 10);
-            return Err(ApiResponse::message(StatusCode::PAYLOAD_TOO_LARGE, &message));
-        }
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => return Err(too_long()),
         Ok(Err(error)) => return Err(ApiResponse::message(StatusCode::BAD_REQUEST, &error.to_string())),
         Err(_) => return Err(ApiResponse::message(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
     }

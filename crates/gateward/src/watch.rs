@@ -21,7 +21,7 @@ const SETTLE: Duration = Duration::from_millis(25);
 /// ... this many times.
 const SETTLE_LOOKS: usize = 20;
 /// Longest file; the loader's own limit is the same.
-const FILE_BYTES: u64 = 256 << 20;
+pub(crate) const FILE_BYTES: u64 = 256 << 20;
 
 /// How a file looks from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

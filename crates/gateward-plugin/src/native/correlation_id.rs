@@ -1,12 +1,13 @@
 //! correlation-id: every request gets an id that ties the logs of all parties together.
 //!
-//! What the client sent is kept. Log plugins find the id with [`correlation_id`].
+//! What the client sent is kept. Log records show the id.
 
 use crate::BuildError;
 use crate::contract::{Definition, Needs, Phases, Plugin, Step};
 use crate::env::BuildContext;
 use crate::exchange::Exchange;
 use crate::native::settings;
+use crate::record::CorrelationId;
 use gateward_model::schema::{Field, Schema};
 use serde::Deserialize;
 use std::sync::LazyLock;
@@ -19,7 +20,7 @@ pub fn definition() -> Definition {
 }
 
 /// The id of this exchange, once the plugin's access phase has run.
-pub fn correlation_id(exchange: &Exchange) -> Option<&str> {
+fn correlation_id(exchange: &Exchange) -> Option<&str> {
     exchange.kept::<CorrelationId>().map(|id| id.0.as_str())
 }
 
@@ -47,8 +48,6 @@ enum Generator {
     #[serde(rename = "tracker")]
     Tracker,
 }
-
-struct CorrelationId(String);
 
 fn build(context: &BuildContext<'_>) -> Result<Box<dyn Plugin>, BuildError> {
     Ok(Box::new(settings::read::<CorrelationIds>(context)?))

@@ -2,8 +2,9 @@
 
 use crate::cli::{FAILURE, USAGE, complain, print};
 use crate::egress::Egress;
-use crate::reload::{Compiler, problem};
+use crate::reload::{Compiler, problem, sniff};
 use crate::settings::{OutputFormat, router_flavor};
+use crate::watch::FILE_BYTES;
 use clap::ValueEnum;
 use gateward_config::{Diagnostic, Format, Severity};
 use gateward_model::RouterFlavor;
@@ -11,14 +12,19 @@ use gateward_plugin::{NativePlugins, PluginEnv};
 use gateward_telemetry::{Limits, Telemetry};
 use serde_json::{Value, json};
 use std::fmt::Write;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+/// The name that means standard input.
+const STANDARD_INPUT: &str = "-";
+
 /// Flags of `gateward check`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Declarative files (.json, otherwise YAML)
+    /// Declarative files (.json, otherwise YAML); - for standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Form of the output
@@ -68,10 +74,13 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     let compiler = compiler(arguments.router_flavor, runtime.handle());
     let mut checked = Vec::new();
     for path in &arguments.files {
-        match std::fs::read(path) {
+        match read(path) {
             Ok(text) => checked.push(check(&compiler, path, &text)),
             Err(error) => {
-                complain(&format!("error: cannot read {}: {error}", path.display()));
+                complain(&format!(
+                    "error: cannot read {}: {error}; name declarative files, or - for standard input",
+                    path.display()
+                ));
                 return ExitCode::from(USAGE);
             }
         }
@@ -83,6 +92,18 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     // Plugins of a checked file must not hold the process.
     runtime.shutdown_background();
     if checked.iter().all(Checked::ok) { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) }
+}
+
+/// One byte more than a file may have is enough to refuse it.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let most = FILE_BYTES + 1;
+    if path == Path::new(STANDARD_INPUT) {
+        io::stdin().lock().take(most).read_to_end(&mut text)?;
+    } else {
+        File::open(path)?.take(most).read_to_end(&mut text)?;
+    }
+    Ok(text)
 }
 
 /// A compiler whose plugins serve nobody.
@@ -99,7 +120,8 @@ fn compiler(flavor: RouterFlavor, runtime: &tokio::runtime::Handle) -> Arc<Compi
 }
 
 fn check(compiler: &Compiler, path: &Path, text: &[u8]) -> Checked {
-    let diagnostics = match compiler.compile(text, Format::of_path(path), 1) {
+    let format = if path == Path::new(STANDARD_INPUT) { sniff(text) } else { Format::of_path(path) };
+    let diagnostics = match compiler.compile(text, format, 1) {
         Ok(compiled) => compiled.warnings,
         Err(problems) if problems.is_empty() => vec![problem("the configuration cannot be compiled".to_owned())],
         Err(problems) => problems,

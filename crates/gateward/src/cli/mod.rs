@@ -16,7 +16,7 @@ const USAGE: u8 = 2;
 
 /// An API gateway that reads Kong's declarative file as it is.
 #[derive(Debug, Parser)]
-#[command(name = "gateward", version, about, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "gateward", version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

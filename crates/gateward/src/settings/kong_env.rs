@@ -111,8 +111,8 @@ pub(crate) fn report(given: &Given) -> Report {
     report
 }
 
-/// Variables of ours that are not settings of the process.
-const OWN: &[&str] = &["GATEWARD_BIN"];
+/// Variables of ours that are not settings of the process: those of the tests.
+const OWN: &[&str] = &["GATEWARD_BIN", "GATEWARD_SKIP"];
 
 fn unservable(given: &Given) -> Vec<String> {
     let mut errors = Vec::new();
@@ -156,6 +156,7 @@ mod tests {
             &[],
             0,
         );
+        check(&[("GATEWARD_BIN", "x"), ("GATEWARD_SKIP", "x")], &[], &[], 0);
         check(&[("KONG_PROXY_LISTN", "x"), ("GATEWARD_WORKER", "1")], &[], &["GATEWARD_WORKER", "KONG_PROXY_LISTN"], 0);
         check(&[("KONG_DATABASE", "postgres"), ("KONG_ROLE", "data_plane")], &["KONG_DATABASE", "KONG_ROLE"], &[], 2);
     }

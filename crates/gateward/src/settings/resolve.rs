@@ -81,6 +81,7 @@ fn finish(reader: Reader<'_>, mut options: Options) -> Result<Options, Vec<Strin
     let Reader { given, mut errors, warnings } = reader;
     let report = kong_env::report(given);
     errors.extend(report.errors);
+    errors.extend(shared_ports(&options));
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -99,6 +100,29 @@ fn finish(reader: Reader<'_>, mut options: Options) -> Result<Options, Vec<Strin
         ));
     }
     Ok(options)
+}
+
+/// Ports that two kinds of listeners name. The kernel would let them share it, and requests would go to either.
+fn shared_ports(options: &Options) -> Vec<String> {
+    let kinds =
+        [("proxy-listen", &options.proxy), ("admin-listen", &options.admin), ("status-listen", &options.status)];
+    let overlap = |one: &Listen, other: &Listen| {
+        let (one, other) = (one.address, other.address);
+        let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+        one.port() != 0 && one.port() == other.port() && (everywhere || one.ip() == other.ip())
+    };
+    let mut errors = Vec::new();
+    for (at, (first, listens)) in kinds.iter().enumerate() {
+        for (second, others) in &kinds[at + 1..] {
+            for listen in listens.iter() {
+                errors.extend(others.iter().filter(|other| overlap(listen, other)).map(|other| {
+                    let (one, other) = (listen.address, other.address);
+                    format!("--{first} {one} and --{second} {other} share a port; give each its own")
+                }));
+            }
+        }
+    }
+    errors
 }
 
 fn config(reader: &Reader<'_>) -> Option<ConfigSource> {
@@ -166,6 +190,11 @@ impl Reader<'_> {
     fn listeners(&mut self, flag: &str) -> Vec<Listen> {
         let Listeners { open, warnings } = self.read(flag, values::listeners);
         let origin = self.given.value(flag).and_then(|value| value.origin).unwrap_or_else(|| format!("--{flag}"));
+        if flag == "proxy-listen" && open.is_empty() && !warnings.is_empty() {
+            self.errors.push(format!(
+                "{origin}: every address has ssl, and this build ends no TLS; add one without, such as 0.0.0.0:8000, or write off"
+            ));
+        }
         self.warnings.extend(warnings.into_iter().map(|warning| format!("{origin}: {warning}")));
         open
     }
@@ -232,5 +261,26 @@ mod tests {
             assert!(errors.iter().any(|error| error.starts_with(origin)), "{origin} in {errors:?}");
         }
         assert_eq!(errors.len(), 4);
+    }
+
+    #[test]
+    fn ports_that_cannot_serve_what_was_meant_are_mistakes() {
+        let check = |environment: &[(&str, &str)], expected: &str| {
+            let errors = resolve(&Given::of(&[], environment)).unwrap_err();
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            assert!(errors[0].contains(expected), "{errors:?}");
+        };
+        check(&[("KONG_PROXY_LISTEN", "0.0.0.0:8443 ssl http2")], "KONG_PROXY_LISTEN: every address has ssl");
+        check(
+            &[("GATEWARD_PROXY_LISTEN", "0.0.0.0:9000"), ("GATEWARD_ADMIN_LISTEN", "127.0.0.1:9000")],
+            "--proxy-listen 0.0.0.0:9000 and --admin-listen 127.0.0.1:9000 share a port",
+        );
+        check(&[("GATEWARD_STATUS_LISTEN", "127.0.0.1:8001")], "--admin-listen 127.0.0.1:8001 and --status-listen");
+        let apart = [("GATEWARD_ADMIN_LISTEN", "127.0.0.1:0"), ("GATEWARD_STATUS_LISTEN", "127.0.0.1:0")];
+        assert!(resolve(&Given::of(&[], &apart)).is_ok());
+        let apart = [("GATEWARD_ADMIN_LISTEN", "127.0.0.1:9000"), ("GATEWARD_STATUS_LISTEN", "127.0.0.2:9000")];
+        assert!(resolve(&Given::of(&[], &apart)).is_ok());
+        let off = [("KONG_PROXY_LISTEN", "off")];
+        assert!(resolve(&Given::of(&[], &off)).unwrap().proxy.is_empty());
     }
 }
