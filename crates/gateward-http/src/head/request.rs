@@ -5,6 +5,7 @@ use super::target::{Target, is_authority, split};
 use super::{BodyFraming, FIELDS_MAX, HeadError, HeadLimits, METHOD_BYTES_MAX, Parsed, RequestHead, Version};
 use super::{diagnose, has_bare_lf};
 use crate::Method;
+use crate::method::is_token_byte;
 use std::mem::MaybeUninit;
 
 /// Parse a request head at the start of `buf` into `head`.
@@ -68,7 +69,9 @@ fn check_request_line_bounds(bytes: &[u8], limits: &HeadLimits) -> Result<(), He
     let line = memchr::memchr2(b'\r', b'\n', bytes).map_or(bytes, |end| &bytes[..end]);
     let method_len = memchr::memchr(b' ', line).unwrap_or(line.len());
     if method_len > METHOD_BYTES_MAX {
-        return Err(HeadError::MethodTooLong);
+        // What is no method at all, such as the first bytes of TLS, is malformed rather than not implemented.
+        let method = line[..METHOD_BYTES_MAX].iter().all(|byte| is_token_byte(*byte));
+        return Err(if method { HeadError::MethodTooLong } else { HeadError::RequestLine });
     }
     let target = line.get(method_len + 1..).unwrap_or_default();
     let target_len = memchr::memchr(b' ', target).unwrap_or(target.len());

@@ -147,6 +147,7 @@ fn data_plane(reader: &mut Reader<'_>) -> Settings {
             idle_timeout_ms: reader.milliseconds("upstream-keepalive-idle-timeout"),
         },
         keepalive_requests: reader.read("keepalive-requests", values::number),
+        underscores: reader.read("underscores-in-headers", values::underscores),
         allow_debug_header: reader.read("allow-debug-header", values::switch),
         limits: limits(reader),
     }
@@ -158,6 +159,7 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
         body_buffer_bytes: usize::try_from(reader.read("plugin-body-size", values::size)).unwrap_or(usize::MAX),
         header_timeout_ms: reader.milliseconds("client-header-timeout"),
         body_timeout_ms: reader.milliseconds("client-body-timeout"),
+        body_rate: reader.read("client-body-rate", values::size),
         send_timeout_ms: reader.milliseconds("send-timeout"),
         keepalive_timeout_ms: reader.milliseconds("keepalive-timeout"),
         connections: reader.read("max-connections", values::connections),

@@ -1,7 +1,7 @@
 //! Parsers of values: texts in Kong's and nginx's syntax to types. Errors say what is allowed.
 
 use gateward_model::RouterFlavor;
-use gateward_proxy::HeaderTokens;
+use gateward_proxy::{HeaderTokens, Underscores};
 use gateward_telemetry::AccessLogTarget;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -226,6 +226,16 @@ pub(crate) fn router_flavor(text: &str) -> Result<RouterFlavor, String> {
                 .to_owned())
         }
         _ => Err(format!("'{text}' is not a router flavour; use traditional_compatible or expressions")),
+    }
+}
+
+/// nginx's `on` and `off`, or `refuse`.
+pub(crate) fn underscores(text: &str) -> Result<Underscores, String> {
+    match text.trim() {
+        "on" => Ok(Underscores::Allow),
+        "off" => Ok(Underscores::Drop),
+        "refuse" => Ok(Underscores::Refuse),
+        _ => Err(format!("'{text}' is none of on, off, refuse")),
     }
 }
 
