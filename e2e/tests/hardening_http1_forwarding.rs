@@ -339,3 +339,22 @@ fn sent_to(gateway: &Gateway, private: &Backend, path: &str) -> (String, bool) {
     assert_eq!(response.status, 200, "{path}: {}", response.text());
     (echoed_target(&response), private.request_count() > before)
 }
+
+/// Backends that read `_` as `-` could not tell these from what the gateway wrote.
+#[test]
+fn names_with_underscores_follow_the_policy() {
+    let fields = [("X_Forwarded_For", "6.6.6.6"), ("X_Real-IP", "6.6.6.6"), ("X_Consumer_ID", "root"), ("my_key", "1")];
+    let seen = |args: &[&str]| {
+        let response = forwarded(args, &fields);
+        fields.map(|(name, _)| echoed_header(&response, name).is_some())
+    };
+    assert_eq!(seen(&[]), [false, false, false, true]);
+    assert_eq!(seen(&["--underscores-in-headers=off"]), [false; 4]);
+
+    let backend = Backend::echo();
+    let gateway = Gateway::builder(&one_route(&backend.url())).arg("--underscores-in-headers=refuse").start();
+    assert_eq!(http(gateway.proxy(), "GET /", &[("my_key", "1")], b"").status, 400);
+    assert_eq!(http(gateway.proxy(), "GET /", &[("my-key", "1")], b"").status, 200);
+    assert_eq!(backend.request_count(), 1);
+    gateway.stop();
+}

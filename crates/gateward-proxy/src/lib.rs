@@ -28,6 +28,8 @@ mod reply;
 mod request;
 mod session;
 mod settings;
+#[cfg(test)]
+mod testing;
 mod upstream;
 mod upstreams;
 mod worker;
