@@ -27,6 +27,9 @@ pub struct EntityRef {
     pub name: Option<String>,
     /// The id given in the file.
     pub id: Option<String>,
+    /// The tags given in the file: tools find their own objects by them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
 }
 
 /// One problem.
@@ -44,6 +47,34 @@ pub struct Diagnostic {
     pub message: String,
     /// The entity it belongs to.
     pub entity: Option<EntityRef>,
+}
+
+/// Where an entity stands in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+    /// Where in the structure: `services[2].routes[0]`.
+    pub path: String,
+    /// The entity.
+    pub entity: EntityRef,
+}
+
+impl Place {
+    /// A problem of the entity that shows only when it is put to use.
+    pub fn error(&self, message: String) -> Diagnostic {
+        let Self { line, column, path, entity } = self;
+        Diagnostic {
+            severity: Severity::Error,
+            line: *line,
+            column: *column,
+            path: path.clone(),
+            message,
+            entity: Some(entity.clone()),
+        }
+    }
 }
 
 impl fmt::Display for Diagnostic {

@@ -32,14 +32,15 @@ mod vault;
 mod walk;
 mod yaml;
 
-pub use diagnostic::{Diagnostic, EntityRef, Severity};
+pub use diagnostic::{Diagnostic, EntityRef, Place, Severity};
 pub use dump::dump;
 pub use schema_json::schema_to_json;
 
 use diagnostic::{Path as FieldPath, Report};
 use gateward_model::schema::{PluginSchemas, Schema};
-use gateward_model::{Config, RouterFlavor};
+use gateward_model::{Config, EntityId, RouterFlavor};
 use md5::{Digest, Md5};
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::Path;
 use tree::{Node, Position, SyntaxError};
@@ -83,26 +84,29 @@ pub struct Loaded {
     pub hash: String,
     /// What in the file has no effect, in file order.
     pub warnings: Vec<Diagnostic>,
+    /// Where routes and plugins stand, for problems that show only when they are compiled.
+    pub places: HashMap<EntityId, Place>,
 }
 
 /// Load a declarative file. An error lists all problems in file order, warnings included.
 pub fn load(text: &[u8], format: Format, options: &Options<'_>) -> Result<Loaded, Vec<Diagnostic>> {
     let mut report = Report::default();
-    let config = match parse(text, format) {
+    let (config, places) = match parse(text, format) {
         Ok(root) => {
             let collected = collect::collect(&root, &mut report);
-            let resolved = resolve::resolve(&collected, options, &mut report);
-            if report.has_errors() { Config::default() } else { build::build(resolved, &mut report) }
+            let (resolved, places) = resolve::resolve(&collected, options, &mut report);
+            let right = !report.has_errors();
+            (if right { build::build(resolved, &mut report) } else { Config::default() }, places)
         }
         Err(error) => {
             report.error(error.position, &FieldPath::Text(""), error.message, None);
-            Config::default()
+            (Config::default(), HashMap::new())
         }
     };
     if report.has_errors() {
         return Err(report.into_sorted());
     }
-    Ok(Loaded { config, hash: hash(text), warnings: report.into_sorted() })
+    Ok(Loaded { config, hash: hash(text), warnings: report.into_sorted(), places })
 }
 
 /// The schema of an entity (`services`, `routes`, ...); a plugin's `config` is [`PluginSchemas`]' affair.

@@ -11,7 +11,7 @@
 
 use crate::checks::{self, Subject};
 use crate::collect::{Collected, EXTRAS, Raw};
-use crate::diagnostic::{EntityRef, Path, Report};
+use crate::diagnostic::{EntityRef, Path, Place, Report};
 use crate::kinds::{EntityKind, KINDS, children, index_of};
 use crate::suggest::did_you_mean;
 use crate::tree::{Node, Position, Tree, quote};
@@ -26,8 +26,14 @@ use std::collections::{BTreeMap, HashMap};
 /// Complete entities by index of their kind, in file order: ids as texts, defaults filled.
 pub(crate) type Resolved = Vec<Vec<Map<String, Value>>>;
 
+/// Where entities stand, by id.
+pub(crate) type Places = HashMap<EntityId, Place>;
+
+/// Kinds of entities that may turn out wrong only when they are compiled.
+const COMPILED: [&str; 2] = ["routes", "plugins"];
+
 /// Resolve a whole file. The result is only meaningful when no error was reported.
-pub(crate) fn resolve(collected: &Collected<'_>, options: &Options<'_>, report: &mut Report) -> Resolved {
+pub(crate) fn resolve(collected: &Collected<'_>, options: &Options<'_>, report: &mut Report) -> (Resolved, Places) {
     let settings = finish::Settings { transform: collected.transform, old_paths: collected.old_paths };
     let mut loader = Loader {
         options,
@@ -44,7 +50,20 @@ pub(crate) fn resolve(collected: &Collected<'_>, options: &Options<'_>, report: 
         loader.indexes.push(index);
         resolved.push(entities);
     }
-    resolved
+    let places = places(collected, &loader.indexes);
+    (resolved, places)
+}
+
+fn places(collected: &Collected<'_>, indexes: &[Index]) -> Places {
+    let kinds =
+        KINDS.iter().zip(&collected.by_kind).zip(indexes).filter(|((kind, _), _)| COMPILED.contains(&kind.name));
+    let entities = kinds.flat_map(|((kind, raws), index)| {
+        raws.iter().zip(&index.ids).map(|(raw, id)| {
+            let Position { line, column } = raw.node.position;
+            (*id, Place { line, column, path: raw.path.clone(), entity: entity_ref(kind, raw.node) })
+        })
+    });
+    entities.collect()
 }
 
 struct Loader<'o, 'r> {
@@ -356,5 +375,9 @@ fn at(raw: &Raw<'_>, field: &str) -> FieldPath {
 fn entity_ref(kind: &EntityKind, node: &Node) -> EntityRef {
     let text = |field: &str| node.get(field).and_then(Node::as_str).map(str::to_owned);
     let key = if kind.key_is_secret { None } else { kind.key };
-    EntityRef { kind: kind.name.to_owned(), name: text(key.unwrap_or("name")), id: text("id") }
+    let tags = match node.get("tags").map(|tags| &tags.value) {
+        Some(Tree::Seq(tags)) => tags.iter().filter_map(|tag| tag.as_str().map(str::to_owned)).collect(),
+        _ => Vec::new(),
+    };
+    EntityRef { kind: kind.name.to_owned(), name: text(key.unwrap_or("name")), id: text("id"), tags }
 }

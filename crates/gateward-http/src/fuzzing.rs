@@ -6,7 +6,7 @@
 use crate::chunked::{ChunkedDecoder, ChunkedError, write_chunk_head, write_last_chunk};
 use crate::head::{
     BodyFraming, HeadError, HeadLimits, Parsed, RequestHead, ResponseHead, Version, parse_request_head,
-    parse_response_head, worth_parsing,
+    parse_request_thoroughly, parse_response_head, parse_response_thoroughly, worth_parsing,
 };
 use crate::headers::{is_valid_name, is_valid_value};
 use crate::uri::{escape_path, normalize_path, query_args, write_query_arg};
@@ -21,6 +21,11 @@ pub fn request_head(data: &[u8]) {
     let limits = HeadLimits { head_bytes: 2048, target_bytes: 512, fields: 20 };
     let mut head = RequestHead::default();
     let outcome = parse_request_head(data, &limits, &mut head);
+    let mut thorough = RequestHead::default();
+    assert_eq!(outcome, parse_request_thoroughly(data, &limits, &mut thorough), "the ways differ");
+    if let Ok(Parsed::Complete(_)) = outcome {
+        assert_eq!(format!("{head:?}"), format!("{thorough:?}"), "the ways differ");
+    }
     check_prefixes(data, &limits, outcome, |prefix| parse_request_head(prefix, &limits, &mut RequestHead::default()));
     if let Ok(Parsed::Complete(_)) = outcome {
         check_request(&head, &limits);
@@ -28,6 +33,11 @@ pub fn request_head(data: &[u8]) {
     for method in [Method::Get, Method::Head, Method::Connect] {
         let mut head = ResponseHead::default();
         let outcome = parse_response_head(data, &limits, &method, &mut head);
+        let mut thorough = ResponseHead::default();
+        assert_eq!(outcome, parse_response_thoroughly(data, &limits, &method, &mut thorough), "the ways differ");
+        if let Ok(Parsed::Complete(_)) = outcome {
+            assert_eq!(format!("{head:?}"), format!("{thorough:?}"), "the ways differ");
+        }
         check_prefixes(data, &limits, outcome, |prefix| {
             parse_response_head(prefix, &limits, &method, &mut ResponseHead::default())
         });

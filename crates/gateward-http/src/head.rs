@@ -15,11 +15,14 @@ mod error;
 mod fields;
 mod request;
 mod response;
+mod scan;
 mod target;
 
 pub use error::HeadError;
 pub use request::parse_request_head;
+pub(crate) use request::parse_thoroughly as parse_request_thoroughly;
 pub use response::parse_response_head;
+pub(crate) use response::parse_thoroughly as parse_response_thoroughly;
 
 use crate::{Headers, Method};
 

@@ -2,12 +2,15 @@
 //!
 //! Answers are kept per worker. While an answer is fresh it costs a map look-up; when it is stale it is still
 //! used while one look-up runs in the background; only the very first use of a name waits. A failed refresh keeps
-//! the last answer, a failed first look-up is remembered briefly so that a dead name does not cause a storm.
+//! the last answer, a failed first look-up is remembered briefly. However many requests need a name, one look-up
+//! of it is under way, so that a dead name does not cause a storm. How long to wait is the caller's to decide.
 
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::Instant;
+use tokio::sync::watch;
 
 /// Milliseconds an answer is fresh. The system's resolver does not tell TTLs.
 const FRESH_MS: u64 = 30_000;
@@ -31,13 +34,17 @@ struct Answer {
     addresses: Vec<IpAddr>,
     at_ms: u64,
     next: Cell<usize>,
-    refreshing: Cell<bool>,
 }
+
+/// Where the answer of a look-up under way appears.
+type Pending = watch::Receiver<Option<Rc<Answer>>>;
 
 /// The names one worker knows.
 #[derive(Debug, Default)]
 pub struct Resolver {
     names: RefCell<FxHashMap<String, Rc<Answer>>>,
+    /// Look-ups under way; no more than the configuration has names.
+    pending: RefCell<FxHashMap<String, Pending>>,
 }
 
 impl Resolver {
@@ -55,7 +62,7 @@ impl Resolver {
                 self.refresh_when_stale(host, &answer, now_ms);
                 answer
             }
-            _ => self.look_up(host, now_ms).await,
+            _ => self.wait_for(host, now_ms).await.ok_or_else(|| ResolveError { name: host.to_owned() })?,
         };
         let turn = answer.next.get();
         answer.next.set(turn.wrapping_add(1));
@@ -67,17 +74,36 @@ impl Resolver {
     }
 
     fn refresh_when_stale(self: &Rc<Self>, host: &str, answer: &Answer, now_ms: u64) {
-        if now_ms.saturating_sub(answer.at_ms) < FRESH_MS
-            || answer.addresses.is_empty()
-            || answer.refreshing.replace(true)
-        {
-            return;
+        if now_ms.saturating_sub(answer.at_ms) >= FRESH_MS && !answer.addresses.is_empty() {
+            self.begin(host, now_ms);
         }
+    }
+
+    /// `None` only when the runtime ends meanwhile.
+    async fn wait_for(self: &Rc<Self>, host: &str, now_ms: u64) -> Option<Rc<Answer>> {
+        let mut pending = self.begin(host, now_ms);
+        pending.wait_for(Option::is_some).await.ok()?.clone()
+    }
+
+    /// The look-up of `host` that is under way, or a new one. It goes on when nobody waits for it any more.
+    fn begin(self: &Rc<Self>, host: &str, now_ms: u64) -> Pending {
+        let mut pending = self.pending.borrow_mut();
+        if let Some(pending) = pending.get(host) {
+            return pending.clone();
+        }
+        let (sender, receiver) = watch::channel(None);
+        pending.insert(host.to_owned(), receiver.clone());
         let (resolver, host) = (self.clone(), host.to_owned());
-        tokio::task::spawn_local(async move { resolver.look_up(&host, now_ms).await });
+        tokio::task::spawn_local(async move {
+            let answer = resolver.look_up(&host, now_ms).await;
+            resolver.pending.borrow_mut().remove(&host);
+            sender.send_replace(Some(answer));
+        });
+        receiver
     }
 
     async fn look_up(&self, host: &str, now_ms: u64) -> Rc<Answer> {
+        let began = Instant::now();
         let found = tokio::net::lookup_host((host, 0)).await;
         let mut addresses: Vec<IpAddr> = match found {
             Ok(found) => found.map(|address| address.ip()).take(ADDRESSES).collect(),
@@ -96,7 +122,9 @@ impl Resolver {
         {
             addresses.clone_from(&previous.addresses);
         }
-        let answer = Rc::new(Answer { addresses, at_ms: now_ms, next: Cell::new(0), refreshing: Cell::new(false) });
+        // The age counts from the end: a look-up that took long to fail has failed just now.
+        let at_ms = now_ms.saturating_add(began.elapsed().as_millis() as u64);
+        let answer = Rc::new(Answer { addresses, at_ms, next: Cell::new(0) });
         if names.len() >= NAMES {
             names.clear();
         }
@@ -153,8 +181,21 @@ mod tests {
             let resolver = Rc::new(Resolver::default());
             let error = resolver.resolve("no-such-host.invalid", 80, 0).await.unwrap_err();
             assert_eq!(error.name, "no-such-host.invalid");
-            assert!(resolver.names.borrow()["no-such-host.invalid"].is_usable(FAILED_MS - 1));
-            assert!(!resolver.names.borrow()["no-such-host.invalid"].is_usable(FAILED_MS));
+            let failed_at = resolver.names.borrow()["no-such-host.invalid"].at_ms;
+            assert!(resolver.names.borrow()["no-such-host.invalid"].is_usable(failed_at + FAILED_MS - 1));
+            assert!(!resolver.names.borrow()["no-such-host.invalid"].is_usable(failed_at + FAILED_MS));
+        });
+    }
+
+    #[test]
+    fn one_look_up_serves_everybody_who_waits() {
+        local(async {
+            let resolver = Rc::new(Resolver::default());
+            let (first, second) = (resolver.begin("localhost", 0), resolver.begin("localhost", 5));
+            assert_eq!(resolver.pending.borrow().len(), 1);
+            assert!(first.same_channel(&second));
+            assert!(resolver.resolve("localhost", 80, 0).await.is_ok());
+            assert!(resolver.pending.borrow().is_empty());
         });
     }
 }

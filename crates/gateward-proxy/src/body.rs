@@ -175,6 +175,8 @@ pub(crate) enum Encoder {
     Raw,
     /// In chunks.
     Chunked,
+    /// Not at all: the message must not have content, whatever there is.
+    Nothing,
 }
 
 impl Encoder {
@@ -189,6 +191,7 @@ impl Encoder {
                 out.extend_from_slice(data);
                 out.extend_from_slice(b"\r\n");
             }
+            Self::Nothing => {}
         }
     }
 

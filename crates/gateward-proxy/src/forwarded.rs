@@ -1,6 +1,7 @@
 //! Who the client is: the peer, or what a trusted peer says.
 
 use crate::settings::Settings;
+use gateward_http::Headers;
 use gateward_http::headers::Name;
 use gateward_plugin::{Exchange, Scheme};
 use std::fmt::Write;
@@ -28,7 +29,7 @@ pub(crate) fn apply(exchange: &mut Exchange, settings: &Settings) {
     if !client.trusted {
         return;
     }
-    if let Some(ip) = real_ip(request.headers.get_str(&settings.real_ip_header), settings) {
+    if let Some(ip) = real_ip(&request.headers, settings) {
         client.ip = ip;
     }
     match request.headers.get_str(FORWARDED_PROTO).map(first).map(str::to_ascii_lowercase).as_deref() {
@@ -55,12 +56,15 @@ pub(crate) fn is_trusted(ip: IpAddr, settings: &Settings) -> bool {
     settings.trusted.iter().any(|net| net.contains(&ip))
 }
 
-/// The client's address of a real-IP field: its last entry, or with `real_ip_recursive` the last that is not
-/// itself trusted (as ngx_http_realip_module does).
-fn real_ip(value: Option<&str>, settings: &Settings) -> Option<IpAddr> {
+/// The client's address of the real-IP fields: the last entry, or with `real_ip_recursive` the last that is not
+/// itself trusted (as ngx_http_realip_module does). Several fields are one list: proxies that add a field of their
+/// own leave those before it as the client wrote them.
+fn real_ip(headers: &Headers, settings: &Settings) -> Option<IpAddr> {
+    let name = Name::from(&settings.real_ip_header);
+    let fields = (0..headers.count(name)).rev().filter_map(|index| headers.get_all(name).nth(index));
     let mut found = None;
-    for entry in value?.rsplit(',') {
-        let ip = parse_address(entry.trim())?;
+    for entry in fields.flat_map(|field| field.rsplit(|byte| *byte == b',')) {
+        let ip = parse_address(str::from_utf8(entry).ok()?.trim())?;
         found = Some(ip);
         if !settings.real_ip_recursive || !is_trusted(ip, settings) {
             break;
@@ -179,6 +183,9 @@ mod tests {
         let list = [("X-Forwarded-For", "6.6.6.6, 2.2.2.2, 10.0.0.9")];
         assert_eq!(check(&["10.0.0.0/8"], true, "X-Forwarded-For", &list).client.ip.to_string(), "2.2.2.2");
         assert_eq!(check(&["10.0.0.0/8"], false, "X-Forwarded-For", &list).client.ip.to_string(), "10.0.0.9");
+        let lines = [("X-Forwarded-For", "6.6.6.6"), ("X-Forwarded-For", "2.2.2.2"), ("X-Forwarded-For", "10.0.0.9")];
+        assert_eq!(check(&["10.0.0.0/8"], true, "X-Forwarded-For", &lines).client.ip.to_string(), "2.2.2.2");
+        assert_eq!(check(&["10.0.0.0/8"], false, "X-Forwarded-For", &lines[..2]).client.ip.to_string(), "2.2.2.2");
         let broken = [("X-Forwarded-For", "2.2.2.2, what")];
         assert_eq!(check(&["10.0.0.0/8"], true, "X-Forwarded-For", &broken).client.ip.to_string(), "10.0.0.1");
     }

@@ -5,6 +5,7 @@
 //! [`Plan`], swapped whole; the request path never waits for the control side.
 
 mod accept;
+mod answer;
 mod body;
 mod chain;
 mod client;

@@ -113,12 +113,14 @@ impl Pump {
         Ok(())
     }
 
-    /// Decode what has been received into `data` instead of encoding it; whether that was the end.
+    /// Decode what has been received onto the end of `data` instead of encoding it; whether that was the end.
     pub(crate) fn decode(&mut self, data: &mut Vec<u8>) -> Result<bool, PumpError> {
         let Self { input, decoder, trailers, body_bytes, .. } = self;
-        let decoded = decoder.advance(input, trailers, |run| data.extend_from_slice(run));
+        let decoded = decoder.advance(input, trailers, |run| {
+            *body_bytes += run.len() as u64;
+            data.extend_from_slice(run);
+        });
         decoded.map_err(PumpError::Malformed)?;
-        *body_bytes += data.len() as u64;
         self.ended = self.decoder.is_done();
         Ok(self.ended)
     }

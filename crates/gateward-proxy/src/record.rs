@@ -19,7 +19,7 @@ pub(crate) fn finish(connection: &Connection<'_>, plan: &WorkerPlan, ended: &End
     let record = RequestRecord {
         exchange,
         tries: &session.tries,
-        request_bytes: session.head_bytes + session.upload.body_bytes,
+        request_bytes: session.received_bytes + session.upload.body_bytes,
         response_bytes: ended.sent_bytes,
         request_us: now.saturating_sub(times.started),
         gateway_us: forwarded.saturating_sub(times.started),

@@ -143,9 +143,11 @@ fn write_client_head(connection: &mut Connection<'_>, plan: &WorkerPlan) {
     let unknown_length = if chunks { BodyFraming::Chunked } else { BodyFraming::UntilClose };
     let session = &connection.session;
     let bodiless = session.response_head.framing == BodyFraming::None;
+    // A plugin may have asked the upstream with another method, or changed the status.
+    let forbidden = head_only || matches!(session.exchange.response.status, 100..200 | 204 | 304);
     let framing = match (&session.exchange.response.body, session.response_head.framing) {
-        _ if bodiless && !head_only && !matches!(session.exchange.response.status, 204 | 304) => BodyFraming::Length(0),
-        (_, BodyFraming::None) => BodyFraming::None,
+        _ if forbidden => BodyFraming::None,
+        _ if bodiless => BodyFraming::Length(0),
         _ if filtered || !session.held_back.is_empty() => unknown_length,
         (Some(body), _) => BodyFraming::Length(body.len() as u64),
         (None, BodyFraming::Length(length)) => BodyFraming::Length(length),
@@ -161,15 +163,22 @@ fn write_client_head(connection: &mut Connection<'_>, plan: &WorkerPlan) {
     let left_out = if announces { &own.fields_keeping_length } else { &own.fields };
     let session = &mut *connection.session;
     session.persistence = persistence;
-    session.download.encoder = if framing == BodyFraming::Chunked { Encoder::Chunked } else { Encoder::Raw };
+    session.download.encoder = match framing {
+        _ if forbidden || bodiless => Encoder::Nothing,
+        BodyFraming::Chunked => Encoder::Chunked,
+        _ => Encoder::Raw,
+    };
     let reason = std::mem::take(&mut session.response_head.reason);
-    write_fields(session, Some(&reason), left_out);
+    let unchanged = session.exchange.response.status == session.response_head.status;
+    write_fields(session, Some(&*reason).filter(|_| unchanged), left_out);
     session.response_head.reason = reason;
     write_own_fields(connection);
     let session = &mut *connection.session;
     write_end(session, framing, persistence);
-    let held_back = std::mem::take(&mut session.held_back);
-    session.download.encoder.data(&held_back, &mut session.download.output);
+    if !filtered {
+        let held_back = std::mem::take(&mut session.held_back);
+        session.download.encoder.data(&held_back, &mut session.download.output);
+    }
 }
 
 /// Send the response, and the rest of the request body beside it.
@@ -244,8 +253,8 @@ async fn download_filtered(
     plan: &WorkerPlan,
 ) -> Result<(), ProxyError> {
     loop {
-        let Session { download, exchange, active, deadline, .. } = &mut *session;
-        let mut chunk = Vec::new();
+        let Session { download, exchange, active, deadline, held_back, .. } = &mut *session;
+        let mut chunk = std::mem::take(held_back);
         let last = download.decode(&mut chunk).map_err(|error| response_error(&error))?;
         phases::body_filter(&worker.metrics, plan, active, exchange, &mut chunk, last);
         download.encoder.data(&chunk, &mut download.output);
@@ -290,4 +299,34 @@ async fn finish(connection: &mut Connection<'_>, answered: Answered, outcome: Re
         Persistence::Close => After::Close,
     };
     Ended { after, error: None, sent_bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Settings;
+    use crate::testing::{backend, gateway, local, read_until};
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpStream;
+
+    #[test]
+    fn an_answer_to_head_has_no_content_whatever_the_upstream_was_asked() {
+        local(async {
+            let port = backend(async |mut stream: TcpStream| {
+                while !read_until(&mut stream, "\r\n\r\n").await.is_empty() {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ncontent").await.unwrap();
+                }
+            })
+            .await;
+            let config = format!(
+                "_format_version: '3.0'\nservices:\n- {{name: s, host: 127.0.0.1, port: {port}, routes: [{{name: r, paths: [/]}}]}}\nplugins:\n- {{name: request-transformer, config: {{http_method: GET}}}}\n"
+            );
+            let gateway = gateway(&config, Settings::default());
+            let mut client = TcpStream::connect(gateway).await.unwrap();
+            for _ in 0..2 {
+                client.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+                let head = read_until(&mut client, "\r\n\r\n").await;
+                assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("Content-Length: 7"), "{head}");
+            }
+        });
+    }
 }

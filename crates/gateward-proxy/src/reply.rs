@@ -35,6 +35,10 @@ pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, loc
         phases::body_filter(&connection.worker.metrics, plan, active, exchange, &mut body, true);
     }
 
+    if !connection.session.upload.is_received() {
+        // A short body often came with its head. Should it be malformed, its end is never found and nothing follows.
+        let _ = connection.session.upload.digest(u64::MAX);
+    }
     let drainable = !error.is_some_and(ProxyError::closes) && can_drain(connection);
     let persistence = if drainable { persistence(connection) } else { Persistence::Close };
     let head_only = connection.session.exchange.request.method == Method::Head;

@@ -32,8 +32,8 @@ pub(crate) struct Session {
     pub(crate) deadline: Deadline,
     pub(crate) times: Times,
     pub(crate) scratch: String,
-    /// Bytes of the request head.
-    pub(crate) head_bytes: u64,
+    /// Bytes of the request besides those the upload counts: its head, and a body that was held for plugins.
+    pub(crate) received_bytes: u64,
     /// Status of the upstream's response.
     pub(crate) upstream_status: Option<u16>,
     /// The peer's address as text.
@@ -72,7 +72,7 @@ impl Session {
             deadline,
             times: Times::default(),
             scratch: String::new(),
-            head_bytes: 0,
+            received_bytes: 0,
             upstream_status: None,
             peer: Vec::new(),
             local: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
@@ -92,7 +92,7 @@ impl Session {
         self.excluded.clear();
         self.active.clear();
         self.times = Times::default();
-        self.head_bytes = 0;
+        self.received_bytes = 0;
         self.upstream_status = None;
         self.route = None;
         self.held_back = Vec::new();

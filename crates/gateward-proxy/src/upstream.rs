@@ -5,6 +5,8 @@
 //! (RFC 9110 section 9.2.2; nginx `proxy_next_upstream error timeout`). A pooled connection that dies before any
 //! byte came back says nothing about the target, so repeating on a new connection does not count as a retry.
 
+use crate::answer;
+use crate::body::STREAM_BYTES;
 use crate::client::Connection;
 use crate::error::{ProxyError, Side};
 use crate::forward;
@@ -17,20 +19,16 @@ use crate::session::Session;
 use crate::upstreams::UpstreamHandle;
 use crate::worker::{Worker, WorkerPlan};
 use gateward_balance::Ticket;
-use gateward_http::{BodyFraming, HeadLimits, Parsed, hop, parse_response_head};
+use gateward_http::BodyFraming;
 use gateward_model::{Service, Upstream};
 use gateward_net::UpstreamConnection;
 use gateward_plugin::Try;
 use gateward_telemetry::{Counter, Gauge};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
-
-/// Milliseconds for passing an interim response to the client.
-const INTERIM_MS: u64 = 60_000;
 
 /// An upstream that has answered: its response head is in the session, its body follows on the connection.
 pub(crate) struct Answered {
@@ -44,13 +42,21 @@ pub(crate) struct Answered {
 pub(crate) struct Link {
     pub(crate) connection: UpstreamConnection,
     in_use: InUse,
+    load: Option<Load>,
     reused: bool,
 }
 
-/// Counts a connection and its target as in use while it exists, however the exchange ends.
+/// Counts a connection as in use while it exists, however the exchange ends.
 struct InUse {
     worker: Rc<Worker>,
-    share: Option<(UpstreamHandle, Ticket)>,
+}
+
+/// Likewise a request as in flight to its target: from the choice on, since a target that does not even let one
+/// connect is busy.
+struct Load {
+    worker: Rc<Worker>,
+    handle: UpstreamHandle,
+    ticket: Ticket,
     latency_us: Option<u64>,
 }
 
@@ -62,8 +68,7 @@ struct Destination {
 
 /// The target of an upstream that a try goes to.
 struct Share {
-    handle: UpstreamHandle,
-    ticket: Ticket,
+    load: Load,
     target: Rc<TargetPlan>,
     upstream: Arc<Upstream>,
 }
@@ -112,6 +117,8 @@ pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> R
         connection.session.upload.rewind();
         if failed.stale {
             fresh_only = true;
+            // It says nothing about the target, which a hash may have chosen.
+            connection.session.excluded.pop();
         } else {
             left -= 1;
             connection.worker.metrics.count(Counter::UpstreamRetries);
@@ -120,7 +127,9 @@ pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> R
 }
 
 fn may_repeat(connection: &Connection<'_>, failed: &Failed) -> bool {
-    if !matches!(failed.error.side(), Side::Upstream) || !connection.session.upload.can_rewind() {
+    // Without a target there is nothing that could come out otherwise.
+    let hopeless = failed.error == ProxyError::NoTarget || failed.error.side() != Side::Upstream;
+    if hopeless || !connection.session.upload.can_rewind() {
         return false;
     }
     let request = &connection.session.exchange.request;
@@ -132,6 +141,7 @@ fn may_repeat(connection: &Connection<'_>, failed: &Failed) -> bool {
 fn adopt_buffered_body(connection: &mut Connection<'_>) {
     let session = &mut *connection.session;
     if session.exchange.body.is_some() {
+        session.received_bytes += session.upload.body_bytes;
         session.upload.begin(BodyFraming::None, crate::body::Encoder::Raw);
     }
 }
@@ -146,8 +156,8 @@ async fn attempt(
 ) -> Result<Answered, Failed> {
     let unsent = |error| Failed { error, sent: false, stale: false };
     let began = connection.worker.now_us();
-    let first = *connection.session.times.forwarded.get_or_insert(began);
-    let destination = choose(connection, plan, service, backend, hash, first).await.map_err(unsent)?;
+    connection.session.times.forwarded.get_or_insert(began);
+    let destination = choose(connection, plan, service, backend, hash, began).await.map_err(unsent)?;
     let mut link = connect(connection, service, destination.address, fresh_only, began).await.map_err(unsent)?;
     let settings = &connection.worker.node.settings;
     let (host, port, host_header) = match &destination.share {
@@ -155,10 +165,7 @@ async fn attempt(
         None => (service.host.as_str(), service.port, None),
     };
     forward::write_head(connection.session, settings, &connection.worker.own, host, port, host_header);
-    link.in_use.share = destination.share.map(|Share { handle, ticket, .. }| {
-        handle.borrow_mut().started(ticket, began);
-        (handle, ticket)
-    });
+    link.load = destination.share.map(|share| share.load);
     let pace = Pace {
         read_ms: settings.limits.body_timeout_ms,
         write_ms: u64::from(service.write_timeout),
@@ -166,7 +173,7 @@ async fn attempt(
         most: body_limit(connection),
     };
     let answered = Answered { link, read_ms: u64::from(service.read_timeout), write_ms: pace.write_ms };
-    send_and_wait(connection, answered, pace).await
+    send_and_wait(connection, answered, pace, began).await
 }
 
 /// Length of the request body as far as it is known before it is received.
@@ -188,7 +195,7 @@ pub(crate) fn body_limit(connection: &Connection<'_>) -> u64 {
     configured.min(connection.session.exchange.request_body_max.unwrap_or(u64::MAX))
 }
 
-/// Pick a target and resolve its name.
+/// Pick a target and resolve its name, for which there is as much time as for connecting.
 async fn choose(
     connection: &mut Connection<'_>,
     plan: &WorkerPlan,
@@ -202,20 +209,30 @@ async fn choose(
     let (host, port, literal, share) = match backend {
         Backend::Host(literal) => (service.host.as_str(), service.port, literal, None),
         Backend::Upstream(index) => {
-            let share = pick(connection.session, plan.upstream(index, worker), hash, now_us)?;
+            let share = pick(connection.session, worker, plan.upstream(index, worker), hash, now_us)?;
             ("", share.target.port, share.target.literal, Some(share))
         }
     };
-    let address = match (literal, &share) {
-        (Some(ip), _) => Ok(SocketAddr::new(ip, port)),
-        (None, Some(share)) => worker.resolver.resolve(&share.target.host, port, now_ms).await,
-        (None, None) => worker.resolver.resolve(host, port, now_ms).await,
-    };
-    Ok(Destination { address: address.map_err(|_| ProxyError::NameResolution)?, share })
+    if let Some(ip) = literal {
+        return Ok(Destination { address: SocketAddr::new(ip, port), share });
+    }
+    let host = share.as_ref().map_or(host, |share| &share.target.host);
+    let deadline = &connection.session.deadline;
+    deadline.arm(u64::from(service.connect_timeout));
+    match deadline.guard(worker.resolver.resolve(host, port, now_ms)).await {
+        Ok(Ok(address)) => Ok(Destination { address, share }),
+        Ok(Err(_)) | Err(_) => Err(ProxyError::NameResolution),
+    }
 }
 
 /// A target that was not tried yet, if there is one.
-fn pick(session: &mut Session, handle: &UpstreamHandle, hash: Option<u64>, now_us: u64) -> Result<Share, ProxyError> {
+fn pick(
+    session: &mut Session,
+    worker: &Rc<Worker>,
+    handle: &UpstreamHandle,
+    hash: Option<u64>,
+    now_us: u64,
+) -> Result<Share, ProxyError> {
     let mut upstream = handle.borrow_mut();
     if session.excluded_of != upstream.generation() {
         session.excluded.clear();
@@ -223,7 +240,9 @@ fn pick(session: &mut Session, handle: &UpstreamHandle, hash: Option<u64>, now_u
     }
     let (ticket, target) = upstream.pick(hash, &session.excluded, now_us).ok_or(ProxyError::NoTarget)?;
     session.excluded.push(ticket.index());
-    Ok(Share { handle: handle.clone(), ticket, target, upstream: upstream.entity().clone() })
+    upstream.started(ticket, now_us);
+    let load = Load { worker: worker.clone(), handle: handle.clone(), ticket, latency_us: None };
+    Ok(Share { load, target, upstream: upstream.entity().clone() })
 }
 
 /// A connection to `address`: pooled, or new.
@@ -282,6 +301,7 @@ async fn send_and_wait(
     connection: &mut Connection<'_>,
     mut answered: Answered,
     pace: Pace,
+    began_us: u64,
 ) -> Result<Answered, Failed> {
     let reused = answered.link.reused;
     let outcome = exchange_heads(connection, &mut answered, pace).await;
@@ -291,8 +311,9 @@ async fn send_and_wait(
         Ok(()) => {
             session.times.answered = Some(now);
             session.upstream_status = Some(session.response_head.status);
-            let since = session.times.forwarded.unwrap_or(now);
-            answered.link.in_use.latency_us = Some(now.saturating_sub(since));
+            if let Some(load) = &mut answered.link.load {
+                load.latency_us = Some(now.saturating_sub(began_us));
+            }
             answered.link.connection.requests += 1;
             Ok(answered)
         }
@@ -323,22 +344,28 @@ async fn exchange_heads(
     let Connection { worker, reader, writer, deadline, session, .. } = connection;
     let (mut from_upstream, mut to_upstream) = answered.link.connection.stream.split();
     let limits = &worker.node.settings.limits.head;
-    if session.upload.is_received() {
+    if session.upload.is_received() && session.upload.output.len() <= STREAM_BYTES {
         // The usual case: everything there is to send is at hand and leaves in one write.
         let sent = session.upload.flush(&mut to_upstream, deadline, pace.write_ms).await;
         tolerate_early_answer(sent)?;
-        return receive_head(&mut from_upstream, session, limits, answered.read_ms, writer).await;
+        let sent_at = Cell::new(Some(0));
+        return answer::receive(&mut from_upstream, session, limits, answered.read_ms, &sent_at, writer).await;
     }
     let Session { upload, .. } = &mut **session;
     let mut upload = std::mem::take(upload);
+    let sent_at = Cell::new(None);
     let outcome = {
         let mut sending = std::pin::pin!(upload.run(reader, &mut to_upstream, deadline, pace));
-        let mut receiving = std::pin::pin!(receive_head(&mut from_upstream, session, limits, answered.read_ms, writer));
+        let answer = answer::receive(&mut from_upstream, session, limits, answered.read_ms, &sent_at, writer);
+        let mut receiving = std::pin::pin!(answer);
         tokio::select! {
             biased;
             received = &mut receiving => received,
             sent = &mut sending => match tolerate_early_answer(sent) {
-                Ok(()) => receiving.await,
+                Ok(()) => {
+                    sent_at.set(Some(worker.deadlines.now_ms()));
+                    receiving.await
+                }
                 Err(error) => Err(error),
             },
         }
@@ -359,68 +386,10 @@ fn tolerate_early_answer(sent: Result<(), PumpError>) -> Result<(), ProxyError> 
     }
 }
 
-/// Read until a final response head is complete; interim responses are passed on.
-async fn receive_head(
-    upstream: &mut ReadHalf<'_>,
-    session: &mut Session,
-    limits: &HeadLimits,
-    read_ms: u64,
-    client: &mut WriteHalf<'_>,
-) -> Result<(), ProxyError> {
-    let Session { exchange, response_head: head, download, deadline, .. } = session;
-    let method = exchange.upstream.method.as_ref().unwrap_or(&exchange.request.method);
-    loop {
-        if !download.input.is_empty() {
-            match parse_response_head(download.input.filled(), limits, method, head)
-                .map_err(ProxyError::UpstreamHead)?
-            {
-                Parsed::Complete(length) => {
-                    download.input.consume(length);
-                    if head.status >= 200 || head.status == 101 {
-                        break;
-                    }
-                    pass_interim(exchange, head, client, deadline).await?;
-                    continue;
-                }
-                Parsed::Partial => {}
-            }
-        }
-        deadline.arm(read_ms);
-        let space = download.input.space(limits.head_bytes);
-        if space.is_empty() {
-            return Err(ProxyError::UpstreamClosed);
-        }
-        match deadline.guard(upstream.read(space)).await {
-            Err(_) => return Err(ProxyError::UpstreamTimeout),
-            Ok(Err(_) | Ok(0)) => return Err(ProxyError::UpstreamClosed),
-            Ok(Ok(count)) => download.input.fill(count),
-        }
-    }
-    // Nothing asked for another protocol, so nothing may switch to one.
-    if head.status == 101 { Err(ProxyError::UpstreamClosed) } else { Ok(()) }
-}
-
-/// Pass an interim response on (RFC 9110 section 15.2), except 100, which the gateway answers itself.
-async fn pass_interim(
-    exchange: &gateward_plugin::Exchange,
-    head: &mut gateward_http::ResponseHead,
-    client: &mut WriteHalf<'_>,
-    deadline: &gateward_net::Deadline,
-) -> Result<(), ProxyError> {
-    if head.status == 100 || exchange.request.version != gateward_http::Version::Http11 {
-        return Ok(());
-    }
-    hop::strip_response(&mut head.headers);
-    let mut out = format!("HTTP/1.1 {} {}\r\n", head.status, head.reason).into_bytes();
-    head.headers.write_to(&mut out);
-    out.extend_from_slice(b"\r\n");
-    deadline.write_all(client, &out, INTERIM_MS).await.map_err(|_| ProxyError::ClientGone)
-}
-
 impl Link {
     fn new(connection: UpstreamConnection, worker: Rc<Worker>, reused: bool) -> Self {
         worker.metrics.gauge_add(Gauge::UpstreamConnectionsActive, 1);
-        Self { connection, in_use: InUse { worker, share: None, latency_us: None }, reused }
+        Self { connection, in_use: InUse { worker }, load: None, reused }
     }
 
     /// The exchange on it is complete: keep the connection for another.
@@ -433,9 +402,156 @@ impl Link {
 impl Drop for InUse {
     fn drop(&mut self) {
         self.worker.metrics.gauge_add(Gauge::UpstreamConnectionsActive, -1);
-        if let Some((upstream, ticket)) = self.share.take() {
-            let now_us = self.worker.now_us();
-            upstream.borrow_mut().finished(ticket, self.latency_us, now_us);
-        }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let now_us = self.worker.now_us();
+        self.handle.borrow_mut().finished(self.ticket, self.latency_us, now_us);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Settings;
+    use crate::testing::{ask, backend, gateway, local, read_until};
+    use std::cell::Cell;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+    /// One service on `port` with more fields, and a route to it.
+    fn service(port: u16, fields: &str) -> String {
+        format!(
+            "_format_version: '3.0'\nservices:\n- {{name: s, host: 127.0.0.1, port: {port}{fields}, routes: [{{name: r, paths: [/]}}]}}\n"
+        )
+    }
+
+    #[test]
+    fn an_upload_may_take_longer_than_the_upstream_may_be_silent() {
+        local(async {
+            let port = backend(async |mut stream: TcpStream| {
+                read_until(&mut stream, "0\r\n\r\n").await;
+                stream.write_all(OK).await.unwrap();
+            })
+            .await;
+            let gateway = gateway(&service(port, ", read_timeout: 150, retries: 0"), Settings::default());
+            let mut client = TcpStream::connect(gateway).await.unwrap();
+            let head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+            client.write_all(head).await.unwrap();
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                client.write_all(b"1\r\nx\r\n").await.unwrap();
+            }
+            client.write_all(b"0\r\n\r\n").await.unwrap();
+            let answer = read_until(&mut client, "ok").await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        });
+    }
+
+    #[test]
+    fn after_an_upload_the_upstream_has_its_whole_time_and_no_more() {
+        local(async {
+            let port = backend(async |mut stream: TcpStream| {
+                let path = read_until(&mut stream, "\r\n\r\n").await;
+                read_until(&mut stream, "0\r\n\r\n").await;
+                let pause = if path.contains("/late") { 1500 } else { 250 };
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                let _ = stream.write_all(OK).await;
+            })
+            .await;
+            let gateway = gateway(&service(port, ", read_timeout: 400, retries: 0"), Settings::default());
+            for (path, status) in [("/", "200"), ("/late", "504")] {
+                let mut client = TcpStream::connect(gateway).await.unwrap();
+                let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+                client.write_all(head.as_bytes()).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                client.write_all(b"0\r\n\r\n").await.unwrap();
+                let answer = read_until(&mut client, "\r\n").await;
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
+            }
+        });
+    }
+
+    #[test]
+    fn an_answer_to_a_held_body_that_is_not_read_arrives() {
+        local(async {
+            let port = backend(async |mut stream: TcpStream| {
+                read_until(&mut stream, "\r\n\r\n").await;
+                stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
+                std::future::pending::<()>().await;
+            })
+            .await;
+            let plugin = "plugins:\n- {name: request-transformer, config: {add: {body: ['a:b']}}}\n";
+            let config = service(port, ", write_timeout: 700, retries: 0") + plugin;
+            let gateway = gateway(&config, Settings::default());
+            let body = "x".repeat(7 * 1024 * 1024);
+            let request = format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            let answer = ask(gateway, request.as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+        });
+    }
+
+    #[test]
+    fn a_stale_connection_does_not_move_a_hashed_request() {
+        local(async {
+            // Each answers once per connection, and dies at a second request.
+            async fn once(name: &'static str) -> u16 {
+                backend(async move |mut stream: TcpStream| {
+                    read_until(&mut stream, "\r\n\r\n").await;
+                    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{name}");
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    let _ = stream.read_u8().await;
+                })
+                .await
+            }
+            let (first, second) = (once("1").await, once("2").await);
+            let config = format!(
+                "_format_version: '3.0'\nupstreams:\n- {{name: u, algorithm: consistent-hashing, hash_on: path, targets: [{{target: '127.0.0.1:{first}'}}, {{target: '127.0.0.1:{second}'}}]}}\nservices:\n- {{name: s, host: u, retries: 0, routes: [{{name: r, paths: [/]}}]}}\n"
+            );
+            let gateway = gateway(&config, Settings::default());
+            for path in 0..8 {
+                let request = format!("GET /{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+                let answers = [ask(gateway, request.as_bytes()).await, ask(gateway, request.as_bytes()).await];
+                assert_eq!(answers[0].chars().last(), answers[1].chars().last(), "{answers:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn an_endless_row_of_interim_responses_is_cut() {
+        local(async {
+            let port = backend(async |mut stream: TcpStream| {
+                read_until(&mut stream, "\r\n\r\n").await;
+                while stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await.is_ok() {}
+            })
+            .await;
+            let gateway = gateway(&service(port, ", retries: 0"), Settings::default());
+            let answer = ask(gateway, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+            assert!(answer.contains("HTTP/1.1 502 "), "{}", answer.len());
+        });
+    }
+
+    #[test]
+    fn a_protocol_nobody_asked_for_is_refused_at_once() {
+        local(async {
+            let asked = std::rc::Rc::new(Cell::new(0));
+            let count = asked.clone();
+            let port = backend(async move |mut stream: TcpStream| {
+                read_until(&mut stream, "\r\n\r\n").await;
+                count.set(count.get() + 1);
+                stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n").await.unwrap();
+            })
+            .await;
+            let gateway = gateway(&service(port, ""), Settings::default());
+            let answer = ask(gateway, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+            assert!(answer.starts_with("HTTP/1.1 502 ") && asked.get() == 1, "{answer}");
+        });
     }
 }

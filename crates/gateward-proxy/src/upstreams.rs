@@ -13,6 +13,8 @@ use std::sync::Arc;
 /// One upstream on one worker.
 pub(crate) struct WorkerUpstream {
     plan: UpstreamPlan,
+    /// Of the configuration it was last brought to.
+    configuration: u64,
     /// The plan's targets, to be held by requests under way.
     targets: Vec<Rc<TargetPlan>>,
     balancer: Balancer,
@@ -22,13 +24,18 @@ pub(crate) struct WorkerUpstream {
 pub(crate) type UpstreamHandle = Rc<RefCell<WorkerUpstream>>;
 
 impl WorkerUpstream {
-    fn new(plan: UpstreamPlan, seed: u64) -> Self {
+    fn new(plan: UpstreamPlan, configuration: u64, seed: u64) -> Self {
         let balancer = Balancer::new(algorithm(&plan), &specs(&plan), seed);
         let targets = plan.targets.iter().cloned().map(Rc::new).collect();
-        Self { plan, targets, balancer }
+        Self { plan, configuration, targets, balancer }
     }
 
-    fn update(&mut self, plan: &UpstreamPlan) {
+    /// Follow `plan`, unless a request that began under an earlier configuration brings it.
+    fn update(&mut self, plan: &UpstreamPlan, configuration: u64) {
+        if configuration <= self.configuration {
+            return;
+        }
+        self.configuration = configuration;
         if self.plan != *plan {
             self.balancer.update(algorithm(plan), &specs(plan));
             self.targets = plan.targets.iter().cloned().map(Rc::new).collect();
@@ -73,15 +80,17 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// The state of an upstream, as `plan` has it.
-    pub(crate) fn handle(&self, plan: &UpstreamPlan, seed: impl FnOnce() -> u64) -> UpstreamHandle {
+    /// The state of an upstream by its index in `plan`, as that or a later plan has it.
+    pub(crate) fn handle(&self, plan: &Plan, index: usize, seed: impl FnOnce() -> u64) -> UpstreamHandle {
+        let (plan, configuration) = (&plan.upstreams[index], plan.snapshot.generation);
         match self.handles.borrow_mut().entry(plan.entity.id) {
             Entry::Occupied(known) => {
-                known.get().borrow_mut().update(plan);
+                known.get().borrow_mut().update(plan, configuration);
                 known.get().clone()
             }
             Entry::Vacant(place) => {
-                place.insert(Rc::new(RefCell::new(WorkerUpstream::new(plan.clone(), seed())))).clone()
+                let made = WorkerUpstream::new(plan.clone(), configuration, seed());
+                place.insert(Rc::new(RefCell::new(made))).clone()
             }
         }
     }
@@ -108,4 +117,32 @@ fn algorithm(plan: &UpstreamPlan) -> gateward_balance::Algorithm {
 fn specs(plan: &UpstreamPlan) -> Vec<TargetSpec> {
     let spec = |target: &TargetPlan| TargetSpec { name: target.entity.target.clone(), weight: target.entity.weight };
     plan.targets.iter().map(spec).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Settings;
+    use crate::testing::{local, plan};
+    use gateward_telemetry::{Limits, Telemetry};
+
+    #[test]
+    fn a_request_of_an_old_plan_does_not_bring_old_targets_back() {
+        local(async {
+            let telemetry = Telemetry::new(1, Limits::default());
+            let plan = |target: &str, generation| {
+                let config = format!(
+                    "_format_version: '3.0'\nupstreams:\n- {{name: u, targets: [{{target: '127.0.0.1:{target}'}}]}}\n"
+                );
+                plan(&config, generation, &Settings::default(), &telemetry)
+            };
+            let (old, new) = (plan("1", 1), plan("2", 2));
+            let known = Known::default();
+            for (plan, port) in [(&old, 1), (&new, 2), (&old, 2), (&new, 2)] {
+                let handle = known.handle(plan, 0, || 0);
+                let (_, target) = handle.borrow_mut().pick(None, &[], 0).unwrap();
+                assert_eq!(target.port, port);
+            }
+        });
+    }
 }

@@ -58,7 +58,7 @@ impl WorkerPlan {
 
     pub(crate) fn upstream(&self, index: u32, worker: &Worker) -> &UpstreamHandle {
         let index = index as usize;
-        self.upstreams[index].get_or_init(|| worker.known.handle(&self.shared.upstreams[index], || worker.ids.next()))
+        self.upstreams[index].get_or_init(|| worker.known.handle(&self.shared, index, || worker.ids.next()))
     }
 }
 

@@ -3,12 +3,13 @@
 //! A file that changed, SIGHUP and `POST /config` all end in [`Reloader::apply`]. It works beside the traffic, one
 //! text at a time; a text with mistakes changes nothing.
 
-use gateward_config::{Diagnostic, Format, Severity};
-use gateward_model::{Config, RouterFlavor, Snapshot};
+use gateward_config::{Diagnostic, Format, Place, Severity};
+use gateward_model::{Config, EntityId, RouterFlavor, Snapshot};
 use gateward_plugin::{NativePlugins, PluginEnv};
 use gateward_proxy::{CompileError, Node, Plan, Settings};
 use gateward_telemetry::{ControlCounter, Telemetry};
 use serde::Serialize;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -39,6 +40,7 @@ pub(crate) struct Compiled {
 struct Loaded {
     snapshot: Snapshot,
     warnings: Vec<Diagnostic>,
+    places: HashMap<EntityId, Place>,
 }
 
 impl Compiler {
@@ -56,20 +58,20 @@ impl Compiler {
     /// None that can happen: there is nothing to be wrong.
     pub(crate) fn empty(&self, generation: u64) -> Result<Plan, Vec<Diagnostic>> {
         let snapshot = Snapshot { generation, ..Snapshot::empty() };
-        self.build(Loaded { snapshot, warnings: Vec::new() }).map(|compiled| compiled.plan)
+        self.build(Loaded { snapshot, warnings: Vec::new(), places: HashMap::new() }).map(|compiled| compiled.plan)
     }
 
     fn load(&self, text: &[u8], format: Format, generation: u64) -> Result<Loaded, Vec<Diagnostic>> {
         let loaded = load(text, format, self.settings.flavor, &self.plugins)?;
         let snapshot = Snapshot { generation, hash: loaded.hash, config: loaded.config };
-        Ok(Loaded { snapshot, warnings: loaded.warnings })
+        Ok(Loaded { snapshot, warnings: loaded.warnings, places: loaded.places })
     }
 
     fn build(&self, loaded: Loaded) -> Result<Compiled, Vec<Diagnostic>> {
-        let Loaded { snapshot, warnings } = loaded;
+        let Loaded { snapshot, warnings, places } = loaded;
         match Plan::compile(Arc::new(snapshot), &self.settings, &self.env, &self.telemetry) {
             Ok(plan) => Ok(Compiled { plan, warnings }),
-            Err(errors) => Err(warnings.into_iter().chain(errors.iter().map(compile_problem)).collect()),
+            Err(errors) => Err(problems(warnings, &errors, &places)),
         }
     }
 }
@@ -89,9 +91,33 @@ pub(crate) fn load(
     )
 }
 
-/// Compiling knows entities and not positions: its message names the entity, the place is the file.
-fn compile_problem(error: &CompileError) -> Diagnostic {
-    problem(error.to_string())
+/// Compiling knows entities and not positions; loading noted where they stand.
+fn problems(warnings: Vec<Diagnostic>, errors: &[CompileError], places: &HashMap<EntityId, Place>) -> Vec<Diagnostic> {
+    let located = errors.iter().map(|error| {
+        let (id, message) = match error {
+            CompileError::Route(error) => (Some(error.route), error.message.clone()),
+            CompileError::Plugin(error) => (Some(error.id), error.reason.clone()),
+            CompileError::Target { .. } => (None, error.to_string()),
+        };
+        let place = id.and_then(|id| places.get(&id));
+        // A regular expression's fault is drawn over several lines; a problem is one.
+        place.map_or_else(|| problem(one_line(&error.to_string())), |place| place.error(one_line(&message)))
+    });
+    let mut problems: Vec<Diagnostic> = warnings.into_iter().chain(located).collect();
+    problems.sort_by_key(|problem| (problem.line, problem.column));
+    problems
+}
+
+fn one_line(text: &str) -> String {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    // What stands between is the drawing; the last line is the reason.
+    let Some(last) = lines.last() else { return first.to_owned() };
+    let reason = last.trim_start_matches("error: ").trim_start_matches("= ");
+    match first.split_once("-->") {
+        Some((what, place)) => format!("{} at {}: {reason}", what.trim_end().trim_end_matches(':'), place.trim()),
+        None => format!("{first} {reason}"),
+    }
 }
 
 /// A problem of a text as a whole.
@@ -305,6 +331,25 @@ mod tests {
         assert_eq!(apply(&GOOD.replace("a\n", "b\n")).await, Ok(Applied::Swapped));
         assert_eq!(generation(), 2);
         assert!(reloader.last().unwrap().success);
+    }
+
+    #[tokio::test]
+    async fn what_only_compiling_finds_has_a_place_too() {
+        let reloader = testing::control("").reloader.clone();
+        let text = "_format_version: '3.0'\nconsumers:\n- username: ann\n\
+                    plugins:\n- name: prometheus\n- name: key-auth\n  config:\n    anonymous: bob\n";
+        let problems = reloader.apply(text.into(), Format::Yaml, "test").await.unwrap_err();
+        let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+        assert_eq!((problem.line, problem.column, problem.path.as_str()), (6, 3, "plugins[1]"));
+        assert!(problem.message.starts_with("config.anonymous names the consumer 'bob'"), "{problem}");
+        assert_eq!(problem.entity.as_ref().map(|entity| entity.kind.as_str()), Some("plugins"));
+    }
+
+    #[test]
+    fn drawings_become_one_line() {
+        let drawn = "`expression` cannot be used:  --> 1:13\n  |\n1 | x ~ \"((\"\n  |\n  = regex parse error:\nerror: unclosed group";
+        assert_eq!(one_line(drawn), "`expression` cannot be used at 1:13: unclosed group");
+        assert_eq!(one_line("one line"), "one line");
     }
 
     #[test]

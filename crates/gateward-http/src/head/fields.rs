@@ -41,12 +41,12 @@ pub(super) enum Known {
 macro_rules! known_fields {
     ($($text:literal => $field:ident),+ $(,)?) => {
         /// The known field called `name`, whose hash is `hash`.
-        pub(super) fn known(hash: u32, name: &str) -> Option<Known> {
+        pub(super) fn known(hash: u32, name: &[u8]) -> Option<Known> {
             let (field, text) = match hash {
                 $(hash if hash == const { hash_name($text.as_bytes()) } => (Known::$field, $text),)+
                 _ => return None,
             };
-            same_name(name.as_bytes(), text.as_bytes(), true).then_some(field)
+            same_name(name, text.as_bytes(), true).then_some(field)
         }
     };
 }

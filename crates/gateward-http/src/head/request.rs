@@ -3,7 +3,7 @@
 use super::fields::{ConnectionOptions, Known, content_length, known, transfer_encoding};
 use super::target::{Target, is_authority, split};
 use super::{BodyFraming, FIELDS_MAX, HeadError, HeadLimits, METHOD_BYTES_MAX, Parsed, RequestHead, Version};
-use super::{diagnose, has_bare_lf};
+use super::{diagnose, has_bare_lf, scan};
 use crate::Method;
 use crate::method::is_token_byte;
 use std::mem::MaybeUninit;
@@ -17,6 +17,15 @@ use std::mem::MaybeUninit;
 /// The first rule the head breaks. Faults are reported as soon as the bytes show them, bounds as soon as they
 /// are exceeded, even before the head is complete. The connection must be closed after an error.
 pub fn parse_request_head(buf: &[u8], limits: &HeadLimits, head: &mut RequestHead) -> Result<Parsed, HeadError> {
+    parse(buf, limits, head, true)
+}
+
+/// [`parse_request_head`], for comparison without the short way.
+pub(crate) fn parse_thoroughly(buf: &[u8], limits: &HeadLimits, head: &mut RequestHead) -> Result<Parsed, HeadError> {
+    parse(buf, limits, head, false)
+}
+
+fn parse(buf: &[u8], limits: &HeadLimits, head: &mut RequestHead, short: bool) -> Result<Parsed, HeadError> {
     let window = &buf[..buf.len().min(limits.head_bytes)];
     let skipped = if window.starts_with(b"\r\n") { 2 } else { 0 };
     let bytes = &window[skipped..];
@@ -27,19 +36,58 @@ pub fn parse_request_head(buf: &[u8], limits: &HeadLimits, head: &mut RequestHea
         [b' ' | b'\t', ..] => return Err(HeadError::LeadingSpace),
         _ => {}
     }
+    let plain = if short { read_plain(bytes, limits, head) } else { None };
+    Ok(
+        match plain.map_or_else(
+            || read_any(bytes, buf.len() >= limits.head_bytes, limits, head),
+            |it| Ok(Parsed::Complete(it)),
+        )? {
+            Parsed::Complete(length) => Parsed::Complete(skipped + length),
+            Parsed::Partial => Parsed::Partial,
+        },
+    )
+}
+
+/// The short way: the length of a head that is plainly well-formed.
+fn read_plain(bytes: &[u8], limits: &HeadLimits, head: &mut RequestHead) -> Option<usize> {
+    let mut rest = bytes;
+    let (method, target, minor) = scan::request_line(&mut rest)?;
+    let start = StartLine { method: str::from_utf8(method).ok()?, target: str::from_utf8(target).ok()?, minor };
+    let mut notes = Notes::default();
+    let target = begin(&start, limits, head).ok()?;
+    let mut left = limits.fields.min(FIELDS_MAX);
+    while let scan::Line::Field(name, value) = scan::line(&mut rest)? {
+        left = left.checked_sub(1)?;
+        notes.read(name, value, head).ok()?;
+    }
+    settle(target, &notes, head).ok()?;
+    Some(bytes.len() - rest.len())
+}
+
+/// The long way, for what is wrong, unusual or incomplete. `full`: the head may not grow any more.
+fn read_any(bytes: &[u8], full: bool, limits: &HeadLimits, head: &mut RequestHead) -> Result<Parsed, HeadError> {
     let mut storage = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let slots = &mut storage[..limits.fields.min(FIELDS_MAX)];
     let length = match parsed.parse_with_uninit_headers(bytes, slots) {
         Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return check_partial(bytes, buf.len() >= limits.head_bytes, limits),
+        Ok(httparse::Status::Partial) => return check_partial(bytes, full, limits),
         Err(complaint) => return Err(refusal(bytes, complaint, limits)),
     };
     if has_bare_lf(&bytes[..length]) {
         return Err(HeadError::BareLf);
     }
-    read_request(&parsed, limits, head)?;
-    Ok(Parsed::Complete(skipped + length))
+    // httparse sets all three in a complete request.
+    let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
+        return Err(HeadError::RequestLine);
+    };
+    let mut notes = Notes::default();
+    let target = begin(&StartLine { method, target, minor }, limits, head)?;
+    for field in parsed.headers.iter() {
+        notes.read(field.name.as_bytes(), field.value, head)?;
+    }
+    settle(target, &notes, head)?;
+    Ok(Parsed::Complete(length))
 }
 
 /// `bytes` starts with CR or LF and is not an empty line.
@@ -78,39 +126,34 @@ fn check_request_line_bounds(bytes: &[u8], limits: &HeadLimits) -> Result<(), He
     if target_len > limits.target_bytes { Err(HeadError::TargetTooLong) } else { Ok(()) }
 }
 
-/// Fill `head` from what httparse found.
-fn read_request(
-    parsed: &httparse::Request<'_, '_>,
-    limits: &HeadLimits,
-    head: &mut RequestHead,
-) -> Result<(), HeadError> {
-    // httparse sets all three in a complete request.
-    let (method, target, minor) = match (parsed.method, parsed.path, parsed.version) {
-        (Some(method), Some(target), Some(minor)) => (method, target, minor),
-        _ => return Err(HeadError::RequestLine),
-    };
-    if method.len() > METHOD_BYTES_MAX {
+/// A request line taken apart.
+struct StartLine<'a> {
+    method: &'a str,
+    target: &'a str,
+    minor: u8,
+}
+
+/// Check the request line, take over what needs nothing else, and clear the rest of `head`.
+fn begin<'a>(start: &StartLine<'a>, limits: &HeadLimits, head: &mut RequestHead) -> Result<Target<'a>, HeadError> {
+    if start.method.len() > METHOD_BYTES_MAX {
         return Err(HeadError::MethodTooLong);
     }
-    if target.len() > limits.target_bytes {
+    if start.target.len() > limits.target_bytes {
         return Err(HeadError::TargetTooLong);
     }
-    if head.method.as_str() != method {
-        head.method = Method::parse(method).ok_or(HeadError::RequestLine)?;
+    if head.method.as_str() != start.method {
+        head.method = Method::parse(start.method).ok_or(HeadError::RequestLine)?;
     }
-    head.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
-    let target = split(&head.method, target)?;
+    head.version = if start.minor == 0 { Version::Http10 } else { Version::Http11 };
     head.headers.clear();
-    let mut notes = Notes::default();
-    for field in parsed.headers.iter() {
-        let hash = head.headers.push(field.name.as_bytes(), field.value);
-        if let Some(field_known) = known(hash, field.name) {
-            notes.note(field_known, field.value)?;
-        }
-    }
-    settle_target(target, &notes, head)?;
-    settle_framing(&notes, head)?;
-    settle_connection(&notes, head)
+    split(&head.method, start.target)
+}
+
+/// What follows from all fields together.
+fn settle(target: Target<'_>, notes: &Notes<'_>, head: &mut RequestHead) -> Result<(), HeadError> {
+    settle_target(target, notes, head)?;
+    settle_framing(notes, head)?;
+    settle_connection(notes, head)
 }
 
 /// What the fields of one request said, by field.
@@ -127,6 +170,12 @@ struct Notes<'a> {
 }
 
 impl<'a> Notes<'a> {
+    /// Store one field, and note it when it is known.
+    fn read(&mut self, name: &[u8], value: &'a [u8], head: &mut RequestHead) -> Result<(), HeadError> {
+        let hash = head.headers.push(name, value);
+        known(hash, name).map_or(Ok(()), |field| self.note(field, value))
+    }
+
     fn note(&mut self, field: Known, value: &'a [u8]) -> Result<(), HeadError> {
         match field {
             // Lists may stand on several lines (RFC 9110 section 5.3).

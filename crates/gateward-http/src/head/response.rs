@@ -3,7 +3,7 @@
 
 use super::fields::{ConnectionOptions, Known, content_length, known, transfer_encoding};
 use super::{BodyFraming, FIELDS_MAX, HeadError, HeadLimits, Parsed, ResponseHead, Version};
-use super::{diagnose, has_bare_lf};
+use super::{diagnose, has_bare_lf, scan};
 use crate::Method;
 use crate::headers::Name;
 use std::mem::MaybeUninit;
@@ -24,11 +24,61 @@ pub fn parse_response_head(
     method: &Method,
     head: &mut ResponseHead,
 ) -> Result<Parsed, HeadError> {
+    parse(buf, limits, method, head, true)
+}
+
+/// [`parse_response_head`], for comparison without the short way.
+pub(crate) fn parse_thoroughly(
+    buf: &[u8],
+    limits: &HeadLimits,
+    method: &Method,
+    head: &mut ResponseHead,
+) -> Result<Parsed, HeadError> {
+    parse(buf, limits, method, head, false)
+}
+
+fn parse(
+    buf: &[u8],
+    limits: &HeadLimits,
+    method: &Method,
+    head: &mut ResponseHead,
+    short: bool,
+) -> Result<Parsed, HeadError> {
     let bytes = &buf[..buf.len().min(limits.head_bytes)];
     // httparse would skip empty lines; before a response they are left-overs of something else.
     if bytes.first().is_some_and(|byte| *byte != b'H') {
         return Err(HeadError::StatusLine);
     }
+    let plain = if short { read_plain(bytes, limits, method, head) } else { None };
+    match plain {
+        Some(length) => Ok(Parsed::Complete(length)),
+        None => read_any(bytes, buf.len() >= limits.head_bytes, limits, method, head),
+    }
+}
+
+/// The short way: the length of a head that is plainly well-formed.
+fn read_plain(bytes: &[u8], limits: &HeadLimits, method: &Method, head: &mut ResponseHead) -> Option<usize> {
+    let mut rest = bytes;
+    let (minor, status, reason) = scan::status_line(&mut rest)?;
+    let mut notes = Notes::default();
+    begin(minor, status, str::from_utf8(reason).ok()?, head).ok()?;
+    let mut left = limits.fields.min(FIELDS_MAX);
+    while let scan::Line::Field(name, value) = scan::line(&mut rest)? {
+        left = left.checked_sub(1)?;
+        notes.read(name, value, head).ok()?;
+    }
+    settle(&notes, method, head);
+    Some(bytes.len() - rest.len())
+}
+
+/// The long way, for what is wrong, unusual or incomplete. `full`: the head may not grow any more.
+fn read_any(
+    bytes: &[u8],
+    full: bool,
+    limits: &HeadLimits,
+    method: &Method,
+    head: &mut ResponseHead,
+) -> Result<Parsed, HeadError> {
     let mut storage = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Response::new(&mut []);
     let slots = &mut storage[..limits.fields.min(FIELDS_MAX)];
@@ -36,45 +86,35 @@ pub fn parse_response_head(
     let length = match config.parse_response_with_uninit_headers(&mut parsed, bytes, slots) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if has_bare_lf(bytes) => return Err(HeadError::BareLf),
-        Ok(httparse::Status::Partial) if buf.len() >= limits.head_bytes => return Err(HeadError::HeadTooLarge),
+        Ok(httparse::Status::Partial) if full => return Err(HeadError::HeadTooLarge),
         Ok(httparse::Status::Partial) => return Ok(Parsed::Partial),
         Err(complaint) => return Err(diagnose::response(bytes, complaint)),
     };
     if has_bare_lf(&bytes[..length]) {
         return Err(HeadError::BareLf);
     }
-    read_response(&parsed, method, head)?;
-    Ok(Parsed::Complete(length))
-}
-
-/// Fill `head` from what httparse found.
-fn read_response(
-    parsed: &httparse::Response<'_, '_>,
-    method: &Method,
-    head: &mut ResponseHead,
-) -> Result<(), HeadError> {
     let (Some(minor), Some(status)) = (parsed.version, parsed.code) else {
         return Err(HeadError::StatusLine);
     };
+    begin(minor, status, parsed.reason.unwrap_or_default(), head)?;
+    let mut notes = Notes::default();
+    for field in parsed.headers.iter() {
+        notes.read(field.name.as_bytes(), field.value, head)?;
+    }
+    settle(&notes, method, head);
+    Ok(Parsed::Complete(length))
+}
+
+/// Take over the status line, and clear the rest of `head`.
+fn begin(minor: u8, status: u16, reason: &str, head: &mut ResponseHead) -> Result<(), HeadError> {
     if status < 100 {
         return Err(HeadError::StatusLine);
     }
     head.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     head.status = status;
     head.reason.clear();
-    head.reason.push_str(parsed.reason.unwrap_or_default());
+    head.reason.push_str(reason);
     head.headers.clear();
-    let mut notes = Notes::default();
-    for field in parsed.headers.iter() {
-        let hash = head.headers.push(field.name.as_bytes(), field.value);
-        match known(hash, field.name) {
-            Some(Known::ContentLength) => notes.note_length(field.value)?,
-            Some(Known::TransferEncoding) => notes.note_encoding(field.value, head.version)?,
-            Some(Known::Connection) => notes.connection.note(field.value),
-            _ => {}
-        }
-    }
-    settle(&notes, method, head);
     Ok(())
 }
 
@@ -88,6 +128,18 @@ struct Notes {
 }
 
 impl Notes {
+    /// Store one field, and note it when it is known.
+    fn read(&mut self, name: &[u8], value: &[u8], head: &mut ResponseHead) -> Result<(), HeadError> {
+        let hash = head.headers.push(name, value);
+        match known(hash, name) {
+            Some(Known::ContentLength) => self.note_length(value)?,
+            Some(Known::TransferEncoding) => self.note_encoding(value, head.version)?,
+            Some(Known::Connection) => self.connection.note(value),
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// RFC 9112 section 6.3 lets a recipient take a list of one repeated value as that value.
     fn note_length(&mut self, value: &[u8]) -> Result<(), HeadError> {
         for item in value.split(|byte| *byte == b',') {

@@ -77,18 +77,29 @@ fn port_of(text: &str) -> Option<Option<u16>> {
 /// reg-name of RFC 3986 section 3.2.2 without the comma, not empty.
 fn is_registered_name(host: &[u8]) -> bool {
     let mut rest = host;
-    while let [byte, tail @ ..] = rest {
-        rest = match (byte, tail) {
-            (b'%', [high, low, tail @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => tail,
-            (b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=', _) => {
-                tail
-            }
-            (byte, _) if byte.is_ascii_alphanumeric() => tail,
+    while let Some(odd) = rest.iter().position(|byte| !NAME_BYTE[*byte as usize]) {
+        rest = match &rest[odd..] {
+            [b'%', high, low, tail @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => tail,
             _ => return false,
         };
     }
     !host.is_empty()
 }
+
+/// unreserved and sub-delims of RFC 3986 but the comma.
+const NAME_BYTE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = (byte as u8).is_ascii_alphanumeric()
+            || matches!(
+                byte as u8,
+                b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'='
+            );
+        byte += 1;
+    }
+    table
+};
 
 fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
     let (start, rest) = text.split_at_checked(scheme.len())?;

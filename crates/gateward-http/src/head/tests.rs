@@ -176,6 +176,13 @@ fn http09_is_400() {
 }
 
 #[test]
+fn tls_on_a_plain_port_is_400() {
+    let mut hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec();
+    hello.resize(200, 0xaa);
+    check_refused(&[(&hello, 400, "request_line")]);
+}
+
+#[test]
 fn method_too_long_is_501() {
     let input = format!("{} / HTTP/1.1\r\nHost: a\r\n\r\n", "M".repeat(65));
     check_refused(&[(input.as_bytes(), 501, "method_too_long"), ("M".repeat(65).as_bytes(), 501, "method_too_long")]);

@@ -201,7 +201,16 @@ fn every_metric_is_in_the_catalogue_and_the_catalogue_is_complete() {
     let log = AccessLog::open(AccessLogTarget::Stdout, &Limits::default()).expect("standard output");
     let health = ExtraMetric::of(&catalog::KONG_UPSTREAM_TARGET_HEALTH)
         .sample(&catalog::KONG_UPSTREAM_TARGET_HEALTH.labels.iter().map(|name| (*name, "x")).collect::<Vec<_>>(), 1.0);
-    let extra = process::metrics().into_iter().chain(log.metrics()).chain([health]).collect();
+    // What the node's other parts count.
+    let parts = [
+        &catalog::LOG_ENTRIES_DELIVERED,
+        &catalog::LOG_ENTRIES_DROPPED,
+        &catalog::LOG_ENTRIES_FAILED,
+        &catalog::LOG_BATCHES_FAILED,
+        &catalog::RATE_LIMIT_EVICTIONS,
+    ];
+    let parts = parts.map(|metric| ExtraMetric::of(metric).sample(&[], 1.0));
+    let extra = process::metrics().into_iter().chain(log.metrics()).chain([health]).chain(parts).collect();
     let (text, parsed) = scrape(&telemetry, &NodeInfo { extra, ..node() });
     let mut metrics: BTreeMap<_, _> = catalog::ALL.iter().map(|metric| (metric.name, metric)).collect();
     for (name, family) in &parsed {

@@ -155,6 +155,9 @@ fn flattened(errors: &[&Diagnostic]) -> Value {
         if let Some(id) = &entity.id {
             shown["entity_id"] = json!(id);
         }
+        if !entity.tags.is_empty() {
+            shown["entity_tags"] = json!(entity.tags);
+        }
         shown
     });
     shown.collect()

@@ -176,8 +176,7 @@ async fn the_configuration_is_replaced_whole_and_survives_a_round_trip() {
 #[tokio::test]
 async fn a_refused_configuration_is_explained() {
     let control = testing::control(CONFIG);
-    let wrong =
-        "_format_version: '3.0'\nservices:\n- name: a\n  host: b\n- name: c\n  host: d\n  port: 99999\n  retris: 1\n";
+    let wrong = "_format_version: '3.0'\nservices:\n- name: a\n  host: b\n- name: c\n  host: d\n  port: 99999\n  retris: 1\n  tags: [x, y]\n";
     let (status, body) = post(&control, "/config", wrong).await;
     assert_eq!((status, body["code"].as_u64()), (400, Some(14)));
     assert!(body["message"].as_str().unwrap().starts_with("declarative config is invalid: {"), "{body}");
@@ -188,6 +187,7 @@ async fn a_refused_configuration_is_explained() {
     let flattened = &body["flattened_errors"][0];
     assert_eq!((flattened["entity_type"].as_str(), flattened["entity_name"].as_str()), (Some("service"), Some("c")));
     assert_eq!(flattened["errors"].as_array().unwrap().len(), 2, "{body}");
+    assert_eq!(flattened["entity_tags"], serde_json::json!(["x", "y"]));
     assert_eq!(body["fields"], serde_json::json!({}));
     assert_eq!(control.node().plan().snapshot.generation, 1);
     assert_eq!(post(&control, "/config", "").await.0, 400);

@@ -7,6 +7,7 @@ use crate::settings::table::SETTINGS;
 /// Beginnings of groups of Kong's settings (kong.conf.default) that have no counterpart in this build.
 const GROUPS: &[&str] = &[
     "ADMIN_",
+    "ANALYTICS_",
     "CASSANDRA_",
     "CLUSTER_",
     "DEBUG_",
@@ -17,6 +18,7 @@ const GROUPS: &[&str] = &[
     "OPENTELEMETRY_",
     "PG_",
     "PLUGINSERVER_",
+    "PROXY_SERVER",
     "PROXY_STREAM_",
     "REQUEST_DEBUG",
     "RESOLVER_",
@@ -54,15 +56,23 @@ const SINGLE: &[&str] = &[
     "DB_UPDATE_PROPAGATION",
     "DEDICATED_CONFIG_PROCESSING",
     "DECLARATIVE_CONFIG_ENCRYPTION_MODE",
+    "ERROR_DEFAULT_TYPE",
     "EVENTS_MAX_PAYLOAD_SIZE",
+    "EVENT_HOOKS_ENABLED",
+    "FEATURE_CONF_PATH",
+    "FIPS",
+    "GENERATE_TRACE_DETAILS",
     "HOST_PORTS",
+    "KIC",
+    "KONNECT_MODE",
+    "LEGACY_WORKER_EVENTS",
     "LICENSE_DATA",
     "LICENSE_PATH",
     "LMDB_ENVIRONMENT_PATH",
     "LMDB_MAP_SIZE",
     "MAX_QUEUED_BATCHES",
     "MEM_CACHE_SIZE",
-    "NGINX_PID",
+    "OPENRESTY_PATH",
     "PASSWORD",
     "PLUGINS",
     "PORT_MAPS",
@@ -77,6 +87,7 @@ const SINGLE: &[&str] = &[
     "CONF",
     "LOGGING_LEVEL",
     "STREAM_LISTEN",
+    "VAULTS",
 ];
 
 /// What became of the `KONG_*` variables that are set.
@@ -158,6 +169,12 @@ mod tests {
         );
         check(&[("GATEWARD_BIN", "x"), ("GATEWARD_SKIP", "x")], &[], &[], 0);
         check(&[("KONG_PROXY_LISTN", "x"), ("GATEWARD_WORKER", "1")], &[], &["GATEWARD_WORKER", "KONG_PROXY_LISTN"], 0);
+        check(
+            &[("KONG_ERROR_DEFAULT_TYPE", "x"), ("KONG_VAULTS", "x")],
+            &["KONG_ERROR_DEFAULT_TYPE", "KONG_VAULTS"],
+            &[],
+            0,
+        );
         check(&[("KONG_DATABASE", "postgres"), ("KONG_ROLE", "data_plane")], &["KONG_DATABASE", "KONG_ROLE"], &[], 2);
     }
 }

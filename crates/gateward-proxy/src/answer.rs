@@ -1,0 +1,118 @@
+//! Waiting for the head of an upstream's answer, while the request may still be on its way.
+//!
+//! An upstream's silence counts from the end of the request: a client that takes minutes to send a large body must
+//! not be told that the upstream timed out.
+
+use crate::error::ProxyError;
+use crate::session::Session;
+use gateward_http::{HeadError, HeadLimits, Parsed, ResponseHead, Version, hop, parse_response_head, worth_parsing};
+use gateward_net::Deadline;
+use gateward_plugin::Exchange;
+use std::cell::Cell;
+use tokio::io::AsyncReadExt;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+/// Milliseconds for passing an interim response to the client.
+const INTERIM_MS: u64 = 60_000;
+/// Interim responses taken before the final one.
+const INTERIM_MAX: usize = 100;
+
+/// Read until a final response head is complete; interim responses are passed on. The upstream may be silent until
+/// the request is `sent_at` (on the deadlines' clock) and for `read_ms` from then on.
+pub(crate) async fn receive(
+    upstream: &mut ReadHalf<'_>,
+    session: &mut Session,
+    limits: &HeadLimits,
+    read_ms: u64,
+    sent_at: &Cell<Option<u64>>,
+    client: &mut WriteHalf<'_>,
+) -> Result<(), ProxyError> {
+    let (mut interim, mut seen) = (0, 0);
+    let Session { exchange, response_head: head, download, deadline, .. } = session;
+    let method = exchange.upstream.method.as_ref().unwrap_or(&exchange.request.method);
+    loop {
+        if !download.input.is_empty() && worth_parsing(download.input.filled(), seen, limits) {
+            match parse_response_head(download.input.filled(), limits, method, head)
+                .map_err(ProxyError::UpstreamHead)?
+            {
+                Parsed::Complete(length) => {
+                    download.input.consume(length);
+                    if head.status >= 200 || head.status == 101 {
+                        break;
+                    }
+                    interim += 1;
+                    if interim > INTERIM_MAX {
+                        return Err(ProxyError::UpstreamHead(HeadError::StatusLine));
+                    }
+                    pass_interim(exchange, head, client, deadline).await?;
+                    seen = 0;
+                    continue;
+                }
+                Parsed::Partial => {}
+            }
+        }
+        let space = download.input.space(limits.head_bytes);
+        if space.is_empty() {
+            return Err(ProxyError::UpstreamClosed);
+        }
+        let began_ms = deadline.now_ms();
+        let mut left_ms = read_ms;
+        let count = loop {
+            deadline.arm(left_ms);
+            match deadline.guard(upstream.read(space)).await {
+                Ok(Ok(count)) if count > 0 => break count,
+                Ok(_) => return Err(ProxyError::UpstreamClosed),
+                Err(_) => left_ms = silence_left(read_ms, sent_at.get(), began_ms, deadline.now_ms()),
+            }
+            if left_ms == 0 {
+                return Err(ProxyError::UpstreamTimeout);
+            }
+        };
+        seen = download.input.len();
+        download.input.fill(count);
+    }
+    // Nothing asked for another protocol, so nothing may switch to one.
+    if head.status == 101 { Err(ProxyError::UpstreamHead(HeadError::StatusLine)) } else { Ok(()) }
+}
+
+/// How much longer an upstream may be silent that has been since `began_ms`. While the request is still being sent,
+/// its sender's own deadlines limit the exchange.
+fn silence_left(read_ms: u64, sent_at: Option<u64>, began_ms: u64, now_ms: u64) -> u64 {
+    let since = sent_at.map_or(now_ms, |sent| sent.max(began_ms));
+    read_ms.saturating_sub(now_ms.saturating_sub(since))
+}
+
+/// Pass an interim response on (RFC 9110 section 15.2), except 100, which the gateway answers itself.
+async fn pass_interim(
+    exchange: &Exchange,
+    head: &mut ResponseHead,
+    client: &mut WriteHalf<'_>,
+    deadline: &Deadline,
+) -> Result<(), ProxyError> {
+    if head.status == 100 || exchange.request.version != Version::Http11 {
+        return Ok(());
+    }
+    hop::strip_response(&mut head.headers);
+    let mut out = format!("HTTP/1.1 {} {}\r\n", head.status, head.reason).into_bytes();
+    head.headers.write_to(&mut out);
+    out.extend_from_slice(b"\r\n");
+    deadline.write_all(client, &out, INTERIM_MS).await.map_err(|_| ProxyError::ClientGone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_counts_from_the_end_of_the_request() {
+        for (sent_at, now_ms, left) in [
+            (Some(0), 100, 60), // sent before the waiting began at 60
+            (Some(0), 160, 0),
+            (None, 500, 100), // still being sent
+            (Some(450), 500, 50),
+            (Some(450), 600, 0),
+        ] {
+            assert_eq!(silence_left(100, sent_at, 60, now_ms), left, "{sent_at:?} {now_ms}");
+        }
+    }
+}
