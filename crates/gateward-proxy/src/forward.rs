@@ -2,12 +2,13 @@
 
 use crate::body::Encoder;
 use crate::forwarded::write_ip;
-use crate::own::{OwnFields, VIA, continue_via};
+use crate::own::OwnFields;
 use crate::session::Session;
 use crate::settings::Settings;
 use gateward_http::headers::Name;
 use gateward_http::{BodyFraming, Method, RequestHead};
 use gateward_model::Route;
+use gateward_plugin::{Exchange, Scheme};
 
 const FORWARDED_FOR: Name<'static> = Name::new("x-forwarded-for");
 const FORWARDED: Name<'static> = Name::new("forwarded");
@@ -97,23 +98,15 @@ fn write_authority(host: &str, port: u16, out: &mut Vec<u8>) {
 /// untrusted peer is dropped, a trusted one's is continued.
 fn write_forwarded(session: &mut Session, settings: &Settings, own: &OwnFields) {
     let exchange = &session.exchange;
-    let (client, headers) = (&exchange.client, &exchange.request.headers);
+    let client = &exchange.client;
     let out = &mut session.upload.output;
-    let mut digits = itoa::Buffer::new();
-    out.extend_from_slice(b"X-Forwarded-For: ");
     if client.trusted {
-        for value in headers.get_all(FORWARDED_FOR) {
-            out.extend_from_slice(value);
-            out.extend_from_slice(b", ");
-        }
+        write_history(exchange, &session.peer, out);
+    } else {
+        out.extend_from_slice(&session.direct);
     }
-    out.extend_from_slice(&session.peer);
-    out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
-    out.extend_from_slice(client.forwarded_proto.as_str().as_bytes());
-    out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
+    out.extend_from_slice(b"X-Forwarded-Host: ");
     out.extend_from_slice(client.forwarded_host.as_bytes());
-    out.extend_from_slice(b"\r\nX-Forwarded-Port: ");
-    out.extend_from_slice(digits.format(client.forwarded_port).as_bytes());
     out.extend_from_slice(b"\r\nX-Forwarded-Path: ");
     out.extend_from_slice(client.forwarded_path.as_bytes());
     if !client.forwarded_prefix.is_empty() {
@@ -123,29 +116,46 @@ fn write_forwarded(session: &mut Session, settings: &Settings, own: &OwnFields) 
         gateward_http::uri::escape_path(&client.forwarded_prefix, &mut session.scratch);
         out.extend_from_slice(session.scratch.as_bytes());
     }
-    out.extend_from_slice(b"\r\nX-Real-IP: ");
-    if client.ip == client.peer.ip() {
-        out.extend_from_slice(&session.peer);
-    } else {
-        write_ip(client.ip, out);
+    out.extend_from_slice(b"\r\n");
+    let id = settings.tokens.request_id_upstream.then_some(exchange.id.as_str());
+    own.write_passage(&exchange.request.headers, true, id, out);
+}
+
+/// Where a request came from, continuing what a trusted peer said about it.
+fn write_history(exchange: &Exchange, peer: &[u8], out: &mut Vec<u8>) {
+    let (client, headers) = (&exchange.client, &exchange.request.headers);
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    for value in headers.get_all(FORWARDED_FOR) {
+        out.extend_from_slice(value);
+        out.extend_from_slice(b", ");
     }
-    if client.trusted {
-        for value in headers.get_all(FORWARDED) {
-            out.extend_from_slice(b"\r\nForwarded: ");
-            out.extend_from_slice(value);
-        }
+    out.extend_from_slice(peer);
+    out.extend_from_slice(b"\r\nX-Real-IP: ");
+    write_ip(client.ip, out);
+    for value in headers.get_all(FORWARDED) {
+        out.extend_from_slice(b"\r\nForwarded: ");
+        out.extend_from_slice(value);
     }
     out.extend_from_slice(b"\r\n");
-    if headers.contains(VIA) {
-        continue_via(headers, true, out);
-    } else {
-        out.extend_from_slice(own.via_line.as_bytes());
-    }
-    if settings.tokens.request_id_upstream {
-        out.extend_from_slice(own.request_id_start.as_bytes());
-        out.extend_from_slice(exchange.id.as_bytes());
+    write_arrival(client.forwarded_proto, client.forwarded_port, out);
+}
+
+/// Where a request came from when the peer is the client. It is the same for all requests of a connection.
+pub(crate) fn write_origin(peer: &[u8], scheme: Scheme, port: u16, out: &mut Vec<u8>) {
+    for name in ["X-Forwarded-For: ", "X-Real-IP: "] {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(peer);
         out.extend_from_slice(b"\r\n");
     }
+    write_arrival(scheme, port, out);
+}
+
+fn write_arrival(scheme: Scheme, port: u16, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"X-Forwarded-Proto: ");
+    out.extend_from_slice(scheme.as_str().as_bytes());
+    out.extend_from_slice(b"\r\nX-Forwarded-Port: ");
+    out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// One hop less for an OPTIONS request (RFC 9110 section 7.6.2), however often it is tried. A count of 0 is answered

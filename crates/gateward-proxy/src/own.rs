@@ -8,7 +8,7 @@ use gateward_http::headers::{Name, NameSet};
 pub(crate) const PSEUDONYM: &str = concat!("gateward/", env!("CARGO_PKG_VERSION"));
 
 /// The list of proxies a message passed (RFC 9110 section 7.6.3).
-pub(crate) const VIA: Name<'static> = Name::new("via");
+const VIA: Name<'static> = Name::new("via");
 
 /// What the gateway writes itself into requests, so never copies; the request id, whose name is a setting, comes
 /// to it.
@@ -36,9 +36,11 @@ pub(crate) struct OwnFields {
     /// `Name: ` ready to be written.
     pub(crate) upstream_latency_start: String,
     pub(crate) proxy_latency_start: String,
-    pub(crate) request_id_start: String,
+    id_start: String,
     /// `Via: 1.1 <this gateway>` and the line's end.
-    pub(crate) via_line: String,
+    via_line: String,
+    /// Both, one after the other.
+    via_and_id_start: String,
     /// What is never copied from an upstream's response, because the gateway writes it.
     pub(crate) fields: NameSet,
     /// Likewise where `Content-Length` says something although no body follows.
@@ -71,17 +73,37 @@ impl OwnFields {
             request_id,
             upstream_latency_start: format!("{upstream_latency}: "),
             proxy_latency_start: format!("{proxy_latency}: "),
-            request_id_start: format!("{request_id}: "),
+            id_start: format!("{request_id}: "),
             via_line: format!("Via: 1.1 {PSEUDONYM}\r\n"),
+            via_and_id_start: format!("Via: 1.1 {PSEUDONYM}\r\n{request_id}: "),
             fields: NameSet::new(names),
             fields_keeping_length: NameSet::new(&names[1..]),
             request_fields: NameSet::new(request_names.leak()),
         }
     }
+
+    /// `Via` of a message with these `headers`, with `via` also naming this gateway, and with `id` the request id.
+    pub(crate) fn write_passage(&self, headers: &Headers, via: bool, id: Option<&str>, out: &mut Vec<u8>) {
+        let start = match (headers.contains(VIA), via, id) {
+            (false, true, Some(_)) => &self.via_and_id_start,
+            (false, true, None) => &self.via_line,
+            (false, false, Some(_)) => &self.id_start,
+            (false, false, None) => return,
+            (true, _, _) => {
+                continue_via(headers, via, out);
+                if id.is_some() { &self.id_start } else { "" }
+            }
+        };
+        out.extend_from_slice(start.as_bytes());
+        if let Some(id) = id {
+            out.extend_from_slice(id.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
 }
 
 /// One `Via` line of what earlier proxies wrote and, with `own`, this one.
-pub(crate) fn continue_via(headers: &Headers, own: bool, out: &mut Vec<u8>) {
+fn continue_via(headers: &Headers, own: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"Via: ");
     for (index, value) in headers.get_all(VIA).enumerate() {
         out.extend_from_slice(if index > 0 { b", " } else { b"" });

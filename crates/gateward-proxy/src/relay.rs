@@ -5,7 +5,6 @@ use crate::body::Encoder;
 use crate::client::Connection;
 use crate::error::ProxyError;
 use crate::outcome::{After, Ended, Local, Persistence, Verdict};
-use crate::own::{VIA, continue_via};
 use crate::phases::{self, request_error};
 use crate::pump::{Pace, PumpError};
 use crate::reply::{self, persistence, reads_chunked, write_end, write_fields};
@@ -121,17 +120,8 @@ fn write_own_fields(connection: &mut Connection<'_>) {
             out.extend_from_slice(b"\r\n");
         }
     }
-    let proxied_before = exchange.response.headers.contains(VIA);
-    if proxied_before {
-        continue_via(&exchange.response.headers, tokens.server, out);
-    } else if tokens.server {
-        out.extend_from_slice(names.via_line.as_bytes());
-    }
-    if tokens.request_id_downstream {
-        out.extend_from_slice(names.request_id_start.as_bytes());
-        out.extend_from_slice(exchange.id.as_bytes());
-        out.extend_from_slice(b"\r\n");
-    }
+    let id = tokens.request_id_downstream.then_some(exchange.id.as_str());
+    names.write_passage(&exchange.response.headers, tokens.server, id, out);
 }
 
 /// Decide how the body is delimited for the client, and write the head.

@@ -38,6 +38,8 @@ pub(crate) struct Session {
     pub(crate) upstream_status: Option<u16>,
     /// The peer's address as text.
     pub(crate) peer: Vec<u8>,
+    /// Fields that say where requests of this connection come from, for upstreams.
+    pub(crate) direct: Vec<u8>,
     /// Where the connection came in.
     pub(crate) local: SocketAddr,
     /// Index of the matched route.
@@ -75,6 +77,7 @@ impl Session {
             received_bytes: 0,
             upstream_status: None,
             peer: Vec::new(),
+            direct: Vec::new(),
             local: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
             route: None,
             persistence: Persistence::Close,

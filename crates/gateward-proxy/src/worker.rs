@@ -1,6 +1,7 @@
 //! What one worker owns and all its requests share. Nothing here is shared with another thread except what
 //! [`Node`] holds.
 
+use crate::forward::write_origin;
 use crate::forwarded::write_ip;
 use crate::node::Node;
 use crate::own::OwnFields;
@@ -102,6 +103,8 @@ impl Worker {
         session.exchange.client.peer = peer;
         session.peer.clear();
         write_ip(peer.ip().to_canonical(), &mut session.peer);
+        session.direct.clear();
+        write_origin(&session.peer, session.exchange.client.scheme, local.port(), &mut session.direct);
         session.exchange.client.port = local.port();
         session.local = local;
         session
