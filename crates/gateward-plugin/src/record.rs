@@ -576,7 +576,6 @@ mod tests {
         exchange.auth.credential = Some(Credential { id: EntityId::derived("keys", "k"), identifier: None });
         exchange.upstream.query = Some("y=1".to_owned());
         exchange.response.source = Source::Service;
-        exchange.put(CorrelationId("theirs".to_owned()));
         let attempt = |failure: Option<&'static str>| Try {
             address: ([10, 0, 0, 1], 8080).into(),
             started_at_ms: 7,
@@ -600,7 +599,6 @@ mod tests {
             ("/upstream_status", json!("201")),
             ("/latencies/proxy", json!(9)),
             ("/source", json!("upstream")),
-            ("/correlation_id", json!("theirs")),
             ("/error", json!("client_gone")),
             ("/route/service/id", json!(EntityId::derived("services", "s"))),
             ("/route/ws_id", json!(WORKSPACE)),
@@ -620,6 +618,14 @@ mod tests {
             assert_eq!(text(pointer), expected, "{pointer}");
         }
         assert!(found["route"].get("hosts").is_none(), "absent fields are left out");
+    }
+
+    #[test]
+    fn a_correlation_id_shows_where_there_is_one() {
+        let mut exchange = request("GET", "/", &[]);
+        assert_eq!(record(&exchange).to_json().get("correlation_id"), None);
+        exchange.put(CorrelationId("theirs".to_owned()));
+        assert_eq!(record(&exchange).to_json()["correlation_id"], "theirs");
     }
 
     #[test]

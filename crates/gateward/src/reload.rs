@@ -112,7 +112,7 @@ fn one_line(text: &str) -> String {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default();
     // What stands between is the drawing; the last line is the reason.
-    let Some(last) = lines.last() else { return first.to_owned() };
+    let Some(last) = lines.next_back() else { return first.to_owned() };
     let reason = last.trim_start_matches("error: ").trim_start_matches("= ");
     match first.split_once("-->") {
         Some((what, place)) => format!("{} at {}: {reason}", what.trim_end().trim_end_matches(':'), place.trim()),

@@ -43,9 +43,10 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// Variables of this process that are text.
+/// Variables of this process. What in a value is not text is replaced, so that the setting is refused and not ignored.
 pub(crate) fn variables() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
 }
 
 fn announce(addresses: &Addresses, format: OutputFormat) {

@@ -33,7 +33,7 @@ enum Command {
     #[command(after_help = EXIT_CODES)]
     Check(check::Arguments),
     /// Run the gateway with the example configuration and two echo backends
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = quickstart::AFTER_HELP)]
     Quickstart(Box<quickstart::Arguments>),
     /// Run a backend that answers with the request it got
     #[command(after_help = EXIT_CODES)]

@@ -70,7 +70,7 @@ pub(crate) fn resolve(given: &Given) -> Result<Options, Vec<String>> {
         data_plane,
         grace: reader.read("shutdown-grace", values::duration),
         timeout: reader.read("shutdown-timeout", values::duration),
-        node_id: given.value("node-id").map(|value| value.text),
+        node_id: reader.read("node-id", values::node_id),
         warnings: Vec::new(),
         notes: Vec::new(),
     };
@@ -256,13 +256,18 @@ mod tests {
     fn all_mistakes_are_told_with_their_place() {
         let errors = resolve(&Given::of(
             &[("workers", "many")],
-            &[("KONG_PROXY_LISTEN", "8000"), ("GATEWARD_FORMAT", "xml"), ("KONG_DATABASE", "postgres")],
+            &[
+                ("KONG_PROXY_LISTEN", "8000"),
+                ("GATEWARD_FORMAT", "xml"),
+                ("KONG_DATABASE", "postgres"),
+                ("KONG_NODE_ID", "me"),
+            ],
         ))
         .unwrap_err();
-        for origin in ["--workers: ", "KONG_PROXY_LISTEN: ", "GATEWARD_FORMAT: ", "KONG_DATABASE: "] {
+        for origin in ["--workers: ", "KONG_PROXY_LISTEN: ", "GATEWARD_FORMAT: ", "KONG_DATABASE: ", "KONG_NODE_ID: "] {
             assert!(errors.iter().any(|error| error.starts_with(origin)), "{origin} in {errors:?}");
         }
-        assert_eq!(errors.len(), 4);
+        assert_eq!(errors.len(), 5);
     }
 
     #[test]

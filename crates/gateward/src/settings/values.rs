@@ -229,6 +229,13 @@ pub(crate) fn router_flavor(text: &str) -> Result<RouterFlavor, String> {
     }
 }
 
+/// A UUID, in the form in which Kong shows it.
+pub(crate) fn node_id(text: &str) -> Result<Option<String>, String> {
+    uuid::Uuid::try_parse(text.trim())
+        .map(|id| Some(id.to_string()))
+        .map_err(|_| format!("'{text}' is not a UUID, such as 0dc6f45b-8f8d-40d2-a504-473544ee190b"))
+}
+
 /// nginx's `on` and `off`, or `refuse`.
 pub(crate) fn underscores(text: &str) -> Result<Underscores, String> {
     match text.trim() {
