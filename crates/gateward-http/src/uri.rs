@@ -114,6 +114,24 @@ pub fn escape_path(path: &str, out: &mut String) {
     out.push_str(str::from_utf8(&bytes[copied..]).unwrap_or_default());
 }
 
+/// Host and port of an authority that the codec has accepted; IPv6 stays in brackets.
+///
+/// ```
+/// use gateward_http::uri::split_authority;
+/// assert_eq!(split_authority("example.com:8000"), ("example.com", Some(8000)));
+/// assert_eq!(split_authority("[::1]"), ("[::1]", None));
+/// assert_eq!(split_authority("[::1]:81"), ("[::1]", Some(81)));
+/// assert_eq!(split_authority("1.2.3.4"), ("1.2.3.4", None));
+/// ```
+pub fn split_authority(authority: &str) -> (&str, Option<u16>) {
+    // Outside brackets the only colon is the one before the port, which is all digits.
+    let digits = authority.bytes().rev().take_while(u8::is_ascii_digit).count();
+    match authority[..authority.len() - digits].strip_suffix(':') {
+        Some(host) => (host, authority[host.len() + 1..].parse().ok()),
+        None => (authority, None),
+    }
+}
+
 /// The arguments of a query in order: percent- and plus-decoded names and values; `None` for an argument without `=`.
 ///
 /// Malformed escapes stay as they are and bytes that are no UTF-8 become U+FFFD: a query is data to match on,

@@ -4,6 +4,7 @@
 //! tell clients to go (`Connection: close`), and only then stop.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::sync::watch;
 
 /// Where a node is in its life.
@@ -20,26 +21,40 @@ pub enum Stage {
 /// The stage, shared by all workers.
 #[derive(Debug, Clone)]
 pub struct Drain {
-    stage: Arc<watch::Sender<Stage>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// For those who wait.
+    stage: watch::Sender<Stage>,
+    /// The same for those who look: per request, so without a lock.
+    now: AtomicU8,
 }
 
 impl Drain {
     /// A node that is running.
     pub fn new() -> Self {
-        Self { stage: Arc::new(watch::Sender::new(Stage::Running)) }
+        let shared = Shared { stage: watch::Sender::new(Stage::Running), now: AtomicU8::new(Stage::Running as u8) };
+        Self { shared: Arc::new(shared) }
     }
 
     /// The stage now.
     pub fn stage(&self) -> Stage {
-        *self.stage.borrow()
+        match self.shared.now.load(Ordering::Acquire) {
+            0 => Stage::Running,
+            1 => Stage::Draining,
+            _ => Stage::Closing,
+        }
     }
 
     /// Move on. A stage is never left backwards: an earlier one is ignored.
     pub fn advance(&self, to: Stage) {
-        self.stage.send_if_modified(|stage| {
+        self.shared.stage.send_if_modified(|stage| {
             let moves = to > *stage;
             if moves {
                 *stage = to;
+                self.shared.now.store(to as u8, Ordering::Release);
             }
             moves
         });
@@ -47,7 +62,7 @@ impl Drain {
 
     /// Wait until the stage is `at_least` this one.
     pub async fn reached(&self, at_least: Stage) {
-        let mut receiver = self.stage.subscribe();
+        let mut receiver = self.shared.stage.subscribe();
         // The sender lives in `self`, so waiting cannot fail.
         let _ = receiver.wait_for(|stage| *stage >= at_least).await;
     }

@@ -1,5 +1,6 @@
 //! One request and its response, as plugins see and change them.
 
+use gateward_http::uri::split_authority;
 use gateward_http::{Headers, Method, RequestHead};
 use gateward_model::{Consumer, EntityId, Route, Service};
 use std::any::Any;
@@ -37,6 +38,8 @@ pub struct Exchange {
     /// Metrics to record beyond the always-on ones, switched on by the prometheus plugin.
     pub metrics: MetricGroups,
     context: Vec<Box<dyn Any>>,
+    /// Route and service of the request before, kept because the next one on a connection often has the same.
+    previous: Option<(Arc<Route>, Option<Arc<Service>>)>,
 }
 
 /// URI scheme of a request.
@@ -73,11 +76,11 @@ pub struct Client {
     pub trusted: bool,
     /// X-Forwarded-Proto as sent upstream.
     pub forwarded_proto: Scheme,
-    /// X-Forwarded-Host as sent upstream, without port.
+    /// X-Forwarded-Host of a trusted peer; empty for none, see [`Exchange::forwarded_host`].
     pub forwarded_host: String,
     /// X-Forwarded-Port as sent upstream.
     pub forwarded_port: u16,
-    /// X-Forwarded-Path as sent upstream.
+    /// X-Forwarded-Path of a trusted peer; empty for none, see [`Exchange::forwarded_path`].
     pub forwarded_path: String,
     /// X-Forwarded-Prefix as sent upstream; empty for none.
     pub forwarded_prefix: String,
@@ -222,6 +225,7 @@ impl Exchange {
             response: ResponseState::default(),
             metrics: MetricGroups::default(),
             context: Vec::new(),
+            previous: None,
         }
     }
 
@@ -232,7 +236,9 @@ impl Exchange {
         self.client.forwarded_path.clear();
         self.client.forwarded_prefix.clear();
         self.path.clear();
-        self.route = None;
+        if let Some(route) = self.route.take() {
+            self.previous = Some((route, self.service.take()));
+        }
         self.service = None;
         self.captures.unnamed.clear();
         self.captures.named.clear();
@@ -252,6 +258,32 @@ impl Exchange {
         self.response.source = Source::Error;
         self.metrics = MetricGroups::default();
         self.context.clear();
+    }
+
+    /// Set route and service; the service must be the route's.
+    pub fn matched(&mut self, route: &Arc<Route>, service: Option<&Arc<Service>>) {
+        match self.previous.take() {
+            Some((previous, its_service)) if Arc::ptr_eq(&previous, route) => {
+                (self.route, self.service) = (Some(previous), its_service);
+            }
+            _ => (self.route, self.service) = (Some(route.clone()), service.cloned()),
+        }
+    }
+
+    /// X-Forwarded-Host as sent upstream: what a trusted peer said, or the host the request is for.
+    pub fn forwarded_host(&self) -> &str {
+        match self.client.forwarded_host.as_str() {
+            "" => split_authority(&self.request.authority).0,
+            forwarded => forwarded,
+        }
+    }
+
+    /// X-Forwarded-Path as sent upstream: what a trusted peer said, or the path of the request as it came.
+    pub fn forwarded_path(&self) -> &str {
+        match self.client.forwarded_path.as_str() {
+            "" => self.request.raw_path(),
+            forwarded => forwarded,
+        }
     }
 
     /// Keep `value` for later phases of the same plugin: one value per type, which is private to the plugin.

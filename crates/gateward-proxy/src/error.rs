@@ -199,7 +199,7 @@ pub(crate) fn status_message(status: u16) -> &'static str {
         426 => "Please use HTTPS protocol",
         431 | 494 => "Request header or cookie too large",
         500 => "An unexpected error occurred",
-        501 => "Transfer coding not implemented",
+        501 => "Not implemented",
         502 => "An invalid response was received from the upstream server",
         503 => "The upstream server is currently unavailable",
         504 => "The upstream server is timing out",

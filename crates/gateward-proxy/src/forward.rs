@@ -106,9 +106,9 @@ fn write_forwarded(session: &mut Session, settings: &Settings, own: &OwnFields) 
         out.extend_from_slice(&session.direct);
     }
     out.extend_from_slice(b"X-Forwarded-Host: ");
-    out.extend_from_slice(client.forwarded_host.as_bytes());
+    out.extend_from_slice(exchange.forwarded_host().as_bytes());
     out.extend_from_slice(b"\r\nX-Forwarded-Path: ");
-    out.extend_from_slice(client.forwarded_path.as_bytes());
+    out.extend_from_slice(exchange.forwarded_path().as_bytes());
     if !client.forwarded_prefix.is_empty() {
         out.extend_from_slice(b"\r\nX-Forwarded-Prefix: ");
         // The prefix is normalised text and may hold characters that only stand escaped in a header.

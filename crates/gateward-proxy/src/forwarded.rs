@@ -24,8 +24,8 @@ pub(crate) fn apply(exchange: &mut Exchange, settings: &Settings) {
     client.forwarded_proto = client.scheme;
     client.forwarded_port = client.port;
     client.forwarded_prefix.clear();
-    replace(&mut client.forwarded_host, split_authority(&request.authority).0);
-    replace(&mut client.forwarded_path, request.raw_path());
+    client.forwarded_host.clear();
+    client.forwarded_path.clear();
     if !client.trusted {
         return;
     }
@@ -79,24 +79,6 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     address
         .or_else(|| text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).and_then(|bare| bare.parse().ok()))
         .map(|address| address.to_canonical())
-}
-
-/// Host and port of an authority; IPv6 stays in brackets. The codec has checked that a port is a number.
-pub(crate) fn split_authority(authority: &str) -> (&str, Option<u16>) {
-    let bytes = authority.as_bytes();
-    let mut at = bytes.len();
-    while at > 0 && bytes[at - 1].is_ascii_digit() {
-        at -= 1;
-    }
-    if at == 0 || bytes[at - 1] != b':' {
-        return (authority, None);
-    }
-    let host = &authority[..at - 1];
-    // A colon within brackets, or one of several without any, belongs to an address.
-    if host.ends_with(']') || !host.as_bytes().contains(&b':') {
-        return (host, authority[at..].parse().ok());
-    }
-    (authority, None)
 }
 
 /// Append the address as text.
@@ -154,12 +136,13 @@ mod tests {
     #[test]
     fn an_untrusted_peer_is_not_believed() {
         let headers = [("X-Real-IP", "1.1.1.1"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "evil")];
-        let client = check(&[], false, "X-Real-IP", &headers).client;
+        let exchange = check(&[], false, "X-Real-IP", &headers);
+        let client = &exchange.client;
         assert_eq!(
             (client.ip.to_string().as_str(), client.forwarded_proto, client.forwarded_port),
             ("10.0.0.1", Scheme::Http, 8000)
         );
-        assert_eq!((client.forwarded_host.as_str(), client.forwarded_path.as_str()), ("example.com", "/a"));
+        assert_eq!((exchange.forwarded_host(), exchange.forwarded_path()), ("example.com", "/a"));
     }
 
     #[test]
@@ -188,21 +171,6 @@ mod tests {
         assert_eq!(check(&["10.0.0.0/8"], false, "X-Forwarded-For", &lines[..2]).client.ip.to_string(), "2.2.2.2");
         let broken = [("X-Forwarded-For", "2.2.2.2, what")];
         assert_eq!(check(&["10.0.0.0/8"], true, "X-Forwarded-For", &broken).client.ip.to_string(), "10.0.0.1");
-    }
-
-    #[test]
-    fn hosts_and_ports_of_authorities() {
-        for (authority, host, port) in [
-            ("a.b", "a.b", None),
-            ("a:80", "a", Some(80)),
-            ("[::1]", "[::1]", None),
-            ("[::1]:81", "[::1]", Some(81)),
-            ("1.2.3.4", "1.2.3.4", None),
-            ("::1", "::1", None),
-            ("a:", "a", None),
-        ] {
-            assert_eq!(split_authority(authority), (host, port), "{authority}");
-        }
     }
 
     #[test]

@@ -2,13 +2,12 @@
 
 use crate::client::Connection;
 use crate::error::{ProxyError, status_message};
-use crate::forwarded::split_authority;
 use crate::instance::ChainId;
 use crate::outcome::Verdict;
 use crate::worker::WorkerPlan;
 use gateward_http::Method;
 use gateward_http::headers::Name;
-use gateward_http::uri::{escape_path, normalize_path};
+use gateward_http::uri::{escape_path, normalize_path, split_authority};
 use gateward_plugin::{Exchange, LocalResponse, Scheme};
 use gateward_route::{Found, Input, PathMatch, upstream_path};
 use std::net::SocketAddr;
@@ -45,8 +44,7 @@ pub(crate) fn find(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Matche
     };
     session.route = Some(found.index);
     let (route, service) = plan.entry(found.index);
-    exchange.route = Some(route.clone());
-    exchange.service.clone_from(service);
+    exchange.matched(route, service.as_ref());
 
     let matched = capture(&found, exchange);
     session.scratch.clear();
@@ -110,6 +108,6 @@ fn https_required(exchange: &Exchange, status: u16) -> LocalResponse {
             .header("Connection", "Upgrade")
             .header("Upgrade", "TLS/1.2, HTTP/1.1");
     }
-    let location = format!("https://{}{}", exchange.client.forwarded_host, exchange.request.target);
+    let location = format!("https://{}{}", exchange.forwarded_host(), exchange.request.target);
     LocalResponse::message(status, "Moved").header("Location", location)
 }

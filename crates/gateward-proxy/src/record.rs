@@ -91,6 +91,7 @@ fn note(connection: &Connection<'_>, error: ProxyError) {
     if is_operators(error) {
         let exchange = &connection.session.exchange;
         let route = exchange.route.as_ref().and_then(|route| route.name.as_deref());
-        tracing::warn!(request = exchange.id, route, address = ?connection.session.tries.last().map(|it| it.address), "{error}");
+        let address = connection.session.tries.last().map(|attempt| tracing::field::display(attempt.address));
+        tracing::warn!(request = exchange.id, route, address, "{error}");
     }
 }

@@ -73,16 +73,22 @@ fn render(connection: &mut Connection<'_>, local: Local) -> Vec<u8> {
     };
     exchange.response.status = status;
     exchange.response.source = source;
+    let mut grpc_message = None;
     let (content_type, body) = match body {
         LocalBody::Empty => (None, Vec::new()),
         LocalBody::Bytes(content_type, body) => (Some(content_type), body),
         LocalBody::Message(message) => {
             let (content_type, body) = render_message(exchange, &message);
+            grpc_message = (content_type == "application/grpc").then_some(message);
             (Some(content_type.to_owned()), body)
         }
     };
     let headers = &mut exchange.response.headers;
     headers.clear();
+    if let Some(message) = grpc_message {
+        headers.add("grpc-status", itoa::Buffer::new().format(grpc_status(status)));
+        headers.add("grpc-message", message.as_ref());
+    }
     headers.add("Date", http_date(exchange.started_at_ms / 1000));
     if let Some(content_type) = content_type {
         headers.add("Content-Type", content_type);
@@ -130,7 +136,28 @@ fn render_message(exchange: &Exchange, message: &str) -> (&'static str, Vec<u8>)
             );
             ("application/xml; charset=utf-8", text.into_bytes())
         }
+        // gRPC says everything in fields.
+        Template::Grpc => ("application/grpc", Vec::new()),
         Template::Plain => ("text/plain; charset=utf-8", format!("{message}\nrequest_id: {id}\n").into_bytes()),
+    }
+}
+
+/// The gRPC status for an HTTP status (kong/pdk/response.lua).
+fn grpc_status(status: u16) -> u8 {
+    match status {
+        200..300 => 0,
+        400 => 3,
+        401 => 16,
+        403 => 7,
+        404 => 5,
+        409 => 6,
+        429 => 8,
+        499 => 1,
+        500 => 13,
+        501 => 12,
+        503 => 14,
+        504 => 4,
+        _ => 2,
     }
 }
 
@@ -140,6 +167,7 @@ enum Template {
     Html,
     Xml,
     Plain,
+    Grpc,
 }
 
 /// The type with the highest quality; JSON when nothing known is asked for.
@@ -152,6 +180,7 @@ fn preferred_type(accept: &str) -> Template {
             "text/html" | "text/*" => Template::Html,
             "application/xml" | "text/xml" => Template::Xml,
             "text/plain" => Template::Plain,
+            "application/grpc" => Template::Grpc,
             _ => continue,
         };
         let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(Some(1.0), |text| text.parse().ok());
@@ -367,6 +396,7 @@ mod tests {
             ("application/xml;q=0.9, application/json;q=0.2", Template::Xml),
             ("text/plain", Template::Plain),
             ("image/png", Template::Json),
+            ("application/grpc", Template::Grpc),
             ("text/html;q=what, text/plain;q=0.1", Template::Plain),
         ] {
             assert_eq!(preferred_type(accept), template, "{accept}");

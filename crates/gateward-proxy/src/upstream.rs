@@ -86,7 +86,8 @@ struct Failed {
 pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Result<Answered, Local> {
     let session = &mut *connection.session;
     let backend = session.route.and_then(|route| plan.shared.routes[route].backend);
-    let (Some(service), Some(backend)) = (session.exchange.service.clone(), backend) else {
+    let service = session.route.and_then(|route| plan.entry(route).1.as_deref());
+    let (Some(service), Some(backend)) = (service, backend) else {
         return Err(Local::Error(ProxyError::NoService));
     };
     let hash = match backend {
@@ -107,7 +108,7 @@ pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> R
     let mut left = service.retries;
     let mut fresh_only = false;
     loop {
-        let failed = match attempt(connection, plan, &service, backend, hash, fresh_only).await {
+        let failed = match attempt(connection, plan, service, backend, hash, fresh_only).await {
             Ok(answered) => return Ok(answered),
             Err(failed) => failed,
         };
