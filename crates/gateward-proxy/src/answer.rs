@@ -44,7 +44,7 @@ pub(crate) async fn receive(
                     if interim > INTERIM_MAX {
                         return Err(ProxyError::UpstreamHead(HeadError::StatusLine));
                     }
-                    pass_interim(exchange, head, client, deadline).await?;
+                    Box::pin(pass_interim(exchange, head, client, deadline)).await?;
                     seen = 0;
                     continue;
                 }

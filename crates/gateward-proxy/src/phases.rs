@@ -40,7 +40,7 @@ pub(crate) async fn access(connection: &mut Connection<'_>, plan: &WorkerPlan, c
     }
     let mut verdict = Verdict::Proxy;
     if chain.buffers_request
-        && let Err(error) = buffer_request(connection).await
+        && let Err(error) = Box::pin(buffer_request(connection)).await
     {
         verdict = Verdict::Fail(error);
     }

@@ -18,13 +18,17 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 /// A response ready to be sent.
 pub(crate) enum Prepared {
     /// The upstream's, its head written.
-    Stream(Answered),
+    Stream(Box<Answered>),
     /// Another in its place.
     Replaced(Local),
 }
 
 /// Take over the upstream's response head, run the response and header phases, and write the client's head.
-pub(crate) async fn prepare(connection: &mut Connection<'_>, plan: &WorkerPlan, mut answered: Answered) -> Prepared {
+pub(crate) async fn prepare(
+    connection: &mut Connection<'_>,
+    plan: &WorkerPlan,
+    mut answered: Box<Answered>,
+) -> Prepared {
     let session = &mut *connection.session;
     let response = &mut session.exchange.response;
     std::mem::swap(&mut response.headers, &mut session.response_head.headers);
@@ -34,22 +38,29 @@ pub(crate) async fn prepare(connection: &mut Connection<'_>, plan: &WorkerPlan, 
     let framing = session.response_head.framing;
     session.download.begin(framing, Encoder::Raw);
 
-    if wants_body(connection, plan, framing) {
-        match buffer(connection, &mut answered).await {
-            Ok(true) => match phases::response(connection, plan).await {
-                Verdict::Proxy => {}
-                Verdict::Respond(response) => return Prepared::Replaced(Local::Plugin(response)),
-                Verdict::Fail(error) => return Prepared::Replaced(Local::Error(error)),
-            },
-            Ok(false) => {}
-            Err(error) => return Prepared::Replaced(Local::Error(error)),
-        }
+    if wants_body(connection, plan, framing)
+        && let Some(replacement) = Box::pin(offer_body(connection, plan, &mut answered)).await
+    {
+        return Prepared::Replaced(replacement);
     }
     add_debug_fields(connection);
     reply::apply_early(&mut connection.session.exchange);
     phases::header_filter(connection, plan);
     write_client_head(connection, plan);
     Prepared::Stream(answered)
+}
+
+/// Show the whole response body to the plugins that want it. `Some`: answer this instead.
+async fn offer_body(connection: &mut Connection<'_>, plan: &WorkerPlan, answered: &mut Answered) -> Option<Local> {
+    match buffer(connection, answered).await {
+        Ok(true) => match phases::response(connection, plan).await {
+            Verdict::Proxy => None,
+            Verdict::Respond(response) => Some(Local::Plugin(response)),
+            Verdict::Fail(error) => Some(Local::Error(error)),
+        },
+        Ok(false) => None,
+        Err(error) => Some(Local::Error(error)),
+    }
 }
 
 /// Whether a plugin wants the whole response body, and there is one.
@@ -172,40 +183,53 @@ fn write_client_head(connection: &mut Connection<'_>, plan: &WorkerPlan) {
 }
 
 /// Send the response, and the rest of the request body beside it.
-pub(crate) async fn run(connection: &mut Connection<'_>, plan: &WorkerPlan, mut answered: Answered) -> Ended {
+pub(crate) async fn run(connection: &mut Connection<'_>, plan: &WorkerPlan, mut answered: Box<Answered>) -> Ended {
     let limits = &connection.worker.node.settings.limits;
     let pace = Pace { read_ms: answered.read_ms, write_ms: limits.send_timeout_ms, rate: 0, most: u64::MAX };
+    let filtered = phases::filters_body(connection, plan);
+    let outcome = if connection.session.upload.is_finished() {
+        let Connection { worker, writer, session, .. } = connection;
+        let (mut from_upstream, _) = answered.link.connection.stream.split();
+        download(&mut from_upstream, writer, session, pace, filtered, worker, plan).await
+    } else {
+        Box::pin(run_both(connection, plan, &mut answered, pace, filtered)).await
+    };
+    finish(connection, answered, outcome).await
+}
+
+/// Send the response and the rest of the request body at the same time.
+async fn run_both(
+    connection: &mut Connection<'_>,
+    plan: &WorkerPlan,
+    answered: &mut Answered,
+    pace: Pace,
+    filtered: bool,
+) -> Result<(), ProxyError> {
+    let limits = &connection.worker.node.settings.limits;
     let upload_pace = Pace {
         read_ms: limits.body_timeout_ms,
         write_ms: answered.write_ms,
         rate: limits.body_rate,
         most: body_limit(connection),
     };
-    let filtered = phases::filters_body(connection, plan);
+    let Connection { worker, reader, writer, deadline, session, .. } = connection;
+    let (mut from_upstream, mut to_upstream) = answered.link.connection.stream.split();
+    let mut upload = std::mem::take(&mut session.upload);
     let outcome = {
-        let Connection { worker, reader, writer, deadline, session, .. } = connection;
-        let (mut from_upstream, mut to_upstream) = answered.link.connection.stream.split();
-        let mut upload = std::mem::take(&mut session.upload);
-        let outcome = if upload.is_finished() {
-            download(&mut from_upstream, writer, session, pace, filtered, worker, plan).await
-        } else {
-            let mut sending = std::pin::pin!(upload.run(reader, &mut to_upstream, deadline, upload_pace));
-            let mut receiving =
-                std::pin::pin!(download(&mut from_upstream, writer, session, pace, filtered, worker, plan));
-            tokio::select! {
-                biased;
-                received = &mut receiving => received,
-                sent = &mut sending => match sent {
-                    // The upstream may stop taking the body and still finish its response.
-                    Ok(()) | Err(PumpError::Write(_)) => receiving.await,
-                    Err(error) => Err(request_error(&error)),
-                },
-            }
-        };
-        session.upload = upload;
-        outcome
+        let mut sending = std::pin::pin!(upload.run(reader, &mut to_upstream, deadline, upload_pace));
+        let mut receiving = std::pin::pin!(download(&mut from_upstream, writer, session, pace, filtered, worker, plan));
+        tokio::select! {
+            biased;
+            received = &mut receiving => received,
+            sent = &mut sending => match sent {
+                // The upstream may stop taking the body and still finish its response.
+                Ok(()) | Err(PumpError::Write(_)) => receiving.await,
+                Err(error) => Err(request_error(&error)),
+            },
+        }
     };
-    finish(connection, answered, outcome).await
+    session.upload = upload;
+    outcome
 }
 
 /// The response body to its end.
@@ -228,7 +252,7 @@ async fn download(
         return download.flush(client, &session.deadline, pace.write_ms).await.map_err(|error| response_error(&error));
     }
     if filtered {
-        return download_filtered(upstream, client, session, pace, worker, plan).await;
+        return Box::pin(download_filtered(upstream, client, session, pace, worker, plan)).await;
     }
     session.download.run(upstream, client, &session.deadline, pace).await.map_err(|error| response_error(&error))
 }
@@ -269,7 +293,7 @@ fn response_error(error: &PumpError) -> ProxyError {
 }
 
 /// Keep or drop both connections.
-async fn finish(connection: &mut Connection<'_>, answered: Answered, outcome: Result<(), ProxyError>) -> Ended {
+async fn finish(connection: &mut Connection<'_>, answered: Box<Answered>, outcome: Result<(), ProxyError>) -> Ended {
     let session = &mut *connection.session;
     let sent_bytes = session.download.sent_bytes;
     if let Err(error) = outcome {
@@ -285,7 +309,8 @@ async fn finish(connection: &mut Connection<'_>, answered: Answered, outcome: Re
         answered.link.release();
     }
     let after = match session.persistence {
-        Persistence::KeepAlive => reply::drain(connection).await,
+        Persistence::KeepAlive if session.upload.is_received() => After::KeepAlive,
+        Persistence::KeepAlive => Box::pin(reply::drain(connection)).await,
         Persistence::Close => After::Close,
     };
     Ended { after, error: None, sent_bytes }

@@ -13,7 +13,7 @@ pub(crate) async fn serve(connection: &mut Connection<'_>) -> After {
     match head::receive(connection).await {
         Ok(true) => {}
         Ok(false) => return After::Abort,
-        Err(error) => return refuse(connection, error).await,
+        Err(error) => return Box::pin(refuse(connection, error)).await,
     }
     let plan = connection.worker.plan();
     head::describe(connection);
@@ -39,9 +39,9 @@ pub(crate) async fn serve(connection: &mut Connection<'_>) -> After {
     let ended = match answered {
         Ok(upstream) => match relay::prepare(connection, &plan, upstream).await {
             relay::Prepared::Stream(upstream) => relay::run(connection, &plan, upstream).await,
-            relay::Prepared::Replaced(local) => reply::send(connection, &plan, local).await,
+            relay::Prepared::Replaced(local) => Box::pin(reply::send(connection, &plan, local)).await,
         },
-        Err(local) => reply::send(connection, &plan, local).await,
+        Err(local) => Box::pin(reply::send(connection, &plan, local)).await,
     };
     record::finish(connection, &plan, &ended);
     ended.after
@@ -50,7 +50,7 @@ pub(crate) async fn serve(connection: &mut Connection<'_>) -> After {
 /// Answer a request whose head cannot be used.
 async fn refuse(connection: &mut Connection<'_>, error: ProxyError) -> After {
     let plan = connection.worker.plan();
-    if !matches!(error, ProxyError::Method | ProxyError::Loop) {
+    if !matches!(error, ProxyError::Method | ProxyError::Loop | ProxyError::Underscore) {
         // What stands there is of an earlier request, maybe of another client.
         connection.session.exchange.request = RequestHead::default();
     }

@@ -83,7 +83,7 @@ struct Failed {
 }
 
 /// Send the request of `connection` upstream until an answer's head is there.
-pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Result<Answered, Local> {
+pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Result<Box<Answered>, Local> {
     let session = &mut *connection.session;
     let backend = session.route.and_then(|route| plan.shared.routes[route].backend);
     let service = session.route.and_then(|route| plan.entry(route).1.as_deref());
@@ -154,7 +154,7 @@ async fn attempt(
     backend: Backend,
     hash: Option<u64>,
     fresh_only: bool,
-) -> Result<Answered, Failed> {
+) -> Result<Box<Answered>, Failed> {
     let unsent = |error| Failed { error, sent: false, stale: false };
     let began = connection.worker.now_us();
     connection.session.times.forwarded.get_or_insert(began);
@@ -173,7 +173,8 @@ async fn attempt(
         rate: settings.limits.body_rate,
         most: body_limit(connection),
     };
-    let answered = Answered { link, read_ms: u64::from(service.read_timeout), write_ms: pace.write_ms };
+    // Boxed, because it changes hands a dozen times from here to the end of the exchange.
+    let answered = Box::new(Answered { link, read_ms: u64::from(service.read_timeout), write_ms: pace.write_ms });
     send_and_wait(connection, answered, pace, began).await
 }
 
@@ -220,7 +221,8 @@ async fn choose(
     let host = share.as_ref().map_or(host, |share| &share.target.host);
     let deadline = &connection.session.deadline;
     deadline.arm(u64::from(service.connect_timeout));
-    match deadline.guard(worker.resolver.resolve(host, port, now_ms)).await {
+    // Here and below: what seldom happens waits in a future of its own, which keeps that of every request small.
+    match deadline.guard(Box::pin(worker.resolver.resolve(host, port, now_ms))).await {
         Ok(Ok(address)) => Ok(Destination { address, share }),
         Ok(Err(_)) | Err(_) => Err(ProxyError::NameResolution),
     }
@@ -269,7 +271,7 @@ async fn connect(
         }
     }
     session.deadline.arm(u64::from(service.connect_timeout));
-    let error = match session.deadline.guard(TcpStream::connect(address)).await {
+    let error = match session.deadline.guard(Box::pin(TcpStream::connect(address))).await {
         Ok(Ok(stream)) if stream.set_nodelay(true).is_ok() => {
             worker.metrics.count(Counter::UpstreamConnects);
             session.tries.push(attempt_record(worker, address, began_us, false, None));
@@ -300,10 +302,10 @@ fn attempt_record(
 /// Send head and body, and receive the response head. The body may still be on its way when the head arrives.
 async fn send_and_wait(
     connection: &mut Connection<'_>,
-    mut answered: Answered,
+    mut answered: Box<Answered>,
     pace: Pace,
     began_us: u64,
-) -> Result<Answered, Failed> {
+) -> Result<Box<Answered>, Failed> {
     let reused = answered.link.reused;
     let outcome = exchange_heads(connection, &mut answered, pace).await;
     let now = connection.worker.now_us();
@@ -342,18 +344,33 @@ async fn exchange_heads(
     if connection.session.exchange.request.expects_continue && !connection.session.upload.is_received() {
         send_continue(connection).await?;
     }
+    let all_at_hand = {
+        let upload = &connection.session.upload;
+        upload.is_received() && upload.output.len() <= STREAM_BYTES
+    };
+    if !all_at_hand {
+        return Box::pin(send_while_waiting(connection, answered, pace)).await;
+    }
+    // The usual case: everything there is to send leaves in one write.
+    let Connection { worker, writer, deadline, session, .. } = connection;
+    let (mut from_upstream, mut to_upstream) = answered.link.connection.stream.split();
+    let sent = session.upload.flush(&mut to_upstream, deadline, pace.write_ms).await;
+    tolerate_early_answer(sent)?;
+    let limits = &worker.node.settings.limits.head;
+    let sent_at = Cell::new(Some(0));
+    answer::receive(&mut from_upstream, session, limits, answered.read_ms, &sent_at, writer).await
+}
+
+/// Send a body that is long or still on its way, and look out for the answer meanwhile.
+async fn send_while_waiting(
+    connection: &mut Connection<'_>,
+    answered: &mut Answered,
+    pace: Pace,
+) -> Result<(), ProxyError> {
     let Connection { worker, reader, writer, deadline, session, .. } = connection;
     let (mut from_upstream, mut to_upstream) = answered.link.connection.stream.split();
     let limits = &worker.node.settings.limits.head;
-    if session.upload.is_received() && session.upload.output.len() <= STREAM_BYTES {
-        // The usual case: everything there is to send is at hand and leaves in one write.
-        let sent = session.upload.flush(&mut to_upstream, deadline, pace.write_ms).await;
-        tolerate_early_answer(sent)?;
-        let sent_at = Cell::new(Some(0));
-        return answer::receive(&mut from_upstream, session, limits, answered.read_ms, &sent_at, writer).await;
-    }
-    let Session { upload, .. } = &mut **session;
-    let mut upload = std::mem::take(upload);
+    let mut upload = std::mem::take(&mut session.upload);
     let sent_at = Cell::new(None);
     let outcome = {
         let mut sending = std::pin::pin!(upload.run(reader, &mut to_upstream, deadline, pace));
