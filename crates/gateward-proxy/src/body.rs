@@ -3,8 +3,9 @@
 use gateward_http::chunked::{write_chunk_head, write_last_chunk};
 use gateward_http::{BodyFraming, ChunkedDecoder, ChunkedError, Headers};
 
-/// Bytes a buffer starts with and shrinks back to.
-pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
+/// Bytes a buffer starts with and shrinks back to: a usual head with a small body. An odd number of cache lines, so
+/// that the beginnings of many buffers, which are all that most requests touch, do not share cache sets.
+pub(crate) const BUFFER_BYTES: usize = 69 * 64;
 /// Bytes a buffer may grow to while it streams a body.
 pub(crate) const STREAM_BYTES: usize = 64 * 1024;
 
@@ -65,11 +66,18 @@ impl Buffer {
             self.end -= self.start;
             self.start = 0;
         }
-        if self.end == self.bytes.len() && self.bytes.len() < most {
+        if self.end == self.bytes.len() {
+            self.widen(most);
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// Make room for more at a time, up to `most` bytes in all: a read that fills all there is will not be the last.
+    pub(crate) fn widen(&mut self, most: usize) {
+        if self.bytes.len() < most {
             let grown = (self.bytes.len() * 2).clamp(BUFFER_BYTES, most.max(BUFFER_BYTES));
             self.bytes.resize(grown, 0);
         }
-        &mut self.bytes[self.end..]
     }
 
     /// `count` bytes were read into the space.
@@ -78,10 +86,15 @@ impl Buffer {
         debug_assert!(self.end <= self.bytes.len(), "filled more than the space");
     }
 
-    /// Forget everything; give back memory beyond the usual.
-    pub(crate) fn reset(&mut self) {
+    /// Forget everything.
+    pub(crate) fn clear(&mut self) {
         self.start = 0;
         self.end = 0;
+    }
+
+    /// Forget everything; give back memory beyond the usual.
+    pub(crate) fn reset(&mut self) {
+        self.clear();
         if self.bytes.len() > BUFFER_BYTES {
             self.bytes.truncate(BUFFER_BYTES);
             self.bytes.shrink_to_fit();
@@ -227,6 +240,8 @@ mod tests {
         assert!(!input.space(STREAM_BYTES).is_empty());
         input.reset();
         assert!(input.is_empty());
+        input.widen(STREAM_BYTES);
+        assert_eq!(input.space(STREAM_BYTES).len(), 2 * BUFFER_BYTES);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 /// unread bytes would reset the connection under it.
 const LINGER_MS: u64 = 2_000;
 /// Milliseconds without a request after which a connection gives its session back.
-const BURST_GAP_MS: u64 = 1_000;
+const BURST_GAP_MS: u64 = 100;
 /// Bytes thrown away while lingering.
 const LINGER_BYTES: usize = 1024 * 1024;
 

@@ -179,6 +179,7 @@ impl Pump {
         deadline.arm(pace.read_ms);
         self.replay = None;
         let space = self.input.space(STREAM_BYTES);
+        let room = space.len();
         match deadline.guard(reader.read(space)).await {
             Err(_) => Err(PumpError::ReadTimeout),
             Ok(Err(_)) => Err(PumpError::Read),
@@ -186,6 +187,9 @@ impl Pump {
             Ok(Ok(0)) => Err(PumpError::Read),
             Ok(Ok(count)) => {
                 self.input.fill(count);
+                if count == room {
+                    self.input.widen(STREAM_BYTES);
+                }
                 let elapsed_ms = deadline.now_ms().saturating_sub(began_ms);
                 if elapsed_ms > pace.read_ms && self.body_bytes / (elapsed_ms / 1000).max(1) < pace.rate {
                     return Err(PumpError::ReadTimeout);

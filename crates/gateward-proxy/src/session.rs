@@ -10,7 +10,7 @@ use gateward_plugin::{Exchange, Try};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Sessions kept for reuse per worker.
-const SPARE_SESSIONS: usize = 256;
+const SPARE_SESSIONS: usize = 128;
 /// Bytes of headers above which a session's arenas are given back.
 const HEADERS_KEPT: usize = 64 * 1024;
 
@@ -88,7 +88,7 @@ impl Session {
     /// Forget the last request, keep the client's bytes that are not dealt with.
     pub(crate) fn begin(&mut self) {
         self.exchange.reset();
-        self.download.input.reset();
+        self.download.input.clear();
         self.download.output.clear();
         self.download.sent_bytes = 0;
         self.tries.clear();
@@ -121,6 +121,7 @@ impl Spare {
         }
         session.begin();
         session.upload.input.reset();
+        session.download.input.reset();
         for output in [&mut session.upload.output, &mut session.download.output] {
             if output.capacity() > BUFFER_BYTES * 2 {
                 *output = Vec::new();
