@@ -119,30 +119,30 @@ impl Bench {
         start(&command, BACKEND_PORT, Some(LOAD_CORE), &self.out.join("backend.log"))
     }
 
+    /// Every round starts every contestant anew: where a process' memory happens to lie decides a few percent of its
+    /// time, and must be drawn for each round like everything else that is luck.
     fn row(&self, name: &'static str, contestants: &[Peer], options: &Options) -> Result<Row> {
-        let mut running = Vec::new();
-        for peer in contestants {
-            eprintln!("{name}: starting {}", peer.name());
-            running.push((*peer, self.start_peer(*peer).map_err(|error| format!("{error:#}")), Vec::new()));
-        }
-        for (peer, process, _) in &running {
-            if process.is_ok() {
-                load(*peer, 1)?;
-            }
-        }
+        let mut entries: Vec<(Peer, Result<Vec<Sample>, String>)> =
+            contestants.iter().map(|peer| (*peer, Ok(Vec::new()))).collect();
         for round in 1..=options.rounds {
-            for (peer, process, samples) in &mut running {
-                let Ok(process) = process else { continue };
-                let sample = measure(*peer, process, options.seconds)?;
-                eprintln!("{name}: round {round}/{}: {}: {:.2} us", options.rounds, peer.name(), sample.cpu_us);
-                samples.push(sample);
+            for (peer, outcome) in &mut entries {
+                let Ok(samples) = outcome else { continue };
+                match self.start_peer(*peer) {
+                    Ok(process) => {
+                        load(*peer, 1)?;
+                        let sample = measure(*peer, &process, options.seconds)?;
+                        eprintln!("{name}: round {round}/{}: {}: {:.2} us", options.rounds, peer.name(), sample.cpu_us);
+                        samples.push(sample);
+                    }
+                    Err(error) => {
+                        eprintln!("{name}: {} is missing", peer.name());
+                        *outcome = Err(format!("{error:#}"));
+                    }
+                }
             }
         }
-        let entry = |(peer, process, samples): (Peer, Result<Running, String>, Vec<Sample>)| Entry {
-            name: peer.name().to_owned(),
-            outcome: process.map(|_| samples),
-        };
-        Ok(Row { name, entries: running.into_iter().map(entry).collect() })
+        let entry = |(peer, outcome): (Peer, _)| Entry { name: peer.name().to_owned(), outcome };
+        Ok(Row { name, entries: entries.into_iter().map(entry).collect() })
     }
 
     fn start_peer(&self, peer: Peer) -> Result<Running> {
