@@ -271,6 +271,10 @@ fn error_bodies_follow_accept() {
         assert!(response.text().starts_with(start), "{accept}: {}", response.text());
         assert!(response.text().contains("no Route matched with those values"), "{accept}");
     }
+    let grpc = http(gateway.proxy(), "GET /", &[("Accept", "application/grpc")], b"");
+    let message = grpc.header("grpc-message");
+    assert_eq!((grpc.header("grpc-status"), message), (Some("5"), Some("no Route matched with those values")));
+    assert_eq!((grpc.header("content-type"), grpc.body.len()), (Some("application/grpc"), 0));
     let head = http(gateway.proxy(), "HEAD /", &[], b"");
     assert_eq!((head.status, head.body.len()), (404, 0));
     gateway.stop();
