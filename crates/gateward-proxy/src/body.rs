@@ -6,6 +6,8 @@ use gateward_http::{BodyFraming, ChunkedDecoder, ChunkedError, Headers};
 /// Bytes a buffer starts with and shrinks back to: a usual head with a small body. An odd number of cache lines, so
 /// that the beginnings of many buffers, which are all that most requests touch, do not share cache sets.
 pub(crate) const BUFFER_BYTES: usize = 69 * 64;
+/// Likewise for what comes from clients: a body that fits beside its head can be sent again when a try fails.
+pub(crate) const REQUEST_BYTES: usize = 261 * 64;
 /// Bytes a buffer may grow to while it streams a body.
 pub(crate) const STREAM_BYTES: usize = 64 * 1024;
 
@@ -22,9 +24,16 @@ pub(crate) struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    /// Bytes to start with, when more than [`BUFFER_BYTES`].
+    usual: usize,
 }
 
 impl Buffer {
+    /// A buffer that starts with `usual` bytes and shrinks back to them.
+    pub(crate) fn of(usual: usize) -> Self {
+        Self { usual, ..Self::default() }
+    }
+
     /// What is there.
     pub(crate) fn filled(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
@@ -75,7 +84,8 @@ impl Buffer {
     /// Make room for more at a time, up to `most` bytes in all: a read that fills all there is will not be the last.
     pub(crate) fn widen(&mut self, most: usize) {
         if self.bytes.len() < most {
-            let grown = (self.bytes.len() * 2).clamp(BUFFER_BYTES, most.max(BUFFER_BYTES));
+            let usual = self.usual.max(BUFFER_BYTES);
+            let grown = (self.bytes.len() * 2).clamp(usual, most.max(usual));
             self.bytes.resize(grown, 0);
         }
     }
@@ -95,8 +105,9 @@ impl Buffer {
     /// Forget everything; give back memory beyond the usual.
     pub(crate) fn reset(&mut self) {
         self.clear();
-        if self.bytes.len() > BUFFER_BYTES {
-            self.bytes.truncate(BUFFER_BYTES);
+        let usual = self.usual.max(BUFFER_BYTES);
+        if self.bytes.len() > usual {
+            self.bytes.truncate(usual);
             self.bytes.shrink_to_fit();
         }
     }

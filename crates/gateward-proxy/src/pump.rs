@@ -57,6 +57,11 @@ pub(crate) enum PumpError {
 }
 
 impl Pump {
+    /// A pump with this buffer for what it receives.
+    pub(crate) fn receiving_into(input: Buffer) -> Self {
+        Self { input, ..Self::default() }
+    }
+
     /// Get ready for a body; what is in `input` stays, it may belong to the body.
     pub(crate) fn begin(&mut self, framing: BodyFraming, encoder: Encoder) {
         self.replay = Some((self.input.mark(), framing));

@@ -1,7 +1,7 @@
 //! What one request needs: buffers, the exchange, times. Pooled per worker, so that an idle connection holds
 //! none of it and a busy one allocates none of it.
 
-use crate::body::BUFFER_BYTES;
+use crate::body::{BUFFER_BYTES, Buffer, REQUEST_BYTES};
 use crate::outcome::Persistence;
 use crate::pump::Pump;
 use gateward_http::ResponseHead;
@@ -64,7 +64,7 @@ impl Session {
     pub(crate) fn new(deadline: Deadline) -> Self {
         Self {
             exchange: Exchange::new(),
-            upload: Pump::default(),
+            upload: Pump::receiving_into(Buffer::of(REQUEST_BYTES)),
             download: Pump::default(),
             response_head: ResponseHead::default(),
             tries: Vec::new(),

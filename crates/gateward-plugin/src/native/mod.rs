@@ -2,7 +2,7 @@
 //!
 //! A file exports `definition()`, which [`crate::registry`] lists; nothing else refers to a plugin by its type.
 //! What several plugins share has its own file: [`authentication`] (composition of authentication plugins),
-//! [`settings`] (reading configuration, scope rules), [`query`] (query strings and form bodies).
+//! [`settings`] (reading configuration, scope rules), [`query`](crate::query) (query strings and form bodies).
 
 pub mod acl;
 pub mod authentication;

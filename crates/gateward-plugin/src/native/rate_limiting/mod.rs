@@ -2,7 +2,7 @@
 //!
 //! Settings, header names and values are those of Kong 3.9 (kong/plugins/rate-limiting). Windows are aligned to
 //! the calendar in UTC and a request belongs to the window it *arrived* in. All periods are looked at first and
-//! counted only when none is exhausted; counting itself is exact across workers (see [`counters`]). Periods are
+//! counted only when none is exhausted; counting itself is exact across workers (see [`counters`](crate::counters)). Periods are
 //! counted shortest first: whoever loses a race for a longer window also could not have kept the shorter one, so
 //! what is given back never turned away a request that should have passed.
 //!
