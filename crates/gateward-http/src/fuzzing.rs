@@ -25,6 +25,7 @@ pub fn request_head(data: &[u8]) {
     assert_eq!(outcome, parse_request_thoroughly(data, &limits, &mut thorough), "the ways differ");
     if let Ok(Parsed::Complete(_)) = outcome {
         assert_eq!(format!("{head:?}"), format!("{thorough:?}"), "the ways differ");
+        assert_eq!(written(&head.headers), written(&thorough.headers), "the ways differ");
     }
     check_prefixes(data, &limits, outcome, |prefix| parse_request_head(prefix, &limits, &mut RequestHead::default()));
     if let Ok(Parsed::Complete(_)) = outcome {
@@ -37,6 +38,7 @@ pub fn request_head(data: &[u8]) {
         assert_eq!(outcome, parse_response_thoroughly(data, &limits, &method, &mut thorough), "the ways differ");
         if let Ok(Parsed::Complete(_)) = outcome {
             assert_eq!(format!("{head:?}"), format!("{thorough:?}"), "the ways differ");
+            assert_eq!(written(&head.headers), written(&thorough.headers), "the ways differ");
         }
         check_prefixes(data, &limits, outcome, |prefix| {
             parse_response_head(prefix, &limits, &method, &mut ResponseHead::default())
@@ -45,6 +47,12 @@ pub fn request_head(data: &[u8]) {
             check_response(&head, &method);
         }
     }
+}
+
+fn written(headers: &Headers) -> Vec<u8> {
+    let mut out = Vec::new();
+    headers.write_to(&mut out);
+    out
 }
 
 /// Chunked bodies: the same data, trailers and end whatever the pieces, and what was decoded survives encoding.

@@ -84,6 +84,26 @@ struct Entry {
     name_len: u32,
     value_start: u32,
     value_len: u32,
+    /// The arena holds the whole line, `name: value CRLF`, in one piece.
+    line: bool,
+}
+
+/// Where a field lies in a section.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Places {
+    pub(crate) name_start: u32,
+    pub(crate) value_start: u32,
+    pub(crate) value_len: u32,
+    /// The name has an underscore.
+    pub(crate) underscored: bool,
+    /// The line is `name: value CRLF`, with one space and none behind the value.
+    pub(crate) line: bool,
+}
+
+impl Entry {
+    fn line_end(&self) -> u32 {
+        self.value_start + self.value_len + 2
+    }
 }
 
 /// The fields of one message, in order.
@@ -91,11 +111,19 @@ struct Entry {
 /// Values are bytes without surrounding white space (RFC 9110 section 5.5); names are tokens. The setters
 /// take names and values from configuration and plugins: bytes that would break the framing (CR, LF, NUL in
 /// values; non-token bytes in names) are refused by returning `false` and leaving the section as it was.
-#[derive(Debug, Default, Clone)]
+#[derive(Default, Clone)]
 pub struct Headers {
     arena: Vec<u8>,
     entries: Vec<Entry>,
     underscored: bool,
+}
+
+impl std::fmt::Debug for Headers {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let fields = self.entries.iter().map(|entry| (entry.hash, self.name_of(entry), self.value_of(entry)));
+        let fields = fields.map(|(hash, name, value)| (hash, name, value.escape_ascii().to_string()));
+        out.debug_list().entries(fields).entries(self.underscored.then_some("underscored")).finish()
+    }
 }
 
 impl Headers {
@@ -184,6 +212,7 @@ impl Headers {
         let value_start = self.append(value);
         self.entries[first].value_start = value_start;
         self.entries[first].value_len = value.len() as u32;
+        self.entries[first].line = false;
         let mut index = 0;
         let Self { arena, entries, .. } = self;
         entries.retain(|entry| {
@@ -215,16 +244,30 @@ impl Headers {
 
     /// Append every field as `name: value CRLF`, without the empty line that ends a section.
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        for entry in &self.entries {
-            self.write_entry(entry, out);
-        }
+        self.write(self.entries.iter(), out);
     }
 
     /// [`write_to`](Self::write_to) without the fields named in `left_out`.
     pub fn write_except(&self, left_out: &NameSet, out: &mut Vec<u8>) {
-        for entry in self.entries.iter().filter(|entry| !self.is_in(entry, left_out)) {
-            self.write_entry(entry, out);
+        self.write(self.entries.iter().filter(|entry| !self.is_in(entry, left_out)), out);
+    }
+
+    /// Lines that stand one behind the other in the arena, as they came, leave in one piece.
+    fn write<'e>(&'e self, entries: impl Iterator<Item = &'e Entry>, out: &mut Vec<u8>) {
+        let (mut start, mut end) = (0, 0);
+        for entry in entries {
+            if entry.line && entry.name_start == end {
+                end = entry.line_end();
+                continue;
+            }
+            out.extend_from_slice(span(&self.arena, start, end - start));
+            (start, end) = (entry.name_start, entry.line_end());
+            if !entry.line {
+                (start, end) = (0, 0);
+                self.write_entry(entry, out);
+            }
         }
+        out.extend_from_slice(span(&self.arena, start, end - start));
     }
 
     /// Keep the fields for which `keep(hash of the name, name, value)` says so. The hash is [`hash_name`]'s:
@@ -255,6 +298,29 @@ impl Headers {
             name_len: name.len() as u32,
             value_start,
             value_len: value.len() as u32,
+            line: false,
+        });
+        hash
+    }
+
+    /// Take over the section whose fields were [noted](Self::note).
+    pub(crate) fn store(&mut self, section: &[u8]) {
+        self.arena.clear();
+        self.arena.extend_from_slice(section);
+    }
+
+    /// Note a field at these places of the section that [`Self::store`] takes over when all fields are known; the
+    /// hash of the name. Nothing may be read in between.
+    pub(crate) fn note(&mut self, name: &[u8], places: &Places) -> u32 {
+        let hash = hash_name(name);
+        self.underscored |= places.underscored;
+        self.entries.push(Entry {
+            hash,
+            name_start: places.name_start,
+            name_len: name.len() as u32,
+            value_start: places.value_start,
+            value_len: places.value_len,
+            line: places.line,
         });
         hash
     }

@@ -106,12 +106,12 @@ pub fn escape_path(path: &str, out: &mut String) {
             _ => byte.is_ascii_alphanumeric() || is_reserved(byte) || matches!(byte, b'-' | b'.' | b'_' | b'~'),
         };
         if !keep {
-            out.push_str(str::from_utf8(&bytes[copied..at]).unwrap_or_default());
+            out.push_str(path.get(copied..at).unwrap_or_default());
             push_escape(byte, out);
             copied = at + 1;
         }
     }
-    out.push_str(str::from_utf8(&bytes[copied..]).unwrap_or_default());
+    out.push_str(path.get(copied..).unwrap_or_default());
 }
 
 /// Host and port of an authority that the codec has accepted; IPv6 stays in brackets.
@@ -124,13 +124,19 @@ pub fn escape_path(path: &str, out: &mut String) {
 /// assert_eq!(split_authority("1.2.3.4"), ("1.2.3.4", None));
 /// ```
 pub fn split_authority(authority: &str) -> (&str, Option<u16>) {
-    // Outside brackets the only colon is the one before the port, which is all digits.
-    let digits = authority.bytes().rev().take_while(u8::is_ascii_digit).count();
-    match authority[..authority.len() - digits].strip_suffix(':') {
-        Some(host) => (host, authority[host.len() + 1..].parse().ok()),
+    // Outside brackets the only colon is the one before the port, which is all digits; five of them at most.
+    let tail = authority.as_bytes().iter().rev().take(PORT_DIGITS + 1);
+    match tail.take_while(|byte| byte.is_ascii_digit() || **byte == b':').position(|byte| *byte == b':') {
+        Some(digits) => {
+            let (host, port) = authority.split_at(authority.len() - digits - 1);
+            (host, port[1..].parse().ok())
+        }
         None => (authority, None),
     }
 }
+
+/// Most digits a port has.
+const PORT_DIGITS: usize = 5;
 
 /// The arguments of a query in order: percent- and plus-decoded names and values; `None` for an argument without `=`.
 ///

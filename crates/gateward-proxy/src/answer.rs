@@ -51,15 +51,18 @@ pub(crate) async fn receive(
                 Parsed::Partial => {}
             }
         }
-        let space = download.input.space(limits.head_bytes);
-        if space.is_empty() {
+        if download.input.len() >= limits.head_bytes {
             return Err(ProxyError::UpstreamClosed);
         }
         let began_ms = deadline.now_ms();
         let mut left_ms = read_ms;
         let count = loop {
             deadline.arm(left_ms);
-            match deadline.guard(upstream.read(space)).await {
+            let received = deadline.guard(async {
+                gateward_net::readable(upstream.as_ref()).await?;
+                upstream.read(download.input.space(limits.head_bytes)).await
+            });
+            match received.await {
                 Ok(Ok(count)) if count > 0 => break count,
                 Ok(_) => return Err(ProxyError::UpstreamClosed),
                 Err(_) => left_ms = silence_left(read_ms, sent_at.get(), began_ms, deadline.now_ms()),

@@ -2,12 +2,12 @@
 
 use gateward_http::chunked::{write_chunk_head, write_last_chunk};
 use gateward_http::{BodyFraming, ChunkedDecoder, ChunkedError, Headers};
+use std::cell::RefCell;
 
-/// Bytes a buffer starts with and shrinks back to: a usual head with a small body. An odd number of cache lines, so
-/// that the beginnings of many buffers, which are all that most requests touch, do not share cache sets.
-pub(crate) const BUFFER_BYTES: usize = 69 * 64;
-/// Likewise for what comes from clients: a body that fits beside its head can be sent again when a try fails.
-pub(crate) const REQUEST_BYTES: usize = 261 * 64;
+/// Bytes a buffer starts with: a usual head with a small body. A body that fits beside its head can be sent again when
+/// a try fails. An odd number of cache lines, so that the beginnings of many buffers, which are all that most messages
+/// touch, do not share cache sets.
+pub(crate) const BUFFER_BYTES: usize = 261 * 64;
 /// Bytes a buffer may grow to while it streams a body.
 pub(crate) const STREAM_BYTES: usize = 64 * 1024;
 
@@ -18,22 +18,52 @@ pub(crate) struct Mark {
     end: usize,
 }
 
-/// Received bytes not yet dealt with, in one piece.
+/// Memory this thread's buffers have given back, the last first: what a message has just used is still in the cache
+/// when the next one needs it.
+#[derive(Default)]
+struct Spare {
+    /// Of [`BUFFER_BYTES`] each.
+    inputs: Vec<Vec<u8>>,
+    outputs: Vec<Vec<u8>>,
+}
+
+/// Pieces of memory kept of either kind.
+const SPARE_MAX: usize = 64;
+
+thread_local! {
+    static SPARE: RefCell<Spare> = RefCell::default();
+}
+
+/// Give `output` memory that is ready, if there is some.
+pub(crate) fn equip(output: &mut Vec<u8>) {
+    if output.capacity() == 0
+        && let Some(spare) = SPARE.with_borrow_mut(|spare| spare.outputs.pop())
+    {
+        *output = spare;
+    }
+}
+
+/// Forget what is in `output`, and let others have its memory.
+pub(crate) fn retire(output: &mut Vec<u8>) {
+    let mut output = std::mem::take(output);
+    output.clear();
+    SPARE.with_borrow_mut(|spare| {
+        if (1..=BUFFER_BYTES).contains(&output.capacity()) && spare.outputs.len() < SPARE_MAX {
+            spare.outputs.push(output);
+        }
+    });
+}
+
+/// Received bytes not yet dealt with, in one piece. Has memory only while there are some, or while it is
+/// [asked for](Self::space).
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
-    /// Bytes to start with, when more than [`BUFFER_BYTES`].
-    usual: usize,
 }
 
 impl Buffer {
-    /// A buffer that starts with `usual` bytes and shrinks back to them.
-    pub(crate) fn of(usual: usize) -> Self {
-        Self { usual, ..Self::default() }
-    }
-
     /// What is there.
     pub(crate) fn filled(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
@@ -84,8 +114,13 @@ impl Buffer {
     /// Make room for more at a time, up to `most` bytes in all: a read that fills all there is will not be the last.
     pub(crate) fn widen(&mut self, most: usize) {
         if self.bytes.len() < most {
-            let usual = self.usual.max(BUFFER_BYTES);
-            let grown = (self.bytes.len() * 2).clamp(usual, most.max(usual));
+            if self.bytes.is_empty()
+                && let Some(spare) = SPARE.with_borrow_mut(|spare| spare.inputs.pop())
+            {
+                self.bytes = spare;
+                return;
+            }
+            let grown = (self.bytes.len() * 2).clamp(BUFFER_BYTES, most.max(BUFFER_BYTES));
             self.bytes.resize(grown, 0);
         }
     }
@@ -96,19 +131,22 @@ impl Buffer {
         debug_assert!(self.end <= self.bytes.len(), "filled more than the space");
     }
 
-    /// Forget everything.
-    pub(crate) fn clear(&mut self) {
+    /// Forget everything, and let others have the memory.
+    pub(crate) fn reset(&mut self) {
         self.start = 0;
         self.end = 0;
+        let bytes = std::mem::take(&mut self.bytes);
+        SPARE.with_borrow_mut(|spare| {
+            if bytes.len() == BUFFER_BYTES && spare.inputs.len() < SPARE_MAX {
+                spare.inputs.push(bytes);
+            }
+        });
     }
 
-    /// Forget everything; give back memory beyond the usual.
-    pub(crate) fn reset(&mut self) {
-        self.clear();
-        let usual = self.usual.max(BUFFER_BYTES);
-        if self.bytes.len() > usual {
-            self.bytes.truncate(usual);
-            self.bytes.shrink_to_fit();
+    /// Let others have the memory while there is nothing in it.
+    pub(crate) fn rest(&mut self) {
+        if self.is_empty() {
+            self.reset();
         }
     }
 }
@@ -252,7 +290,7 @@ mod tests {
         input.reset();
         assert!(input.is_empty());
         input.widen(STREAM_BYTES);
-        assert_eq!(input.space(STREAM_BYTES).len(), 2 * BUFFER_BYTES);
+        assert_eq!(input.space(STREAM_BYTES).len(), BUFFER_BYTES);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A client connection: waits for requests, holds almost nothing while it waits, and ends tidily.
 
-use crate::body::REQUEST_BYTES;
+use crate::body::STREAM_BYTES;
 use crate::client::Connection;
 use crate::outcome::After;
 use crate::request;
@@ -105,7 +105,13 @@ async fn next_bytes(connection: &mut Connection<'_>) -> Next {
     let keepalive_ms = worker.node.settings.limits.keepalive_timeout_ms;
     connection.deadline.arm_idle(BURST_GAP_MS.min(keepalive_ms));
     let input = &mut connection.session.upload.input;
-    match connection.deadline.guard(connection.reader.read(input.space(REQUEST_BYTES))).await {
+    input.rest();
+    let reader = &mut connection.reader;
+    let received = connection.deadline.guard(async {
+        gateward_net::readable(reader.as_ref()).await?;
+        reader.read(input.space(STREAM_BYTES)).await
+    });
+    match received.await {
         Err(_) => Next::Quiet,
         Ok(Err(_) | Ok(0)) => Next::Ended,
         Ok(Ok(count)) => {

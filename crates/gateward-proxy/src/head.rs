@@ -23,6 +23,7 @@ pub(crate) async fn receive(connection: &mut Connection<'_>) -> Result<bool, Pro
             match parse_request_head(input.filled(), &limits.head, head).map_err(ProxyError::Head)? {
                 Parsed::Complete(length) => {
                     input.consume(length);
+                    input.rest();
                     session.received_bytes = length as u64;
                     return accept(connection).map(|()| true);
                 }

@@ -4,7 +4,7 @@
 //! run may be dropped and taken up again: that is how a response head is handled while a request body is still
 //! on its way. At most one buffer is in flight: nothing is read before what was read is written.
 
-use crate::body::{Buffer, Decoder, Encoder, Mark, STREAM_BYTES};
+use crate::body::{Buffer, Decoder, Encoder, Mark, STREAM_BYTES, equip, retire};
 use gateward_http::{BodyFraming, ChunkedError, Headers};
 use gateward_net::Deadline;
 use std::io;
@@ -57,17 +57,13 @@ pub(crate) enum PumpError {
 }
 
 impl Pump {
-    /// A pump with this buffer for what it receives.
-    pub(crate) fn receiving_into(input: Buffer) -> Self {
-        Self { input, ..Self::default() }
-    }
-
     /// Get ready for a body; what is in `input` stays, it may belong to the body.
     pub(crate) fn begin(&mut self, framing: BodyFraming, encoder: Encoder) {
         self.replay = Some((self.input.mark(), framing));
         self.decoder = Decoder::new(framing);
         self.encoder = encoder;
         self.output.clear();
+        equip(&mut self.output);
         self.trailers.clear();
         self.body_bytes = 0;
         self.sent_bytes = 0;
@@ -149,7 +145,7 @@ impl Pump {
             self.written += count;
             self.sent_bytes += count as u64;
         }
-        self.output.clear();
+        retire(&mut self.output);
         self.written = 0;
         Ok(())
     }

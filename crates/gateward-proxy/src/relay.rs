@@ -305,6 +305,7 @@ async fn finish(connection: &mut Connection<'_>, answered: Box<Answered>, outcom
         return Ended { after: After::Abort, error: Some(error), sent_bytes };
     }
     let complete = session.upload.is_finished() && session.download.is_received() && session.download.input.is_empty();
+    session.download.input.rest();
     if complete && session.response_head.keep_alive && session.response_head.framing != BodyFraming::UntilClose {
         answered.link.release();
     }

@@ -1,7 +1,7 @@
 //! What one request needs: buffers, the exchange, times. Pooled per worker, so that an idle connection holds
 //! none of it and a busy one allocates none of it.
 
-use crate::body::{BUFFER_BYTES, Buffer, REQUEST_BYTES};
+use crate::body;
 use crate::outcome::Persistence;
 use crate::pump::Pump;
 use gateward_http::ResponseHead;
@@ -64,7 +64,7 @@ impl Session {
     pub(crate) fn new(deadline: Deadline) -> Self {
         Self {
             exchange: Exchange::new(),
-            upload: Pump::receiving_into(Buffer::of(REQUEST_BYTES)),
+            upload: Pump::default(),
             download: Pump::default(),
             response_head: ResponseHead::default(),
             tries: Vec::new(),
@@ -88,7 +88,7 @@ impl Session {
     /// Forget the last request, keep the client's bytes that are not dealt with.
     pub(crate) fn begin(&mut self) {
         self.exchange.reset();
-        self.download.input.clear();
+        self.download.input.reset();
         self.download.output.clear();
         self.download.sent_bytes = 0;
         self.tries.clear();
@@ -121,12 +121,8 @@ impl Spare {
         }
         session.begin();
         session.upload.input.reset();
-        session.download.input.reset();
-        for output in [&mut session.upload.output, &mut session.download.output] {
-            if output.capacity() > BUFFER_BYTES * 2 {
-                *output = Vec::new();
-            }
-        }
+        body::retire(&mut session.upload.output);
+        body::retire(&mut session.download.output);
         let headers = [
             &mut session.exchange.request.headers,
             &mut session.response_head.headers,

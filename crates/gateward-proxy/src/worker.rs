@@ -9,13 +9,13 @@ use crate::plan::Plan;
 use crate::session::{Session, Spare};
 use crate::upstreams::{Known, UpstreamHandle};
 use gateward_model::{Route, Service};
-use gateward_net::{Deadlines, Pool, Resolver};
+use gateward_net::{Deadlines, Pool, Resolver, monotonic_us};
 use gateward_telemetry::WorkerMetrics;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 /// A worker's own state.
 pub(crate) struct Worker {
@@ -31,8 +31,9 @@ pub(crate) struct Worker {
     current: RefCell<Rc<WorkerPlan>>,
     known: Known,
     spare: RefCell<Spare>,
-    started: Instant,
-    /// Unix microseconds of `started`; renewed so that a stepped wall clock is followed.
+    /// On the system's monotonic clock, in microseconds.
+    started_us: u64,
+    /// Unix microseconds of `started_us`; renewed so that a stepped wall clock is followed.
     epoch_us: Cell<u64>,
 }
 
@@ -66,7 +67,7 @@ impl WorkerPlan {
 impl Worker {
     pub(crate) fn new(node: Arc<Node>, index: usize) -> Self {
         let metrics = node.telemetry.worker(index);
-        let started = Instant::now();
+        let started_us = monotonic_us();
         let ids = Ids::new();
         let current = worker_plan(&node);
         Self {
@@ -80,8 +81,8 @@ impl Worker {
             current: RefCell::new(Rc::new(current)),
             known: Known::default(),
             spare: RefCell::default(),
-            epoch_us: Cell::new(epoch_us(started)),
-            started,
+            epoch_us: Cell::new(epoch_us(started_us)),
+            started_us,
             node,
         }
     }
@@ -116,13 +117,12 @@ impl Worker {
 
     /// Set the clocks against each other again, so that a stepped wall clock shows.
     pub(crate) fn follow_wall_clock(&self) {
-        self.epoch_us.set(epoch_us(self.started));
+        self.epoch_us.set(epoch_us(self.started_us));
     }
 
     /// Microseconds since the worker started: the clock of everything that is measured.
     pub(crate) fn now_us(&self) -> u64 {
-        let elapsed = self.started.elapsed();
-        elapsed.as_secs() * 1_000_000 + u64::from(elapsed.subsec_micros())
+        monotonic_us() - self.started_us
     }
 
     /// Wall-clock milliseconds of a moment of the worker's clock.
@@ -131,10 +131,10 @@ impl Worker {
     }
 }
 
-/// Unix microseconds of the moment `started`.
-fn epoch_us(started: Instant) -> u64 {
+/// Unix microseconds of a moment of the monotonic clock.
+fn epoch_us(started_us: u64) -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    now.saturating_sub(started.elapsed()).as_micros() as u64
+    (now.as_micros() as u64).saturating_sub(monotonic_us() - started_us)
 }
 
 fn worker_plan(node: &Node) -> WorkerPlan {
@@ -174,18 +174,28 @@ impl Ids {
 
     /// Replace `out` by 32 hex digits.
     pub(crate) fn write_next(&self, out: &mut String) {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut digits = [0; 32];
-        for (word, half) in [self.next(), self.next()].into_iter().zip(digits.chunks_exact_mut(16)) {
-            for (byte, pair) in word.to_be_bytes().into_iter().zip(half.chunks_exact_mut(2)) {
-                pair[0] = DIGITS[usize::from(byte >> 4)];
-                pair[1] = DIGITS[usize::from(byte & 15)];
+        for (word, half) in [self.next(), self.next()].into_iter().zip(digits.as_chunks_mut::<16>().0) {
+            for (byte, pair) in word.to_be_bytes().into_iter().zip(half.as_chunks_mut::<2>().0) {
+                *pair = HEX[usize::from(byte)];
             }
         }
         out.clear();
         out.push_str(str::from_utf8(&digits).expect("hex digits are ASCII"));
     }
 }
+
+/// The two hex digits of every byte.
+const HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! Request heads (RFC 9112 sections 2 to 6): what a client may send, and what it means for the connection.
 
 use super::fields::{ConnectionOptions, Known, content_length, known, transfer_encoding};
-use super::target::{Target, is_authority, split};
+use super::target::{Target, authority, split};
 use super::{BodyFraming, FIELDS_MAX, HeadError, HeadLimits, METHOD_BYTES_MAX, Parsed, RequestHead, Version};
 use super::{diagnose, has_bare_lf, scan};
 use crate::Method;
@@ -50,21 +50,43 @@ fn parse(buf: &[u8], limits: &HeadLimits, head: &mut RequestHead, short: bool) -
 
 /// The short way: the length of a head that is plainly well-formed.
 fn read_plain(bytes: &[u8], limits: &HeadLimits, head: &mut RequestHead) -> Option<usize> {
-    let mut rest = bytes;
-    let (method, target, minor) = scan::request_line(&mut rest)?;
-    let start = StartLine { method: str::from_utf8(method).ok()?, target: str::from_utf8(target).ok()?, minor };
-    let mut notes = Notes::default();
-    let target = begin(&start, limits, head).ok()?;
-    let mut left = limits.fields.min(FIELDS_MAX);
-    while let scan::Line::Field(name, value) = scan::line(&mut rest)? {
-        left = left.checked_sub(1)?;
-        notes.read(name, value, head).ok()?;
+    let length = read_plain_fields(bytes, limits, head);
+    if length.is_none() {
+        head.headers.clear();
     }
-    settle(target, &notes, head).ok()?;
-    Some(bytes.len() - rest.len())
+    length
+}
+
+fn read_plain_fields(bytes: &[u8], limits: &HeadLimits, head: &mut RequestHead) -> Option<usize> {
+    let mut section = bytes;
+    let (method, target, minor) = scan::request_line(&mut section)?;
+    // The method is the one of the last request more often than not.
+    if head.method.as_str().as_bytes() != method {
+        head.method = Method::parse(str::from_utf8(method).ok()?)?;
+    }
+    let mut notes = Notes::default();
+    let target = begin(str::from_utf8(target).ok()?, minor, limits, head).ok()?;
+    let (mut left, mut at) = (limits.fields.min(FIELDS_MAX), 0);
+    loop {
+        match scan::line(section, at)? {
+            (scan::Line::Field { name, value, places }, next) => {
+                left = left.checked_sub(1)?;
+                let hash = head.headers.note(name, &places);
+                notes.read(hash, name, value).ok()?;
+                at = next;
+            }
+            (scan::Line::End, next) => {
+                head.headers.store(&section[..at]);
+                settle(target, &notes, head).ok()?;
+                return Some(bytes.len() - section.len() + next);
+            }
+        }
+    }
 }
 
 /// The long way, for what is wrong, unusual or incomplete. `full`: the head may not grow any more.
+#[cold]
+#[inline(never)]
 fn read_any(bytes: &[u8], full: bool, limits: &HeadLimits, head: &mut RequestHead) -> Result<Parsed, HeadError> {
     let mut storage = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
@@ -82,9 +104,12 @@ fn read_any(bytes: &[u8], full: bool, limits: &HeadLimits, head: &mut RequestHea
         return Err(HeadError::RequestLine);
     };
     let mut notes = Notes::default();
-    let target = begin(&StartLine { method, target, minor }, limits, head)?;
+    head.method = Method::parse(method).ok_or(HeadError::RequestLine)?;
+    let target = begin(target, minor, limits, head)?;
     for field in parsed.headers.iter() {
-        notes.read(field.name.as_bytes(), field.value, head)?;
+        let name = field.name.as_bytes();
+        let hash = head.headers.push(name, field.value);
+        notes.read(hash, name, field.value)?;
     }
     settle(target, &notes, head)?;
     Ok(Parsed::Complete(length))
@@ -126,27 +151,17 @@ fn check_request_line_bounds(bytes: &[u8], limits: &HeadLimits) -> Result<(), He
     if target_len > limits.target_bytes { Err(HeadError::TargetTooLong) } else { Ok(()) }
 }
 
-/// A request line taken apart.
-struct StartLine<'a> {
-    method: &'a str,
-    target: &'a str,
-    minor: u8,
-}
-
-/// Check the request line, take over what needs nothing else, and clear the rest of `head`.
-fn begin<'a>(start: &StartLine<'a>, limits: &HeadLimits, head: &mut RequestHead) -> Result<Target<'a>, HeadError> {
-    if start.method.len() > METHOD_BYTES_MAX {
+/// Check the request line, take over what needs nothing else, and clear the rest of `head`, whose method is set.
+fn begin<'a>(target: &'a str, minor: u8, limits: &HeadLimits, head: &mut RequestHead) -> Result<Target<'a>, HeadError> {
+    if head.method.as_str().len() > METHOD_BYTES_MAX {
         return Err(HeadError::MethodTooLong);
     }
-    if start.target.len() > limits.target_bytes {
+    if target.len() > limits.target_bytes {
         return Err(HeadError::TargetTooLong);
     }
-    if head.method.as_str() != start.method {
-        head.method = Method::parse(start.method).ok_or(HeadError::RequestLine)?;
-    }
-    head.version = if start.minor == 0 { Version::Http10 } else { Version::Http11 };
+    head.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     head.headers.clear();
-    split(&head.method, start.target)
+    split(&head.method, target)
 }
 
 /// What follows from all fields together.
@@ -170,9 +185,8 @@ struct Notes<'a> {
 }
 
 impl<'a> Notes<'a> {
-    /// Store one field, and note it when it is known.
-    fn read(&mut self, name: &[u8], value: &'a [u8], head: &mut RequestHead) -> Result<(), HeadError> {
-        let hash = head.headers.push(name, value);
+    /// Note a field when it is known. `hash` is its name's.
+    fn read(&mut self, hash: u32, name: &[u8], value: &'a [u8]) -> Result<(), HeadError> {
         known(hash, name).map_or(Ok(()), |field| self.note(field, value))
     }
 
@@ -210,17 +224,24 @@ impl<'a> Notes<'a> {
 /// Target and authority, from the request line and Host.
 fn settle_target(target: Target<'_>, notes: &Notes<'_>, head: &mut RequestHead) -> Result<(), HeadError> {
     head.target.clear();
-    head.authority.clear();
-    match notes.host {
-        // Checked even where the target replaces it: a client that sends a malformed one is not to be trusted.
-        Some(host) if !is_authority(host) => return Err(HeadError::BadHost),
-        None if head.version == Version::Http11 => return Err(HeadError::MissingHost),
-        _ => {}
+    if let Target::Origin(text) = target
+        && notes.host.is_some_and(|host| !host.is_empty() && host == head.authority.as_bytes())
+    {
+        // The last request's authority, which has been checked, and is the same more often than not.
+        head.target.push_str(text);
+        return Ok(());
     }
+    let host = match notes.host {
+        // Checked even where the target replaces it: a client that sends a malformed one is not to be trusted.
+        Some(host) => authority(host).ok_or(HeadError::BadHost)?,
+        None if head.version == Version::Http11 => return Err(HeadError::MissingHost),
+        None => "",
+    };
+    head.authority.clear();
     let replacement = match target {
         Target::Origin(text) => {
             head.target.push_str(text);
-            head.authority.push_str(notes.host.and_then(|host| str::from_utf8(host).ok()).unwrap_or_default());
+            head.authority.push_str(host);
             return Ok(());
         }
         Target::Absolute(authority, rest) => {

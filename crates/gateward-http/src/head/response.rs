@@ -58,20 +58,39 @@ fn parse(
 
 /// The short way: the length of a head that is plainly well-formed.
 fn read_plain(bytes: &[u8], limits: &HeadLimits, method: &Method, head: &mut ResponseHead) -> Option<usize> {
-    let mut rest = bytes;
-    let (minor, status, reason) = scan::status_line(&mut rest)?;
-    let mut notes = Notes::default();
-    begin(minor, status, str::from_utf8(reason).ok()?, head).ok()?;
-    let mut left = limits.fields.min(FIELDS_MAX);
-    while let scan::Line::Field(name, value) = scan::line(&mut rest)? {
-        left = left.checked_sub(1)?;
-        notes.read(name, value, head).ok()?;
+    let length = read_plain_fields(bytes, limits, method, head);
+    if length.is_none() {
+        head.headers.clear();
     }
-    settle(&notes, method, head);
-    Some(bytes.len() - rest.len())
+    length
+}
+
+fn read_plain_fields(bytes: &[u8], limits: &HeadLimits, method: &Method, head: &mut ResponseHead) -> Option<usize> {
+    let mut section = bytes;
+    let (minor, status, reason) = scan::status_line(&mut section)?;
+    let mut notes = Notes::default();
+    begin(minor, status, reason, head).ok()?;
+    let (mut left, mut at) = (limits.fields.min(FIELDS_MAX), 0);
+    loop {
+        match scan::line(section, at)? {
+            (scan::Line::Field { name, value, places }, next) => {
+                left = left.checked_sub(1)?;
+                let hash = head.headers.note(name, &places);
+                notes.read(hash, name, value, head.version).ok()?;
+                at = next;
+            }
+            (scan::Line::End, next) => {
+                head.headers.store(&section[..at]);
+                settle(&notes, method, head);
+                return Some(bytes.len() - section.len() + next);
+            }
+        }
+    }
 }
 
 /// The long way, for what is wrong, unusual or incomplete. `full`: the head may not grow any more.
+#[cold]
+#[inline(never)]
 fn read_any(
     bytes: &[u8],
     full: bool,
@@ -96,24 +115,29 @@ fn read_any(
     let (Some(minor), Some(status)) = (parsed.version, parsed.code) else {
         return Err(HeadError::StatusLine);
     };
-    begin(minor, status, parsed.reason.unwrap_or_default(), head)?;
+    begin(minor, status, parsed.reason.unwrap_or_default().as_bytes(), head)?;
     let mut notes = Notes::default();
     for field in parsed.headers.iter() {
-        notes.read(field.name.as_bytes(), field.value, head)?;
+        let name = field.name.as_bytes();
+        let hash = head.headers.push(name, field.value);
+        notes.read(hash, name, field.value, head.version)?;
     }
     settle(&notes, method, head);
     Ok(Parsed::Complete(length))
 }
 
 /// Take over the status line, and clear the rest of `head`.
-fn begin(minor: u8, status: u16, reason: &str, head: &mut ResponseHead) -> Result<(), HeadError> {
+fn begin(minor: u8, status: u16, reason: &[u8], head: &mut ResponseHead) -> Result<(), HeadError> {
     if status < 100 {
         return Err(HeadError::StatusLine);
     }
     head.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     head.status = status;
-    head.reason.clear();
-    head.reason.push_str(reason);
+    // The reason is the last response's more often than not.
+    if head.reason.as_bytes() != reason {
+        head.reason.clear();
+        head.reason.push_str(str::from_utf8(reason).map_err(|_| HeadError::StatusLine)?);
+    }
     head.headers.clear();
     Ok(())
 }
@@ -128,12 +152,11 @@ struct Notes {
 }
 
 impl Notes {
-    /// Store one field, and note it when it is known.
-    fn read(&mut self, name: &[u8], value: &[u8], head: &mut ResponseHead) -> Result<(), HeadError> {
-        let hash = head.headers.push(name, value);
+    /// Note a field when it is known. `hash` is its name's.
+    fn read(&mut self, hash: u32, name: &[u8], value: &[u8], version: Version) -> Result<(), HeadError> {
         match known(hash, name) {
             Some(Known::ContentLength) => self.note_length(value)?,
-            Some(Known::TransferEncoding) => self.note_encoding(value, head.version)?,
+            Some(Known::TransferEncoding) => self.note_encoding(value, version)?,
             Some(Known::Connection) => self.connection.note(value),
             _ => {}
         }

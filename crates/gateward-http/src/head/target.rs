@@ -37,16 +37,16 @@ pub(super) fn split<'a>(method: &Method, text: &'a str) -> Result<Target<'a>, He
     }
     let rest = strip_scheme(text, "http://").or_else(|| strip_scheme(text, "https://")).ok_or(HeadError::BadTarget)?;
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    if !is_authority(authority.as_bytes()) {
+    if port_of(authority).is_none() {
         return Err(HeadError::BadHost);
     }
     Ok(Target::Absolute(authority, path))
 }
 
-/// Whether `value` is a host with an optional port: a registered name, an IPv4 address or an IPv6 address in
+/// `value` as text when it is a host with an optional port: a registered name, an IPv4 address or an IPv6 address in
 /// brackets. No user information, no empty host, no comma (which merged Host fields would show).
-pub(super) fn is_authority(value: &[u8]) -> bool {
-    str::from_utf8(value).is_ok_and(|text| port_of(text).is_some())
+pub(super) fn authority(value: &[u8]) -> Option<&str> {
+    str::from_utf8(value).ok().filter(|text| port_of(text).is_some())
 }
 
 /// The port of an authority, `Some(None)` when it has none; `None` when `text` is not an authority.
