@@ -186,7 +186,7 @@ impl Deadline {
     /// `TimedOut` when no byte could be written for that long; otherwise the stream's own error.
     pub async fn write_all(
         &self,
-        stream: &mut (impl AsyncWrite + Unpin),
+        mut stream: impl AsyncWrite + Unpin,
         mut bytes: &[u8],
         timeout_ms: u64,
     ) -> io::Result<()> {

@@ -9,11 +9,8 @@ pub mod drain;
 pub mod listen;
 pub mod pool;
 pub mod resolve;
+pub mod stream;
 pub mod worker;
-
-use std::future::poll_fn;
-use std::io;
-use tokio::net::TcpStream;
 
 pub use clock::monotonic_us;
 pub use deadline::{Deadline, Deadlines, Expired};
@@ -21,12 +18,4 @@ pub use drain::{Drain, Stage};
 pub use listen::{AddressCounts, Listener};
 pub use pool::{Pool, PoolSettings, UpstreamConnection};
 pub use resolve::{ResolveError, Resolver};
-
-/// Wait until there is something to read, so that a buffer is needed only then.
-///
-/// # Errors
-/// The runtime is shutting down.
-pub async fn readable(stream: &TcpStream) -> io::Result<()> {
-    // tokio's own `readable` may be waited on from several tasks, which takes a list this one does without.
-    poll_fn(|context| stream.poll_read_ready(context)).await
-}
+pub use stream::Stream;

@@ -4,12 +4,12 @@
 //! mean that the next response would not be ours. Noticing costs no system call, because the reactor has already
 //! noted readiness.
 
+use crate::Stream;
 use rustc_hash::FxHashMap;
 use socket2::SockRef;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
-use tokio::net::TcpStream;
 
 /// Limits of a pool, with Kong's names and defaults (`upstream_keepalive_*`).
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +31,8 @@ impl Default for PoolSettings {
 /// A connection to an upstream address.
 #[derive(Debug)]
 pub struct UpstreamConnection {
-    /// The socket.
-    pub stream: TcpStream,
+    /// The stream.
+    pub stream: Stream,
     /// Where it leads.
     pub address: SocketAddr,
     /// Requests sent on it so far.
@@ -43,16 +43,16 @@ impl UpstreamConnection {
     /// Likewise, asking the socket itself: sees what the reactor has not been told yet, for a system call.
     fn has_spoken_now(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::new(0_u8)];
-        !matches!(SockRef::from(&self.stream).peek(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+        !matches!(SockRef::from(self.stream.tcp()).peek(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     /// Whether anything arrived on this connection, which ought to be silent.
     fn has_spoken(&self) -> bool {
-        match self.stream.poll_read_ready(&mut Context::from_waker(Waker::noop())) {
+        match self.stream.tcp().poll_read_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => false,
             // The reactor may remember readiness that was already used up: ask the socket.
             Poll::Ready(_) => !matches!(
-                self.stream.try_read(&mut [0_u8; 1]),
+                self.stream.tcp().try_read(&mut [0_u8; 1]),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock
             ),
         }
@@ -142,11 +142,11 @@ impl Pool {
 mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     async fn pair(listener: &TcpListener) -> (UpstreamConnection, TcpStream) {
         let address = listener.local_addr().unwrap();
-        let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (stream, accepted) = tokio::join!(Stream::connect(address), listener.accept());
         (UpstreamConnection { stream: stream.unwrap(), address, requests: 1 }, accepted.unwrap().0)
     }
 
@@ -158,14 +158,14 @@ mod tests {
         let mut ports = Vec::new();
         for now in 0..3 {
             let (connection, server) = pair(&listener).await;
-            ports.push(connection.stream.local_addr().unwrap());
+            ports.push(connection.stream.tcp().local_addr().unwrap());
             pool.put(connection, now);
             servers.push(server);
         }
         let address = listener.local_addr().unwrap();
         assert_eq!(pool.len(), 2);
-        assert_eq!(pool.take(address, false, 3).0.unwrap().stream.local_addr().unwrap(), ports[2]);
-        assert_eq!(pool.take(address, false, 3).0.unwrap().stream.local_addr().unwrap(), ports[1]);
+        assert_eq!(pool.take(address, false, 3).0.unwrap().stream.tcp().local_addr().unwrap(), ports[2]);
+        assert_eq!(pool.take(address, false, 3).0.unwrap().stream.tcp().local_addr().unwrap(), ports[1]);
         assert!(pool.take(address, false, 3).0.is_none());
     }
 

@@ -3,7 +3,7 @@
 use crate::connection;
 use crate::node::Node;
 use crate::worker::Worker;
-use gateward_net::{Listener, Stage, listen};
+use gateward_net::{Listener, Stage, Stream, listen};
 use gateward_telemetry::{Counter, Gauge};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -83,7 +83,7 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: Socket
     worker.metrics.gauge_add(Gauge::ConnectionsActive, 1);
     let open = OpenConnection { worker: worker.clone(), _permit: permit };
     tokio::task::spawn_local(async move {
-        connection::serve(open.worker.clone(), stream, peer, local).await;
+        connection::serve(open.worker.clone(), Stream::plain(stream), peer, local).await;
         drop(open);
     });
 }

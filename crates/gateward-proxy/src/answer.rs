@@ -6,11 +6,9 @@
 use crate::error::ProxyError;
 use crate::session::Session;
 use gateward_http::{HeadError, HeadLimits, Parsed, ResponseHead, Version, hop, parse_response_head, worth_parsing};
-use gateward_net::Deadline;
+use gateward_net::{Deadline, Stream};
 use gateward_plugin::Exchange;
 use std::cell::Cell;
-use tokio::io::AsyncReadExt;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 /// Milliseconds for passing an interim response to the client.
 const INTERIM_MS: u64 = 60_000;
@@ -20,12 +18,12 @@ const INTERIM_MAX: usize = 100;
 /// Read until a final response head is complete; interim responses are passed on. The upstream may be silent until
 /// the request is `sent_at` (on the deadlines' clock) and for `read_ms` from then on.
 pub(crate) async fn receive(
-    upstream: &mut ReadHalf<'_>,
+    upstream: &Stream,
     session: &mut Session,
     limits: &HeadLimits,
     read_ms: u64,
     sent_at: &Cell<Option<u64>>,
-    client: &mut WriteHalf<'_>,
+    client: &Stream,
 ) -> Result<(), ProxyError> {
     let (mut interim, mut seen) = (0, 0);
     let Session { exchange, response_head: head, download, deadline, .. } = session;
@@ -59,7 +57,7 @@ pub(crate) async fn receive(
         let count = loop {
             deadline.arm(left_ms);
             let received = deadline.guard(async {
-                gateward_net::readable(upstream.as_ref()).await?;
+                upstream.readable().await?;
                 upstream.read(download.input.space(limits.head_bytes)).await
             });
             match received.await {
@@ -89,7 +87,7 @@ fn silence_left(read_ms: u64, sent_at: Option<u64>, began_ms: u64, now_ms: u64) 
 async fn pass_interim(
     exchange: &Exchange,
     head: &mut ResponseHead,
-    client: &mut WriteHalf<'_>,
+    client: &Stream,
     deadline: &Deadline,
 ) -> Result<(), ProxyError> {
     if head.status == 100 || exchange.request.version != Version::Http11 {

@@ -1,16 +1,14 @@
-//! A client connection while it is busy: the two halves of its socket, and the session of its request.
+//! A client connection while it is busy: its stream and the session of its request.
 
 use crate::session::Session;
 use crate::worker::Worker;
-use gateward_net::Deadline;
+use gateward_net::{Deadline, Stream};
 use std::rc::Rc;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 /// A client connection with a session attached, while it has something to do.
 pub(crate) struct Connection<'a> {
     pub(crate) worker: &'a Rc<Worker>,
-    pub(crate) reader: ReadHalf<'a>,
-    pub(crate) writer: WriteHalf<'a>,
+    pub(crate) stream: &'a Stream,
     /// Of everything that receives from the client and sends to the upstream.
     pub(crate) deadline: &'a Deadline,
     pub(crate) session: &'a mut Session,

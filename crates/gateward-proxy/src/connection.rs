@@ -6,11 +6,9 @@ use crate::outcome::After;
 use crate::request;
 use crate::session::Session;
 use crate::worker::Worker;
-use gateward_net::{Deadline, Stage};
+use gateward_net::{Deadline, Stage, Stream};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// Milliseconds a closing connection is read from, so that the client gets to see the last response: closing with
 /// unread bytes would reset the connection under it.
@@ -21,7 +19,7 @@ const BURST_GAP_MS: u64 = 100;
 const LINGER_BYTES: usize = 1024 * 1024;
 
 /// Serve `stream` until it ends.
-pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, local: SocketAddr) {
     let deadline = worker.deadlines.register();
     let mut served = 0;
     let after = loop {
@@ -31,19 +29,19 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: Socke
             break After::Abort;
         }
         let mut session = worker.session(peer, local);
-        let after = Box::pin(serve_burst(&worker, &mut stream, &deadline, &mut session, &mut served)).await;
+        let after = Box::pin(serve_burst(&worker, &stream, &deadline, &mut session, &mut served)).await;
         worker.give_back(session);
         if after != After::KeepAlive {
             break after;
         }
     };
     if after == After::Close {
-        linger(&mut stream, &deadline).await;
+        linger(&stream, &deadline).await;
     }
 }
 
 /// `false`: the connection has ended or been idle too long.
-async fn wait_for_bytes(worker: &Worker, stream: &TcpStream, deadline: &Deadline, served: u32) -> bool {
+async fn wait_for_bytes(worker: &Worker, stream: &Stream, deadline: &Deadline, served: u32) -> bool {
     let limits = &worker.node.settings.limits;
     if served == 0 {
         // Also a connection accepted at the last moment gets its request served.
@@ -57,7 +55,7 @@ async fn wait_for_bytes(worker: &Worker, stream: &TcpStream, deadline: &Deadline
         // tokio takes an accepted socket for readable before it knows. Only a look tells; without it every new
         // connection would hold a session and count as busy while it is idle.
         let mut byte = [0];
-        return matches!(deadline.guard(stream.peek(&mut byte)).await, Ok(Ok(count)) if count > 0);
+        return matches!(deadline.guard(stream.tcp().peek(&mut byte)).await, Ok(Ok(count)) if count > 0);
     }
     matches!(deadline.guard(stream.readable()).await, Ok(Ok(())))
 }
@@ -65,13 +63,12 @@ async fn wait_for_bytes(worker: &Worker, stream: &TcpStream, deadline: &Deadline
 /// Serve requests until none has come for [`BURST_GAP_MS`]: on a busy connection the session stays attached.
 async fn serve_burst(
     worker: &Rc<Worker>,
-    stream: &mut TcpStream,
+    stream: &Stream,
     deadline: &Deadline,
     session: &mut Session,
     served: &mut u32,
 ) -> After {
-    let (reader, writer) = stream.split();
-    let mut connection = Connection { worker, reader, writer, deadline, session, served: *served };
+    let mut connection = Connection { worker, stream, deadline, session, served: *served };
     loop {
         let after = request::serve(&mut connection).await;
         connection.served = connection.served.saturating_add(1);
@@ -106,10 +103,10 @@ async fn next_bytes(connection: &mut Connection<'_>) -> Next {
     connection.deadline.arm_idle(BURST_GAP_MS.min(keepalive_ms));
     let input = &mut connection.session.upload.input;
     input.rest();
-    let reader = &mut connection.reader;
+    let stream = connection.stream;
     let received = connection.deadline.guard(async {
-        gateward_net::readable(reader.as_ref()).await?;
-        reader.read(input.space(STREAM_BYTES)).await
+        stream.readable().await?;
+        stream.read(input.space(STREAM_BYTES)).await
     });
     match received.await {
         Err(_) => Next::Quiet,
@@ -122,8 +119,8 @@ async fn next_bytes(connection: &mut Connection<'_>) -> Next {
 }
 
 /// Say that no more will be sent, and read what the client still sends for a bounded while.
-async fn linger(stream: &mut TcpStream, deadline: &Deadline) {
-    if stream.shutdown().await.is_err() {
+async fn linger(stream: &Stream, deadline: &Deadline) {
+    if stream.finish().is_err() {
         return;
     }
     deadline.arm(LINGER_MS);

@@ -8,7 +8,6 @@ use crate::settings::Underscores;
 use gateward_http::headers::Name;
 use gateward_http::{Method, Parsed, hop, parse_request_head, worth_parsing};
 use gateward_telemetry::Gauge;
-use tokio::io::AsyncReadExt;
 
 /// Read until a head is complete. `Ok(false)`: the connection ended before a request began.
 pub(crate) async fn receive(connection: &mut Connection<'_>) -> Result<bool, ProxyError> {
@@ -32,7 +31,7 @@ pub(crate) async fn receive(connection: &mut Connection<'_>) -> Result<bool, Pro
         }
         let untouched = input.is_empty();
         let space = input.space(most);
-        let count = match connection.deadline.guard(connection.reader.read(space)).await {
+        let count = match connection.deadline.guard(connection.stream.read(space)).await {
             Ok(Ok(count)) if count > 0 => count,
             _ if untouched => return Ok(false),
             Err(_) => return Err(ProxyError::HeadTimeout),

@@ -199,7 +199,7 @@ async fn buffer_request(connection: &mut Connection<'_>) -> Result<(), ProxyErro
             break;
         }
         upload
-            .receive(&mut connection.reader, connection.deadline, pace, began)
+            .receive(connection.stream, connection.deadline, pace, began)
             .await
             .map_err(|error| request_error(&error))?;
     }
@@ -211,7 +211,7 @@ async fn buffer_request(connection: &mut Connection<'_>) -> Result<(), ProxyErro
 pub(crate) async fn send_continue(connection: &mut Connection<'_>) -> Result<(), ProxyError> {
     connection.session.exchange.request.expects_continue = false;
     connection.deadline.arm(connection.worker.node.settings.limits.send_timeout_ms);
-    let sent = connection.deadline.guard(connection.writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")).await;
+    let sent = connection.deadline.guard((&mut &*connection.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")).await;
     if matches!(sent, Ok(Ok(()))) { Ok(()) } else { Err(ProxyError::ClientGone) }
 }
 

@@ -129,7 +129,7 @@ impl Pump {
     /// Send what is encoded. May be dropped and called again: it goes on where it was.
     pub(crate) async fn flush(
         &mut self,
-        writer: &mut (impl AsyncWrite + Unpin),
+        mut writer: impl AsyncWrite + Unpin,
         deadline: &Deadline,
         timeout_ms: u64,
     ) -> Result<(), PumpError> {
@@ -153,26 +153,26 @@ impl Pump {
     /// Move the rest of the body. May be dropped and called again.
     pub(crate) async fn run(
         &mut self,
-        reader: &mut (impl AsyncRead + Unpin),
-        writer: &mut (impl AsyncWrite + Unpin),
+        mut reader: impl AsyncRead + Unpin,
+        mut writer: impl AsyncWrite + Unpin,
         deadline: &Deadline,
         pace: Pace,
     ) -> Result<(), PumpError> {
         let began = deadline.now_ms();
         loop {
             self.digest(pace.most)?;
-            self.flush(writer, deadline, pace.write_ms).await?;
+            self.flush(&mut writer, deadline, pace.write_ms).await?;
             if self.ended {
                 return Ok(());
             }
-            self.receive(reader, deadline, pace, began).await?;
+            self.receive(&mut reader, deadline, pace, began).await?;
         }
     }
 
     /// Read once. Afterwards the body can no longer be [rewound](Self::rewind).
     pub(crate) async fn receive(
         &mut self,
-        reader: &mut (impl AsyncRead + Unpin),
+        mut reader: impl AsyncRead + Unpin,
         deadline: &Deadline,
         pace: Pace,
         began_ms: u64,

@@ -12,8 +12,8 @@ use crate::session::Session;
 use crate::upstream::{Answered, body_limit};
 use crate::worker::WorkerPlan;
 use gateward_http::{BodyFraming, Method, hop};
+use gateward_net::Stream;
 use gateward_plugin::Source;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 /// A response ready to be sent.
 pub(crate) enum Prepared {
@@ -90,7 +90,7 @@ async fn buffer(connection: &mut Connection<'_>, answered: &mut Answered) -> Res
             session.held_back = std::mem::take(&mut download.output);
             return Ok(false);
         }
-        let received = download.receive(&mut answered.link.connection.stream, &session.deadline, pace, 0).await;
+        let received = download.receive(&answered.link.connection.stream, &session.deadline, pace, 0).await;
         received.map_err(|error| match error {
             PumpError::ReadTimeout => ProxyError::UpstreamTimeout,
             _ => ProxyError::UpstreamClosed,
@@ -188,9 +188,8 @@ pub(crate) async fn run(connection: &mut Connection<'_>, plan: &WorkerPlan, mut 
     let pace = Pace { read_ms: answered.read_ms, write_ms: limits.send_timeout_ms, rate: 0, most: u64::MAX };
     let filtered = phases::filters_body(connection, plan);
     let outcome = if connection.session.upload.is_finished() {
-        let Connection { worker, writer, session, .. } = connection;
-        let (mut from_upstream, _) = answered.link.connection.stream.split();
-        download(&mut from_upstream, writer, session, pace, filtered, worker, plan).await
+        let Connection { worker, stream, session, .. } = connection;
+        download(&answered.link.connection.stream, stream, session, pace, filtered, worker, plan).await
     } else {
         Box::pin(run_both(connection, plan, &mut answered, pace, filtered)).await
     };
@@ -212,12 +211,12 @@ async fn run_both(
         rate: limits.body_rate,
         most: body_limit(connection),
     };
-    let Connection { worker, reader, writer, deadline, session, .. } = connection;
-    let (mut from_upstream, mut to_upstream) = answered.link.connection.stream.split();
+    let Connection { worker, stream: client, deadline, session, .. } = connection;
+    let upstream = &answered.link.connection.stream;
     let mut upload = std::mem::take(&mut session.upload);
     let outcome = {
-        let mut sending = std::pin::pin!(upload.run(reader, &mut to_upstream, deadline, upload_pace));
-        let mut receiving = std::pin::pin!(download(&mut from_upstream, writer, session, pace, filtered, worker, plan));
+        let mut sending = std::pin::pin!(upload.run(*client, upstream, deadline, upload_pace));
+        let mut receiving = std::pin::pin!(download(upstream, client, session, pace, filtered, worker, plan));
         tokio::select! {
             biased;
             received = &mut receiving => received,
@@ -234,8 +233,8 @@ async fn run_both(
 
 /// The response body to its end.
 async fn download(
-    upstream: &mut ReadHalf<'_>,
-    client: &mut WriteHalf<'_>,
+    upstream: &Stream,
+    client: &Stream,
     session: &mut Session,
     pace: Pace,
     filtered: bool,
@@ -259,8 +258,8 @@ async fn download(
 
 /// Likewise, every piece through the body filters.
 async fn download_filtered(
-    upstream: &mut ReadHalf<'_>,
-    client: &mut WriteHalf<'_>,
+    upstream: &Stream,
+    client: &Stream,
     session: &mut Session,
     pace: Pace,
     worker: &crate::worker::Worker,
@@ -300,7 +299,7 @@ async fn finish(connection: &mut Connection<'_>, answered: Box<Answered>, outcom
         // The head is out: only a connection that breaks tells the client that the body is not whole.
         if !reads_chunked(session.exchange.request.version) {
             // Without chunks an orderly end of the connection may be the end of the body; a reset never is.
-            let _ = connection.writer.as_ref().set_zero_linger();
+            connection.stream.reset_on_close();
         }
         return Ended { after: After::Abort, error: Some(error), sent_bytes };
     }

@@ -53,7 +53,7 @@ pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, loc
         session.download.output.extend_from_slice(&body);
     }
     let timeout_ms = connection.worker.node.settings.limits.send_timeout_ms;
-    let sent = session.download.flush(&mut connection.writer, &session.deadline, timeout_ms).await;
+    let sent = session.download.flush(connection.stream, &session.deadline, timeout_ms).await;
     let sent_bytes = session.download.sent_bytes;
     if sent.is_err() {
         return Ended { after: After::Abort, error: error.or(Some(ProxyError::ClientGone)), sent_bytes };
@@ -292,8 +292,8 @@ pub(crate) async fn drain(connection: &mut Connection<'_>) -> After {
     if connection.session.upload.is_received() {
         return After::KeepAlive;
     }
-    let Connection { reader, deadline, session, .. } = connection;
-    let drained = session.upload.run(reader, &mut tokio::io::sink(), deadline, pace).await;
+    let Connection { stream, deadline, session, .. } = connection;
+    let drained = session.upload.run(*stream, tokio::io::sink(), deadline, pace).await;
     if drained.is_ok() { After::KeepAlive } else { After::Abort }
 }
 

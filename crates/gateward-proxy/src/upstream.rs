@@ -21,14 +21,13 @@ use crate::worker::{Worker, WorkerPlan};
 use gateward_balance::Ticket;
 use gateward_http::BodyFraming;
 use gateward_model::{Service, Upstream};
-use gateward_net::UpstreamConnection;
+use gateward_net::{Stream, UpstreamConnection};
 use gateward_plugin::Try;
 use gateward_telemetry::{Counter, Gauge};
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::net::TcpStream;
 
 /// An upstream that has answered: its response head is in the session, its body follows on the connection.
 pub(crate) struct Answered {
@@ -271,8 +270,8 @@ async fn connect(
         }
     }
     session.deadline.arm(u64::from(service.connect_timeout));
-    let error = match session.deadline.guard(Box::pin(TcpStream::connect(address))).await {
-        Ok(Ok(stream)) if stream.set_nodelay(true).is_ok() => {
+    let error = match session.deadline.guard(Box::pin(Stream::connect(address))).await {
+        Ok(Ok(stream)) => {
             worker.metrics.count(Counter::UpstreamConnects);
             session.tries.push(attempt_record(worker, address, began_us, false, None));
             let connection = UpstreamConnection { stream, address, requests: 0 };
@@ -352,13 +351,13 @@ async fn exchange_heads(
         return Box::pin(send_while_waiting(connection, answered, pace)).await;
     }
     // The usual case: everything there is to send leaves in one write.
-    let Connection { worker, writer, deadline, session, .. } = connection;
-    let (mut from_upstream, mut to_upstream) = answered.link.connection.stream.split();
-    let sent = session.upload.flush(&mut to_upstream, deadline, pace.write_ms).await;
+    let Connection { worker, stream: client, deadline, session, .. } = connection;
+    let upstream = &answered.link.connection.stream;
+    let sent = session.upload.flush(upstream, deadline, pace.write_ms).await;
     tolerate_early_answer(sent)?;
     let limits = &worker.node.settings.limits.head;
     let sent_at = Cell::new(Some(0));
-    answer::receive(&mut from_upstream, session, limits, answered.read_ms, &sent_at, writer).await
+    answer::receive(upstream, session, limits, answered.read_ms, &sent_at, client).await
 }
 
 /// Send a body that is long or still on its way, and look out for the answer meanwhile.
@@ -367,14 +366,14 @@ async fn send_while_waiting(
     answered: &mut Answered,
     pace: Pace,
 ) -> Result<(), ProxyError> {
-    let Connection { worker, reader, writer, deadline, session, .. } = connection;
-    let (mut from_upstream, mut to_upstream) = answered.link.connection.stream.split();
+    let Connection { worker, stream: client, deadline, session, .. } = connection;
+    let upstream = &answered.link.connection.stream;
     let limits = &worker.node.settings.limits.head;
     let mut upload = std::mem::take(&mut session.upload);
     let sent_at = Cell::new(None);
     let outcome = {
-        let mut sending = std::pin::pin!(upload.run(reader, &mut to_upstream, deadline, pace));
-        let answer = answer::receive(&mut from_upstream, session, limits, answered.read_ms, &sent_at, writer);
+        let mut sending = std::pin::pin!(upload.run(*client, upstream, deadline, pace));
+        let answer = answer::receive(upstream, session, limits, answered.read_ms, &sent_at, client);
         let mut receiving = std::pin::pin!(answer);
         tokio::select! {
             biased;
