@@ -10,7 +10,16 @@ use std::process::{Command, Output};
 /// When it is missing and not to be skipped.
 #[track_caller]
 pub fn has_tool(name: &str) -> bool {
-    let found = Command::new(name).arg("--version").output().is_ok();
+    has_program(name, "--version")
+}
+
+/// Likewise, for a program that answers to `flag` instead of `--version`.
+///
+/// # Panics
+/// As [`has_tool`].
+#[track_caller]
+pub fn has_program(name: &str, flag: &str) -> bool {
+    let found = Command::new(name).arg(flag).output().is_ok();
     let skipped = std::env::var("GATEWARD_SKIP").is_ok_and(|list| list.split(',').any(|entry| entry.trim() == name));
     assert!(found || skipped, "{name} is not installed; install it, or set GATEWARD_SKIP={name} to skip its tests");
     if !found {

@@ -9,7 +9,7 @@
 mod curl;
 mod metrics;
 
-pub use curl::{curl, has_tool};
+pub use curl::{curl, has_program, has_tool};
 pub use metrics::Metrics;
 
 use gateward_testkit::{RawClient, RawResponse};
