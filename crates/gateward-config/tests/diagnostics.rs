@@ -473,3 +473,17 @@ fn a_flood_of_problems_is_counted() {
     assert_eq!(problems.len(), 1_001);
     assert_eq!(problems[1_000].message, "and 5000 more like these; fix the ones above and check again");
 }
+
+#[test]
+fn resilience_of_upstreams() {
+    check(
+        "upstreams:\n- name: u\n  resilience:\n    per_try_timeout: 0\n    hedging: {}\n    retry_on_statuses: [404]\n    retry_budget: {percent: 101}\n    curcuit_breaker: {}\n",
+        &[
+            "5:22: upstreams[0].resilience.per_try_timeout: 0 is not between 1 and 3600000",
+            "6:14: upstreams[0].resilience.hedging: at least one of these is needed: delay_ms, percentile",
+            "7:25: upstreams[0].resilience.retry_on_statuses[0]: 404 is not between 500 and 599",
+            "8:29: upstreams[0].resilience.retry_budget.percent: 101 is not between 0 and 100",
+            "9:5: upstreams[0].resilience.curcuit_breaker: unknown field - did you mean 'circuit_breaker'?",
+        ],
+    );
+}

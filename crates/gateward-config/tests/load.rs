@@ -84,6 +84,29 @@ fn upstream_and_target_defaults() {
 }
 
 #[test]
+fn resilience_is_off_and_its_parts_have_defaults() {
+    let upstream = |fields: &str| {
+        let config = body(&format!("upstreams: [{{name: u, {fields}}}]")).config;
+        check_round_trip(&config);
+        entity(&config, "upstreams")["resilience"].clone()
+    };
+    assert_eq!(upstream("slots: 10"), Value::Null);
+    assert_eq!(upstream("resilience: {}"), json!({}));
+    assert_eq!(
+        upstream("resilience: {circuit_breaker: {max_requests: 5}, retry_budget: {}, hedging: {delay_ms: 50}}"),
+        json!({
+            "circuit_breaker": {"max_connections": 0, "max_pending": 0, "max_requests": 5},
+            "retry_budget": {"percent": 20.0, "min_per_second": 10},
+            "hedging": {"delay_ms": 50},
+        })
+    );
+    assert_eq!(
+        upstream("resilience: {per_try_timeout: 250, retry_on_statuses: [502, 503], hedging: {percentile: 99.5}}"),
+        json!({"per_try_timeout": 250, "retry_on_statuses": [502, 503], "hedging": {"percentile": 99.5}})
+    );
+}
+
+#[test]
 fn plugin_and_credential_defaults() {
     let config = body(
         "plugins: [{name: rate-limiting}]\nconsumers:\n- username: a\n  jwt_secrets: [{key: k, secret: s}]\n  oauth2_credentials: [{name: o, client_id: i, client_secret: s}]\nvaults: [{name: env, prefix: my-env}]",

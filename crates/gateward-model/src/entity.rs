@@ -2,7 +2,7 @@
 //!
 //! Field names, units and defaults are Kong's (`kong/db/schema/entities/*.lua`), listed in the user guide.
 
-use crate::{EntityId, Secret};
+use crate::{EntityId, Resilience, Secret};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -170,6 +170,9 @@ pub struct Upstream {
     pub host_header: Option<String>,
     pub client_certificate: Option<EntityId>,
     pub use_srv_name: bool,
+    /// Gateward's own; absent: nothing of it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resilience: Option<Resilience>,
     pub tags: Option<Vec<String>>,
     pub created_at: u64,
     pub updated_at: u64,

@@ -6,6 +6,7 @@
 pub mod directory;
 pub mod entity;
 pub mod id;
+pub mod resilience;
 pub mod schema;
 pub mod secret;
 pub mod snapshot;
@@ -17,5 +18,6 @@ pub use entity::{
     Upstream, Vault,
 };
 pub use id::EntityId;
+pub use resilience::{CircuitBreaker, Hedging, Resilience, RetryBudget};
 pub use secret::Secret;
 pub use snapshot::{Config, Snapshot};

@@ -107,6 +107,7 @@ mod tests {
             host_header: None,
             client_certificate: None,
             use_srv_name: false,
+            resilience: None,
             tags: None,
             created_at: 0,
             updated_at: 0,

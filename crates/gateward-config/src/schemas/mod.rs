@@ -4,6 +4,7 @@
 
 mod access;
 mod proxy;
+mod resilience;
 mod tls;
 
 use gateward_model::schema::{Field, Rule, Schema};

@@ -1,5 +1,6 @@
 //! Services, routes, upstreams and targets.
 
+use super::resilience::resilience;
 use super::{entity, name, port, protocol, text, updated_at};
 use crate::names;
 use gateward_model::schema::{Check, Field, Kind, Rule, Schema, Shorthand};
@@ -125,6 +126,7 @@ pub(crate) fn upstreams() -> Schema {
         ("host_header", Field::string().rule(Rule::Custom(host_header))),
         ("client_certificate", Field::foreign("certificates")),
         ("use_srv_name", Field::boolean().default(false)),
+        ("resilience", Field::record(resilience())),
     ])
     .check(when("hash_on", "header", "hash_on_header"))
     .check(when("hash_on", "cookie", "hash_on_cookie"))
