@@ -12,7 +12,8 @@
 //! | latency | smallest `peak EWMA * (in flight + 1) / weight` | as least-connections |
 //!
 //! The algorithms' names and the meaning of weights (0 to 65535, 0 disables) and slots are Kong's (upstream and
-//! target entities). What this crate does not do: health checking, DNS, reading the hash input from a request.
+//! target entities). [`TargetHealth`] is what all workers know of a target's
+//! health. What this crate does not do: checking health, DNS, reading the hash input from a request.
 //!
 //! ```
 //! use gateward_balance::{Algorithm, Balancer, TargetSpec};
@@ -31,10 +32,16 @@
 
 mod balancer;
 mod hash;
+mod health;
 mod latency;
+pub mod outlier;
 mod random;
 mod schedule;
 mod slots;
+mod slow_start;
 
 pub use balancer::{Algorithm, Balancer, SCAN_MAX_TARGETS, TargetSpec, Ticket};
 pub use hash::hash_bytes;
+pub use health::{HealthLimits, Outcome, TargetHealth, Turned};
+pub use outlier::{Ejection, OutlierRules};
+pub use slow_start::SlowStart;

@@ -4,7 +4,6 @@
 //! An error where serving would do something else than the file says; a warning where data is only carried.
 
 use crate::checks::Subject;
-use serde_json::Value;
 
 /// Plugins bundled with Kong; some of them this build has not.
 const BUNDLED_WITH_KONG: &[&str] = &[
@@ -121,19 +120,12 @@ fn upstream(subject: &mut Subject<'_, '_>) {
     if subject.flag("use_srv_name") {
         subject.warn("use_srv_name", "without effect: this build looks up no SRV records");
     }
-    let Some(Value::Object(checks)) = subject.fields.get("healthchecks").cloned() else { return };
-    let on = |path: &str| {
-        let value = path.split('.').try_fold(&Value::Null, |value, name| match value {
-            Value::Null => checks.get(name),
-            value => value.get(name),
-        });
-        value.and_then(Value::as_f64).is_some_and(|value| value > 0.0)
-    };
-    if on("active.healthy.interval") || on("active.unhealthy.interval") {
-        subject.warn("healthchecks.active", "active health checks are not acted on by this build");
-    }
-    let passive = ["tcp_failures", "timeouts", "http_failures"].map(|name| format!("passive.unhealthy.{name}"));
-    if passive.iter().any(|path| on(path)) || on("passive.healthy.successes") {
-        subject.warn("healthchecks.passive", "passive health checks are not acted on by this build");
+    let Some(checks) = subject.fields.get("healthchecks").cloned() else { return };
+    let active = &checks["active"];
+    let interval = |kind: &str| active[kind]["interval"].as_f64().unwrap_or(0.0);
+    let kind = active["type"].as_str().unwrap_or("http");
+    if (interval("healthy") > 0.0 || interval("unhealthy") > 0.0) && !matches!(kind, "http" | "tcp") {
+        let message = format!("this build checks by http and tcp only; '{kind}' is not supported yet");
+        subject.error("healthchecks.active.type", message);
     }
 }

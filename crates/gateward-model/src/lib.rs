@@ -18,6 +18,6 @@ pub use entity::{
     Upstream, Vault,
 };
 pub use id::EntityId;
-pub use resilience::{CircuitBreaker, Hedging, Resilience, RetryBudget};
+pub use resilience::{CircuitBreaker, Hedging, OutlierDetection, Resilience, RetryBudget, SlowStart};
 pub use secret::Secret;
 pub use snapshot::{Config, Snapshot};

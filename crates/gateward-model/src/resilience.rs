@@ -23,6 +23,44 @@ pub struct Resilience {
     /// Statuses of answers that are tried again like a failed connection, for idempotent methods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_on_statuses: Option<Vec<u16>>,
+    /// Taking out targets that do worse than the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlier_detection: Option<OutlierDetection>,
+    /// A small share for new and returning targets first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<SlowStart>,
+}
+
+/// When a target is taken out, and for how long. Times are in seconds, as in Kong's health checks.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OutlierDetection {
+    /// Failures in a row (5xx answers, broken connections, timeouts) that take a target out; 0: they do not.
+    pub consecutive_failures: u32,
+    /// Standard deviations below the mean success rate that take a target out; 0: rates are not compared.
+    pub success_rate_stdev_factor: f64,
+    /// Targets with enough requests that rates need to be compared.
+    pub minimum_hosts: u32,
+    /// Requests of an interval that make a target's rate count.
+    pub request_volume: u32,
+    /// Seconds between two comparisons.
+    pub interval: f64,
+    /// Seconds out, times how often it was taken out of late.
+    pub base_ejection_time: f64,
+    /// Seconds out, at most.
+    pub max_ejection_time: f64,
+    /// Percent of the targets that may be out at a time; one always may, the last never.
+    pub max_ejection_percent: u32,
+}
+
+/// How the share of a new or returning target grows.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SlowStart {
+    /// Seconds until it has its full share.
+    pub window: f64,
+    /// 1: evenly; more: faster at the beginning; less: slower.
+    pub aggression: f64,
+    /// Least percent of its weight.
+    pub min_weight_percent: f64,
 }
 
 /// Bounds per upstream and node; 0: none.

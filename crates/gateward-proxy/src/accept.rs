@@ -114,6 +114,7 @@ async fn look_after(worker: Rc<Worker>) {
         worker.metrics.gauge_add(Gauge::UpstreamConnectionsIdle, idle - reported_idle);
         reported_idle = idle;
         worker.follow_wall_clock();
+        worker.weigh_targets();
         drop(worker.plan());
     }
 }

@@ -15,6 +15,7 @@ mod forward;
 mod forwarded;
 mod hashing;
 mod head;
+mod health;
 mod instance;
 mod matching;
 mod node;
@@ -37,6 +38,9 @@ mod worker;
 
 pub use accept::{WorkerListeners, run_worker};
 pub use error::{ProxyError, Side};
+pub use gateward_balance::Turned;
+pub use health::active::check_health;
+pub use health::{HealthRegistry, Reason, TargetState, UpstreamHealth};
 pub use node::Node;
 pub use plan::{CompileError, Plan};
 pub use settings::{HeaderTokens, Limits, Settings, Underscores};

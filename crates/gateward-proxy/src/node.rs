@@ -1,5 +1,6 @@
 //! What all workers of a node share: settings, the current plan, telemetry, the stage of a shutdown.
 
+use crate::health::HealthRegistry;
 use crate::plan::Plan;
 use crate::settings::Settings;
 use arc_swap::ArcSwap;
@@ -24,6 +25,8 @@ pub struct Node {
     pub access_log: Option<AccessLog>,
     /// Stage of the shutdown.
     pub drain: Drain,
+    /// What is known of targets.
+    pub health: Arc<HealthRegistry>,
     pub(crate) addresses: AddressCounts,
     plan: ArcSwap<Plan>,
     generation: AtomicU64,
@@ -34,8 +37,11 @@ impl Node {
     pub fn new(settings: Settings, telemetry: Arc<Telemetry>, access_log: Option<AccessLog>, plan: Plan) -> Arc<Self> {
         let generation = AtomicU64::new(plan.snapshot.generation);
         let addresses = AddressCounts::new(settings.limits.connections_per_address);
+        let health = Arc::new(HealthRegistry::default());
+        health.follow(&plan);
         Arc::new(Self {
             settings,
+            health,
             telemetry,
             access_log,
             drain: Drain::new(),
@@ -48,6 +54,7 @@ impl Node {
     /// Serve `plan` from the next request of each worker on. Exchanges under way keep theirs.
     pub fn swap(&self, plan: Plan) {
         let generation = plan.snapshot.generation;
+        self.health.follow(&plan);
         let retired = self.plan.swap(Arc::new(plan));
         self.generation.store(generation, Ordering::Release);
         retire(retired);

@@ -11,12 +11,13 @@ use crate::client::Connection;
 use crate::error::{ProxyError, Side};
 use crate::forward;
 use crate::hashing;
+use crate::health::Attempt;
 use crate::outcome::Local;
 use crate::phases::{request_error, send_continue};
-use crate::plan::{Backend, TargetPlan};
+use crate::plan::Backend;
 use crate::pump::{Pace, PumpError};
 use crate::session::Session;
-use crate::upstreams::UpstreamHandle;
+use crate::upstreams::{UpstreamHandle, WorkerTarget};
 use crate::worker::{Worker, WorkerPlan};
 use gateward_balance::Ticket;
 use gateward_http::BodyFraming;
@@ -57,6 +58,9 @@ struct Load {
     handle: UpstreamHandle,
     ticket: Ticket,
     latency_us: Option<u64>,
+    target: Rc<WorkerTarget>,
+    /// How it went, for the target's health.
+    attempt: Option<Attempt>,
 }
 
 /// Where a try goes.
@@ -68,7 +72,7 @@ struct Destination {
 /// The target of an upstream that a try goes to.
 struct Share {
     load: Load,
-    target: Rc<TargetPlan>,
+    target: Rc<WorkerTarget>,
     upstream: Arc<Upstream>,
 }
 
@@ -157,8 +161,16 @@ async fn attempt(
     let unsent = |error| Failed { error, sent: false, stale: false };
     let began = connection.worker.now_us();
     connection.session.times.forwarded.get_or_insert(began);
-    let destination = choose(connection, plan, service, backend, hash, began).await.map_err(unsent)?;
-    let mut link = connect(connection, service, destination.address, fresh_only, began).await.map_err(unsent)?;
+    let mut destination = choose(connection, plan, service, backend, hash, began).await.map_err(unsent)?;
+    let mut link = match connect(connection, service, destination.address, fresh_only, began).await {
+        Ok(link) => link,
+        Err(error) => {
+            if let Some(share) = &mut destination.share {
+                share.load.attempt = failed_attempt(error);
+            }
+            return Err(unsent(error));
+        }
+    };
     let settings = &connection.worker.node.settings;
     let (host, port, host_header) = match &destination.share {
         Some(share) => (share.target.host.as_str(), share.target.port, share.upstream.host_header.as_deref()),
@@ -243,7 +255,14 @@ fn pick(
     let (ticket, target) = upstream.pick(hash, &session.excluded, now_us).ok_or(ProxyError::NoTarget)?;
     session.excluded.push(ticket.index());
     upstream.started(ticket, now_us);
-    let load = Load { worker: worker.clone(), handle: handle.clone(), ticket, latency_us: None };
+    let load = Load {
+        worker: worker.clone(),
+        handle: handle.clone(),
+        ticket,
+        latency_us: None,
+        target: target.clone(),
+        attempt: None,
+    };
     Ok(Share { load, target, upstream: upstream.entity().clone() })
 }
 
@@ -286,6 +305,15 @@ async fn connect(
     Err(error)
 }
 
+/// What a failed try says about its target.
+fn failed_attempt(error: ProxyError) -> Option<Attempt> {
+    match error {
+        ProxyError::ConnectTimeout | ProxyError::UpstreamTimeout => Some(Attempt::Late),
+        error if error.side() == Side::Upstream => Some(Attempt::Broken),
+        _ => None,
+    }
+}
+
 fn attempt_record(
     worker: &Worker,
     address: SocketAddr,
@@ -315,6 +343,7 @@ async fn send_and_wait(
             session.upstream_status = Some(session.response_head.status);
             if let Some(load) = &mut answered.link.load {
                 load.latency_us = Some(now.saturating_sub(began_us));
+                load.attempt = Some(Attempt::Status(session.response_head.status));
             }
             answered.link.connection.requests += 1;
             Ok(answered)
@@ -326,6 +355,9 @@ async fn send_and_wait(
             }
             session.download.input.reset();
             let stale = reused && silent && error == ProxyError::UpstreamClosed;
+            if let Some(load) = answered.link.load.as_mut().filter(|_| !stale) {
+                load.attempt = failed_attempt(error);
+            }
             Err(Failed { error, sent: true, stale })
         }
     }
@@ -425,7 +457,11 @@ impl Drop for InUse {
 impl Drop for Load {
     fn drop(&mut self) {
         let now_us = self.worker.now_us();
-        self.handle.borrow_mut().finished(self.ticket, self.latency_us, now_us);
+        let mut upstream = self.handle.borrow_mut();
+        upstream.finished(self.ticket, self.latency_us, now_us);
+        if let Some(attempt) = self.attempt {
+            upstream.report(&self.target, attempt);
+        }
     }
 }
 

@@ -1,22 +1,41 @@
 //! Targets of upstreams as one worker balances over them. The state lives beside the plan, so that counts and
 //! averages survive a configuration change.
 
+use crate::health::{Attempt, HealthRegistry, UpstreamHealth};
 use crate::plan::{Plan, TargetPlan, UpstreamPlan};
-use gateward_balance::{Balancer, TargetSpec, Ticket};
+use gateward_balance::{Balancer, TargetHealth, TargetSpec, Ticket};
 use gateward_model::{Algorithm, EntityId};
+use gateward_net::monotonic_us;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::RefCell;
 use std::collections::hash_map::Entry;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// A target as requests hold it.
+pub(crate) struct WorkerTarget {
+    plan: TargetPlan,
+    /// Shared by the workers.
+    health: Arc<TargetHealth>,
+}
+
+impl Deref for WorkerTarget {
+    type Target = TargetPlan;
+
+    fn deref(&self) -> &TargetPlan {
+        &self.plan
+    }
+}
 
 /// One upstream on one worker.
 pub(crate) struct WorkerUpstream {
     plan: UpstreamPlan,
+    health: Option<Arc<UpstreamHealth>>,
     /// Of the configuration it was last brought to.
     configuration: u64,
     /// The plan's targets, to be held by requests under way.
-    targets: Vec<Rc<TargetPlan>>,
+    targets: Vec<Rc<WorkerTarget>>,
     balancer: Balancer,
 }
 
@@ -24,23 +43,40 @@ pub(crate) struct WorkerUpstream {
 pub(crate) type UpstreamHandle = Rc<RefCell<WorkerUpstream>>;
 
 impl WorkerUpstream {
-    fn new(plan: UpstreamPlan, configuration: u64, seed: u64) -> Self {
-        let balancer = Balancer::new(algorithm(&plan), &specs(&plan), seed);
-        let targets = plan.targets.iter().cloned().map(Rc::new).collect();
-        Self { plan, configuration, targets, balancer }
+    fn new(plan: UpstreamPlan, health: Option<Arc<UpstreamHealth>>, configuration: u64, seed: u64) -> Self {
+        let targets = targets(&plan, health.as_deref());
+        let balancer = Balancer::new(algorithm(&plan), &specs(&plan, &targets, health.as_deref()), seed);
+        Self { plan, health, configuration, targets, balancer }
     }
 
     /// Follow `plan`, unless a request that began under an earlier configuration brings it.
-    fn update(&mut self, plan: &UpstreamPlan, configuration: u64) {
+    fn update(
+        &mut self,
+        plan: &UpstreamPlan,
+        health: impl FnOnce() -> Option<Arc<UpstreamHealth>>,
+        configuration: u64,
+    ) {
         if configuration <= self.configuration {
             return;
         }
         self.configuration = configuration;
+        self.health = health();
         if self.plan != *plan {
-            self.balancer.update(algorithm(plan), &specs(plan));
-            self.targets = plan.targets.iter().cloned().map(Rc::new).collect();
+            self.targets = targets(plan, self.health.as_deref());
             self.plan = plan.clone();
+            self.weigh();
         }
+    }
+
+    /// Give every target the share it has now: less than its weight while it starts slowly.
+    pub(crate) fn weigh(&mut self) {
+        let specs = specs(&self.plan, &self.targets, self.health.as_deref());
+        self.balancer.update(algorithm(&self.plan), &specs);
+    }
+
+    /// Whether shares change with time.
+    pub(crate) fn starts_slowly(&self) -> bool {
+        self.health.as_ref().is_some_and(|health| health.slow_start().is_some())
     }
 
     /// The target for a request.
@@ -49,10 +85,22 @@ impl WorkerUpstream {
         hash: Option<u64>,
         excluded: &[usize],
         now_us: u64,
-    ) -> Option<(Ticket, Rc<TargetPlan>)> {
-        let ticket = self.balancer.pick(hash, excluded, |_| true, now_us)?;
+    ) -> Option<(Ticket, Rc<WorkerTarget>)> {
+        if self.health.as_ref().is_some_and(|health| health.is_short()) {
+            return None;
+        }
+        let targets = &self.targets;
+        let available = |index: usize| targets.get(index).is_some_and(|target| target.health.is_available());
+        let ticket = self.balancer.pick(hash, excluded, available, now_us)?;
         let target = self.targets.get(ticket.index())?;
         Some((ticket, target.clone()))
+    }
+
+    /// What a request to `target` tells about its health.
+    pub(crate) fn report(&self, target: &WorkerTarget, attempt: Attempt) {
+        if let Some(health) = &self.health {
+            health.report(&target.health, &target.plan.entity.target, attempt);
+        }
     }
 
     /// Changes when the targets do: indices from before mean nothing then.
@@ -81,16 +129,33 @@ pub(crate) struct Known {
 
 impl Known {
     /// The state of an upstream by its index in `plan`, as that or a later plan has it.
-    pub(crate) fn handle(&self, plan: &Plan, index: usize, seed: impl FnOnce() -> u64) -> UpstreamHandle {
+    pub(crate) fn handle(
+        &self,
+        plan: &Plan,
+        index: usize,
+        health: &HealthRegistry,
+        seed: impl FnOnce() -> u64,
+    ) -> UpstreamHandle {
         let (plan, configuration) = (&plan.upstreams[index], plan.snapshot.generation);
+        let health = || health.upstream(plan.entity.id);
         match self.handles.borrow_mut().entry(plan.entity.id) {
             Entry::Occupied(known) => {
-                known.get().borrow_mut().update(plan, configuration);
+                known.get().borrow_mut().update(plan, health, configuration);
                 known.get().clone()
             }
             Entry::Vacant(place) => {
-                let made = WorkerUpstream::new(plan.clone(), configuration, seed());
+                let made = WorkerUpstream::new(plan.clone(), health(), configuration, seed());
                 place.insert(Rc::new(RefCell::new(made))).clone()
+            }
+        }
+    }
+
+    /// Let the shares of targets that start slowly grow. Call about once a second.
+    pub(crate) fn weigh(&self) {
+        for handle in self.handles.borrow().values() {
+            let mut upstream = handle.borrow_mut();
+            if upstream.starts_slowly() {
+                upstream.weigh();
             }
         }
     }
@@ -114,9 +179,28 @@ fn algorithm(plan: &UpstreamPlan) -> gateward_balance::Algorithm {
     }
 }
 
-fn specs(plan: &UpstreamPlan) -> Vec<TargetSpec> {
-    let spec = |target: &TargetPlan| TargetSpec { name: target.entity.target.clone(), weight: target.entity.weight };
-    plan.targets.iter().map(spec).collect()
+fn targets(plan: &UpstreamPlan, health: Option<&UpstreamHealth>) -> Vec<Rc<WorkerTarget>> {
+    let target = |(index, target): (usize, &TargetPlan)| {
+        let health = health.and_then(|health| health.health_of(&target.entity.target, index));
+        Rc::new(WorkerTarget { plan: target.clone(), health: health.unwrap_or_default() })
+    };
+    plan.targets.iter().enumerate().map(target).collect()
+}
+
+/// The targets with their shares. Consistent hashing keeps whole weights: others would move hashes back and forth.
+fn specs(plan: &UpstreamPlan, targets: &[Rc<WorkerTarget>], health: Option<&UpstreamHealth>) -> Vec<TargetSpec> {
+    let whole = plan.entity.algorithm == Algorithm::ConsistentHashing;
+    let slow_start = health.and_then(UpstreamHealth::slow_start).filter(|_| !whole);
+    let now_us = monotonic_us();
+    let share = |target: &WorkerTarget| {
+        let (full, since_us) = (target.entity.weight, target.health.since_us());
+        match slow_start {
+            Some(slow) if since_us > 0 => slow.weight(full, now_us.saturating_sub(since_us)),
+            _ => full,
+        }
+    };
+    let spec = |target: &Rc<WorkerTarget>| TargetSpec { name: target.entity.target.clone(), weight: share(target) };
+    targets.iter().map(spec).collect()
 }
 
 #[cfg(test)]
@@ -139,7 +223,7 @@ mod tests {
             let (old, new) = (plan("1", 1), plan("2", 2));
             let known = Known::default();
             for (plan, port) in [(&old, 1), (&new, 2), (&old, 2), (&new, 2)] {
-                let handle = known.handle(plan, 0, || 0);
+                let handle = known.handle(plan, 0, &HealthRegistry::default(), || 0);
                 let (_, target) = handle.borrow_mut().pick(None, &[], 0).unwrap();
                 assert_eq!(target.port, port);
             }

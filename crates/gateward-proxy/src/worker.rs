@@ -60,7 +60,8 @@ impl WorkerPlan {
 
     pub(crate) fn upstream(&self, index: u32, worker: &Worker) -> &UpstreamHandle {
         let index = index as usize;
-        self.upstreams[index].get_or_init(|| worker.known.handle(&self.shared, index, || worker.ids.next()))
+        self.upstreams[index]
+            .get_or_init(|| worker.known.handle(&self.shared, index, &worker.node.health, || worker.ids.next()))
     }
 }
 
@@ -113,6 +114,11 @@ impl Worker {
 
     pub(crate) fn give_back(&self, session: Box<Session>) {
         self.spare.borrow_mut().give(session);
+    }
+
+    /// Let the shares of targets that start slowly grow.
+    pub(crate) fn weigh_targets(&self) {
+        self.known.weigh();
     }
 
     /// Set the clocks against each other again, so that a stepped wall clock shows.

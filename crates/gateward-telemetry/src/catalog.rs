@@ -174,6 +174,8 @@ catalog! {
         "Records that log plugins queued and could not deliver.";
     LOG_BATCHES_FAILED = "gateward_log_batches_failed_total" Counter Count []
         "Batches that log plugins gave up after their retries.";
+    TARGET_HEALTH_TURNS = "gateward_target_health_transitions_total" Counter Count ["to", "reason"]
+        "Targets that became healthy or unhealthy, by who found it: active and passive checks, outlier detection, manual.";
     RATE_LIMIT_EVICTIONS = "gateward_rate_limit_evictions_total" Counter Count []
         "Rate-limit counters lost because the table was full; while this stands still, limits are exact.";
     PROCESS_CPU = "process_cpu_seconds_total" Counter Seconds []

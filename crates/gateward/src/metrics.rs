@@ -3,6 +3,7 @@
 use crate::control::{Control, VERSION};
 use gateward_model::Config;
 use gateward_plugin::PluginStats;
+use gateward_proxy::{HealthRegistry, TargetState, Turned};
 use gateward_telemetry::catalog;
 use gateward_telemetry::{ExtraMetric, NodeInfo, process, prometheus};
 use serde_json::Value;
@@ -20,7 +21,8 @@ pub(crate) fn exposition(control: &Control) -> String {
     extra.extend(node.access_log.iter().flat_map(gateward_telemetry::AccessLog::metrics));
     let env = &control.reloader.compiler().env;
     extra.extend(plugin_metrics(&env.stats, env.counters.evictions()));
-    extra.extend(target_health(&plan.snapshot.config));
+    extra.extend(target_health(&plan.snapshot.config, &node.health));
+    extra.push(health_turns(&node.health));
     let info = NodeInfo {
         version: VERSION.to_owned(),
         hostname: control.identity.hostname.clone(),
@@ -46,7 +48,7 @@ fn plugin_metrics(stats: &PluginStats, evictions: u64) -> impl Iterator<Item = E
 }
 
 /// Kong's gauge of target states, when a prometheus plugin asks for it.
-fn target_health(config: &Config) -> Option<ExtraMetric> {
+fn target_health(config: &Config, health: &HealthRegistry) -> Option<ExtraMetric> {
     let asked = config.plugins.iter().any(|plugin| {
         plugin.name == "prometheus"
             && plugin.enabled
@@ -62,9 +64,14 @@ fn target_health(config: &Config) -> Option<ExtraMetric> {
         // Kong gives the address a name resolved to; a target that is an address is its own.
         let is_address = target.target.parse::<std::net::SocketAddr>().is_ok();
         let address = if is_address { target.target.as_str() } else { "" };
+        let known = health.upstream(target.upstream).and_then(|upstream| upstream.state(&target.target));
+        let now = match known {
+            None | Some(TargetState::Off) => "healthchecks_off",
+            Some(TargetState::Healthy) => "healthy",
+            Some(TargetState::Unhealthy) => "unhealthy",
+        };
         for state in TARGET_STATES {
-            // This build checks no health, and says so.
-            let value = if state == "healthchecks_off" { 1.0 } else { 0.0 };
+            let value = if state == now { 1.0 } else { 0.0 };
             let labels = [
                 ("upstream", upstream),
                 ("target", target.target.as_str()),
@@ -76,6 +83,18 @@ fn target_health(config: &Config) -> Option<ExtraMetric> {
         }
     }
     Some(metric)
+}
+
+fn health_turns(health: &HealthRegistry) -> ExtraMetric {
+    let mut metric = ExtraMetric::of(&catalog::TARGET_HEALTH_TURNS);
+    for (turned, reason, count) in health.turns() {
+        let to = match turned {
+            Turned::Healthy => "healthy",
+            Turned::Unhealthy => "unhealthy",
+        };
+        metric = metric.sample(&[("to", to), ("reason", reason.label())], count as f64);
+    }
+    metric
 }
 
 #[cfg(test)]

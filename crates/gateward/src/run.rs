@@ -113,6 +113,7 @@ pub(crate) fn start(options: Options, log: LogControl) -> Result<Running, StartE
     if let Some(watch) = first.watch {
         control_runtime.spawn(watch.run(control.reloader.clone(), reload_now.clone()));
     }
+    control_runtime.spawn(gateward_proxy::check_health(node.health.clone()));
     let ended = start_workers(&node, sockets.workers, control.options.timeout)?;
     serve_control(&control_runtime, &control, sockets.admin, sockets.status);
     // The cell was empty: it is set here and nowhere else.

@@ -19,11 +19,29 @@ pub(super) fn resilience() -> Schema {
         ("percentile", Field::number().between(50, 99.9)),
     ])
     .check(Check::AtLeastOneOf(vec!["delay_ms".into(), "percentile".into()]));
+    let seconds = |least: f64, default: f64| Field::number().between(least, 86_400).default(default);
+    let outlier_detection = Schema::new([
+        ("consecutive_failures", Field::integer().between(0, 1_000).default(5)),
+        ("success_rate_stdev_factor", Field::number().between(0, 10).default(0)),
+        ("minimum_hosts", Field::integer().between(2, 10_000).default(5)),
+        ("request_volume", Field::integer().between(1, 1_000_000).default(100)),
+        ("interval", seconds(0.1, 10.0)),
+        ("base_ejection_time", seconds(0.1, 30.0)),
+        ("max_ejection_time", seconds(0.1, 300.0)),
+        ("max_ejection_percent", Field::integer().between(1, 100).default(10)),
+    ]);
+    let slow_start = Schema::new([
+        ("window", seconds(0.1, 30.0)),
+        ("aggression", Field::number().between(0.1, 10).default(1)),
+        ("min_weight_percent", Field::number().between(0, 100).default(10)),
+    ]);
     Schema::new([
         ("circuit_breaker", Field::record(circuit_breaker)),
         ("retry_budget", Field::record(retry_budget)),
         ("per_try_timeout", Field::integer().between(1, MOST_MS)),
         ("hedging", Field::record(hedging)),
+        ("outlier_detection", Field::record(outlier_detection)),
+        ("slow_start", Field::record(slow_start)),
         ("retry_on_statuses", Field::set(Field::integer().between(500, 599))),
     ])
 }

@@ -22,6 +22,7 @@ pub(crate) async fn handle(control: &Control, request: ApiRequest) -> ApiRespons
     }
     let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
     let reading = request.method == Method::GET;
+    let writing = matches!(request.method, Method::PUT | Method::POST);
     match path.as_slice() {
         ["config"] if request.method == Method::POST => config::replace(control, &request).await,
         ["config"] if reading => config::export(control),
@@ -36,6 +37,12 @@ pub(crate) async fn handle(control: &Control, request: ApiRequest) -> ApiRespons
         ["schemas", "plugins", name] if reading => node::plugin_schema(control, name),
         ["schemas", kind] if reading => node::entity_schema(kind),
         ["upstreams", upstream, "health"] if reading => health::of_upstream(control, upstream, &request),
+        ["upstreams", upstream, "targets", target, state @ ("healthy" | "unhealthy")] if writing => {
+            health::set(control, upstream, target, None, *state == "healthy")
+        }
+        ["upstreams", upstream, "targets", target, address, state @ ("healthy" | "unhealthy")] if writing => {
+            health::set(control, upstream, target, Some(address), *state == "healthy")
+        }
         ["upstreams", upstream, "targets", "all"] if reading => {
             entities::read(control, &["upstreams", upstream, "targets"], &request)
         }

@@ -74,6 +74,10 @@ pub(crate) fn endpoints() -> ApiResponse {
         "/status",
         "/status/ready",
         "/upstreams/{upstream}/health",
+        "/upstreams/{upstream}/targets/{target}/healthy",
+        "/upstreams/{upstream}/targets/{target}/unhealthy",
+        "/upstreams/{upstream}/targets/{target}/{address}/healthy",
+        "/upstreams/{upstream}/targets/{target}/{address}/unhealthy",
     ];
     let mut paths: Vec<String> = fixed.into_iter().map(str::to_owned).collect();
     for kind in KINDS {

@@ -1,0 +1,124 @@
+use super::*;
+use crate::Settings;
+use crate::testing::plan;
+use gateward_telemetry::{Limits, Telemetry};
+
+/// A registry and its upstream `u` with these fields and targets.
+fn follow(registry: &HealthRegistry, fields: &str, targets: &[(&str, u16)], generation: u64) -> Arc<UpstreamHealth> {
+    let telemetry = Telemetry::new(1, Limits::default());
+    let targets: Vec<String> =
+        targets.iter().map(|(target, weight)| format!("{{target: '{target}', weight: {weight}}}")).collect();
+    let config =
+        format!("_format_version: '3.0'\nupstreams:\n- {{name: u, {fields}, targets: [{}]}}\n", targets.join(", "));
+    // Compiling a plan gives its plugins a place in the background.
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let _entered = runtime.enter();
+    let plan = plan(&config, generation, &Settings::default(), &telemetry);
+    registry.follow(&plan);
+    registry.upstream(plan.upstreams[0].entity.id).expect("it is followed")
+}
+
+const PASSIVE: &str = "healthchecks: {passive: {unhealthy: {http_failures: 2, tcp_failures: 1, timeouts: 3}}}";
+
+fn report(upstream: &UpstreamHealth, name: &str, attempt: Attempt) {
+    upstream.report(&upstream.health_of(name, 0).unwrap(), name, attempt);
+}
+
+fn turns(registry: &HealthRegistry, turned: Turned, reason: Reason) -> u64 {
+    registry.turns().find(|(side, why, _)| (*side, *why) == (turned, reason)).unwrap().2
+}
+
+#[test]
+fn requests_tell_by_status_failure_and_timeout() {
+    let registry = HealthRegistry::default();
+    let upstream = follow(&registry, PASSIVE, &[("a:1", 1), ("b:1", 1), ("c:1", 1)], 1);
+    for attempt in [Attempt::Status(503), Attempt::Status(404), Attempt::Status(500)] {
+        assert_eq!(upstream.state("a:1"), Some(TargetState::Healthy));
+        report(&upstream, "a:1", attempt);
+    }
+    report(&upstream, "b:1", Attempt::Broken);
+    for _ in 0..3 {
+        assert_eq!(upstream.state("c:1"), Some(TargetState::Healthy));
+        report(&upstream, "c:1", Attempt::Late);
+    }
+    assert_eq!(["a:1", "b:1", "c:1"].map(|name| upstream.state(name)), [Some(TargetState::Unhealthy); 3]);
+    assert_eq!(turns(&registry, Turned::Unhealthy, Reason::Passive), 3);
+    assert_eq!(upstream.is_available(), Some(false));
+}
+
+#[test]
+fn nothing_is_counted_where_nothing_is_configured() {
+    let registry = HealthRegistry::default();
+    let upstream = follow(&registry, "slots: 10", &[("a:1", 1)], 1);
+    for _ in 0..1_000 {
+        report(&upstream, "a:1", Attempt::Broken);
+    }
+    assert_eq!(upstream.state("a:1"), Some(TargetState::Off));
+    assert_eq!(upstream.is_available(), None);
+    assert!(upstream.set("a:1", false) && !upstream.set("z:1", false));
+    assert_eq!(upstream.state("a:1"), Some(TargetState::Unhealthy), "an operator's word counts all the same");
+}
+
+#[test]
+fn what_is_known_survives_every_change_of_the_configuration() {
+    let registry = HealthRegistry::default();
+    let first = follow(&registry, PASSIVE, &[("a:1", 1), ("b:1", 1)], 1);
+    report(&first, "a:1", Attempt::Broken);
+    // A target more, another weight, another order, other checks; then back again.
+    let more = follow(&registry, PASSIVE, &[("c:1", 1), ("b:1", 7), ("a:1", 9)], 2);
+    let all = |upstream: &UpstreamHealth| ["a:1", "b:1"].map(|name| upstream.state(name));
+    assert_eq!(all(&more), [Some(TargetState::Unhealthy), Some(TargetState::Healthy)]);
+    let other = follow(&registry, "healthchecks: {passive: {unhealthy: {timeouts: 9}}}", &[("b:1", 7), ("a:1", 9)], 3);
+    assert_eq!(all(&other), [Some(TargetState::Unhealthy), Some(TargetState::Healthy)]);
+    // A request that began under the first configuration reports to the same target.
+    report(&first, "b:1", Attempt::Broken);
+    assert_eq!(other.state("b:1"), Some(TargetState::Unhealthy));
+    // Nothing changed: not even the record does, so that checks go on.
+    let again = follow(&registry, "healthchecks: {passive: {unhealthy: {timeouts: 9}}}", &[("b:1", 7), ("a:1", 9)], 4);
+    assert!(Arc::ptr_eq(&other, &again));
+    // A target that was gone is new when it comes back.
+    follow(&registry, PASSIVE, &[("b:1", 1)], 5);
+    let back = follow(&registry, PASSIVE, &[("b:1", 1), ("a:1", 1)], 6);
+    assert_eq!(back.state("a:1"), Some(TargetState::Healthy));
+}
+
+#[test]
+fn below_the_threshold_the_upstream_is_unavailable() {
+    let registry = HealthRegistry::default();
+    let fields = "healthchecks: {threshold: 50, passive: {unhealthy: {tcp_failures: 1}}}";
+    let upstream = follow(&registry, fields, &[("a:1", 40), ("b:1", 40), ("c:1", 20)], 1);
+    report(&upstream, "a:1", Attempt::Broken);
+    assert_eq!((upstream.is_short(), upstream.is_available()), (false, Some(true)));
+    report(&upstream, "c:1", Attempt::Broken);
+    assert_eq!((upstream.is_short(), upstream.is_available()), (true, Some(false)));
+    upstream.set("c:1", true);
+    assert_eq!((upstream.is_short(), upstream.is_available()), (false, Some(true)));
+}
+
+#[test]
+fn statuses_do_not_count_where_only_connections_do() {
+    let registry = HealthRegistry::default();
+    let fields = "healthchecks: {passive: {type: tcp, unhealthy: {http_failures: 1, tcp_failures: 1}}}";
+    let upstream = follow(&registry, fields, &[("a:1", 1)], 1);
+    report(&upstream, "a:1", Attempt::Status(500));
+    assert_eq!(upstream.state("a:1"), Some(TargetState::Healthy));
+}
+
+#[test]
+fn failures_in_a_row_eject_a_bounded_share() {
+    let registry = HealthRegistry::default();
+    let fields =
+        "resilience: {outlier_detection: {consecutive_failures: 2, base_ejection_time: 0.1, max_ejection_percent: 50}}";
+    let upstream = follow(&registry, fields, &[("a:1", 1), ("b:1", 1)], 1);
+    for attempt in [Attempt::Status(502), Attempt::Status(200), Attempt::Late] {
+        report(&upstream, "a:1", attempt);
+    }
+    assert_eq!(upstream.state("a:1"), Some(TargetState::Healthy));
+    report(&upstream, "a:1", Attempt::Broken);
+    assert_eq!(upstream.state("a:1"), Some(TargetState::Unhealthy));
+    for _ in 0..9 {
+        report(&upstream, "b:1", Attempt::Broken);
+    }
+    assert_eq!(upstream.state("b:1"), Some(TargetState::Healthy), "the last one stays");
+    assert_eq!(turns(&registry, Turned::Unhealthy, Reason::Outlier), 1);
+}
