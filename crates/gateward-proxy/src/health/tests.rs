@@ -1,3 +1,5 @@
+//! Health by the rules, without a network: reports go in, states come out.
+
 use super::*;
 use crate::Settings;
 use crate::testing::plan;
