@@ -6,6 +6,7 @@
 
 mod accept;
 mod answer;
+mod arrival;
 mod body;
 mod chain;
 mod client;
@@ -39,4 +40,4 @@ pub use accept::{WorkerListeners, run_worker};
 pub use error::{ProxyError, Side};
 pub use node::Node;
 pub use plan::{CompileError, Plan};
-pub use settings::{HeaderTokens, Limits, Settings, Underscores};
+pub use settings::{HeaderTokens, Limits, RealIp, Settings, Underscores};

@@ -108,7 +108,8 @@ fn the_vpc_endpoint_of_an_aws_header() {
 
 #[test]
 fn a_checksum_is_checked() {
-    let header = Header { checksum: true, ..Header::tcp(Version::V2, "[::1]:1".parse().unwrap(), "[::2]:2".parse().unwrap()) };
+    let header =
+        Header { checksum: true, ..Header::tcp(Version::V2, "[::1]:1".parse().unwrap(), "[::2]:2".parse().unwrap()) };
     let mut bytes = Vec::new();
     header.write(&mut bytes);
     for at in 16..bytes.len() {
@@ -158,16 +159,15 @@ fn tlvs() -> impl Strategy<Value = Tlvs> {
         |(client, verify, version, common_name, cipher)| Ssl { client, verify, version, common_name, cipher },
     );
     let bytes = |most| option::of(vec(any::<u8>(), 0..most));
-    (bytes(40), text(), bytes(128), option::of(ssl), option::of("[a-zA-Z0-9-]{0,30}"), option::of(any::<u32>())).prop_map(
-        |(alpn, authority, unique_id, ssl, vpce_id, azure_link_id)| Tlvs {
+    (bytes(40), text(), bytes(128), option::of(ssl), option::of("[a-zA-Z0-9-]{0,30}"), option::of(any::<u32>()))
+        .prop_map(|(alpn, authority, unique_id, ssl, vpce_id, azure_link_id)| Tlvs {
             alpn,
             authority,
             unique_id,
             ssl,
             vpce_id,
             azure_link_id,
-        },
-    )
+        })
 }
 
 proptest! {

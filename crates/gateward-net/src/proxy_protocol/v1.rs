@@ -21,13 +21,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, Malformed> {
     }
     let line = str::from_utf8(&window[SIGNATURE.len()..end]).map_err(|_| Malformed::Line)?;
     let addresses = addresses(line).ok_or(Malformed::Line)?;
-    let header = Header {
-        version: Version::V1,
-        command: Command::Proxy,
-        addresses,
-        tlvs: Tlvs::default(),
-        checksum: false,
-    };
+    let header =
+        Header { version: Version::V1, command: Command::Proxy, addresses, tlvs: Tlvs::default(), checksum: false };
     Ok(Parsed::Complete(Box::new(header), end + 2))
 }
 

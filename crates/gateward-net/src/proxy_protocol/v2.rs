@@ -35,13 +35,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, Malformed> {
         return Err(Malformed::Length);
     }
     let Some(header) = bytes.get(..FIXED + length) else { return Ok(Parsed::Partial) };
-    let mut parsed = Header {
-        version: Version::V2,
-        command,
-        addresses: Addresses::Unknown,
-        tlvs: Tlvs::default(),
-        checksum: false,
-    };
+    let mut parsed =
+        Header { version: Version::V2, command, addresses: Addresses::Unknown, tlvs: Tlvs::default(), checksum: false };
     // With LOCAL everything after the length is to be discarded (section 2.2).
     if command == Command::Proxy {
         parsed.addresses = addresses(family, &header[FIXED..FIXED + address_bytes]);

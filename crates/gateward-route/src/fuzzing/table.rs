@@ -120,6 +120,7 @@ impl Request {
             query: self.query,
             headers: &self.headers,
             scheme: self.scheme,
+            vpce_id: None,
             sni: self.sni,
             src: self.src,
             dst: self.dst,
