@@ -27,6 +27,10 @@ pub(super) fn render(snapshot: &MetricsSnapshot, node: &NodeInfo, writer: &mut W
     for gauge in Gauge::ALL {
         writer.single(gauge.metric(), snapshot.gauge(gauge));
     }
+    writer.family(&catalog::TUNNELS_ENDED);
+    for (reason, n) in &snapshot.tunnel_ends {
+        writer.sample(&catalog::TUNNELS_ENDED, &[reason], n);
+    }
     render_proxy_protocol(snapshot, writer);
     render_configuration(snapshot, node, writer);
 }
