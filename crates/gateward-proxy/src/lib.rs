@@ -32,6 +32,7 @@ mod session;
 mod settings;
 #[cfg(test)]
 mod testing;
+mod tunnel;
 mod upstream;
 mod upstreams;
 mod worker;

@@ -24,6 +24,8 @@ pub struct Settings {
     pub pool: PoolSettings,
     /// Requests on one client connection; 0: no limit (Kong: `nginx_http_keepalive_requests`).
     pub keepalive_requests: u32,
+    /// Protocols besides WebSocket that a request may ask to switch to (`Upgrade`).
+    pub upgrades: Vec<String>,
     /// What happens to request fields with an underscore in their name.
     pub underscores: Underscores,
     /// Answer the `Kong-Debug: 1` header with route and service names (Kong: `allow_debug_header`).
@@ -123,6 +125,7 @@ impl Default for Settings {
             tokens: HeaderTokens::default(),
             pool: PoolSettings::default(),
             keepalive_requests: 10_000,
+            upgrades: Vec::new(),
             underscores: Underscores::default(),
             allow_debug_header: false,
             limits: Limits::default(),

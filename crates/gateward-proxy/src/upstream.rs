@@ -19,7 +19,7 @@ use crate::session::Session;
 use crate::upstreams::UpstreamHandle;
 use crate::worker::{Worker, WorkerPlan};
 use gateward_balance::Ticket;
-use gateward_http::BodyFraming;
+use gateward_http::{BodyFraming, HeadError};
 use gateward_model::{Service, Upstream};
 use gateward_net::{Stream, UpstreamConnection};
 use gateward_plugin::Try;
@@ -388,6 +388,10 @@ async fn send_while_waiting(
         }
     };
     session.upload = upload;
+    if outcome.is_ok() && session.response_head.status == 101 && !session.upload.is_finished() {
+        // The client has not even asked to the end (RFC 9110 section 7.8).
+        return Err(ProxyError::UpstreamHead(HeadError::StatusLine));
+    }
     outcome
 }
 

@@ -169,6 +169,7 @@ fn data_plane(reader: &mut Reader<'_>) -> Settings {
             idle_timeout_ms: reader.milliseconds("upstream-keepalive-idle-timeout"),
         },
         keepalive_requests: reader.read("keepalive-requests", values::number),
+        upgrades: reader.read("upgrade-protocols", values::upgrades),
         underscores: reader.read("underscores-in-headers", values::underscores),
         allow_debug_header: reader.read("allow-debug-header", values::switch),
         limits: limits(reader),

@@ -76,6 +76,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Which of its own headers the gateway adds to requests, or off."),
     row("header-prefix", "PREFIX", &[], "X-Kong",
         "Beginning of the names of those headers."),
+    row("upgrade-protocols", "NAMES", &[], "",
+        "Protocols besides websocket that a request may switch to with Upgrade, separated by commas. HTTP/2 (h2c) is never one of them."),
     row("underscores-in-headers", "on|off|refuse",
         &["KONG_NGINX_PROXY_UNDERSCORES_IN_HEADERS", "KONG_NGINX_HTTP_UNDERSCORES_IN_HEADERS"], "on",
         "Request headers with an underscore in their name: on passes them, except those a backend could mistake for one the gateway writes (X_Forwarded_For); off removes them; refuse answers 400."),

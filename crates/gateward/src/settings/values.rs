@@ -319,6 +319,19 @@ pub(crate) fn header_name(text: &str) -> Result<String, String> {
     valid.then(|| text.to_owned()).ok_or_else(|| format!("'{text}' is not a header name of at most 64 characters"))
 }
 
+/// Names of protocols for `Upgrade`.
+pub(crate) fn upgrades(text: &str) -> Result<Vec<String>, String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let check = |name: &str| match name.to_ascii_lowercase().as_str() {
+        "h2c" | "h2" => Err(format!("'{name}' cannot be an upgrade: HTTP/2 is served, not tunnelled")),
+        _ if name.len() > 64 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._+".contains(&byte)) => {
+            Err(format!("'{name}' is not the name of a protocol; write it without a version, such as websocket"))
+        }
+        _ => Ok(name.to_owned()),
+    };
+    names.map(check).collect()
+}
+
 /// The header of the client's address, or `proxy_protocol`.
 pub(crate) fn real_ip(text: &str) -> Result<RealIp, String> {
     if text.trim() == "proxy_protocol" {
@@ -391,6 +404,13 @@ mod tests {
         assert_eq!(real_ip("proxy_protocol"), Ok(RealIp::ProxyProtocol));
         assert_eq!(real_ip("X-Forwarded-For"), Ok(RealIp::Header("X-Forwarded-For".to_owned())));
         assert!(real_ip("no header").is_err());
+    }
+
+    #[test]
+    fn upgrade_names() {
+        assert_eq!(upgrades("").unwrap(), Vec::<String>::new());
+        assert_eq!(upgrades("ftp, x-y").unwrap(), ["ftp", "x-y"]);
+        assert!(upgrades("h2c").is_err() && upgrades("a/1").is_err() && upgrades("websocket, H2").is_err());
     }
 
     #[test]
