@@ -1,8 +1,9 @@
 //! PROXY protocol: what a load balancer says about its clients reaches plugins, logs, routes and upstreams, and nobody
 //! else can say it.
 
-use gateward_e2e::{Metrics, echoed_header, one_route, with_plugins};
+use gateward_e2e::{Metrics, echoed_header, one_route, with_plugins, with_service_fields};
 use gateward_testkit::{Backend, Gateway, GatewayBuilder, RawClient, RawResponse, eventually};
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -245,4 +246,42 @@ fn the_control_side_takes_no_headers() {
     let Err(error) = started else { panic!("it started") };
     let error = error.to_string();
     assert!(error.contains("proxy_protocol is for --proxy-listen only"), "{error}");
+}
+
+/// A back end that sends what it received, up to the end of the head, as its response's content.
+fn mirror() -> Backend {
+    Backend::raw(|_, mut stream| {
+        let mut got = Vec::new();
+        let mut byte = [0];
+        // The binary signature ends no head: it is followed by a NUL.
+        while !(got.ends_with(b"\r\n\r\n") && got.len() > 40) && stream.read(&mut byte).is_ok_and(|count| count > 0) {
+            got.push(byte[0]);
+        }
+        let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", got.len()).as_bytes());
+        let _ = stream.write_all(&got);
+        let _ = stream.read(&mut byte);
+    })
+}
+
+#[test]
+fn services_are_told_who_the_client_is() {
+    for (version, expected) in [("v1", b"PROXY TCP4 192.0.2.7 10.0.0.9 4321 443\r\n".to_vec()), ("v2", v2("vpce-1"))] {
+        let backend = mirror();
+        let config = with_service_fields(&backend.url(), &format!("proxy_protocol: {version}"));
+        let gateway = listening(&config, "proxy_protocol=auto").workers(1).start();
+        let answer = ask(&gateway, &[&v2("vpce-1"), REQUEST]);
+        let head = &answer.body[expected.len()..];
+        assert_eq!((answer.status, &answer.body[..expected.len()]), (200, &expected[..]), "{:?}", answer.text());
+        assert!(head.starts_with(b"GET / HTTP/1.1\r\n"), "{:?}", answer.text());
+        // The next client has another header, and so a connection of its own.
+        let answer = ask(&gateway, &[b"PROXY TCP4 192.0.2.8 10.0.0.9 1 2\r\n", REQUEST]);
+        assert_eq!(answer.status, 200);
+        let mut client = RawClient::connect(gateway.proxy());
+        for _ in 0..2 {
+            client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(client.read_response("GET").status, 200);
+        }
+        assert_eq!(backend.connections(), 4, "{version}");
+        gateway.stop();
+    }
 }

@@ -5,6 +5,7 @@
 //! [`Plan`], swapped whole; the request path never waits for the control side.
 
 mod accept;
+mod announce;
 mod answer;
 mod arrival;
 mod body;

@@ -279,6 +279,7 @@ pub fn service(position: u64, enabled: bool) -> Service {
         client_certificate: None,
         tls_verify: None,
         tls_verify_depth: None,
+        proxy_protocol: None,
         ca_certificates: None,
         enabled,
         tags: None,
