@@ -11,7 +11,7 @@ use crate::setup;
 use crate::shell::{line, root, succeeds};
 
 /// The targets of `fuzz/Cargo.toml`.
-pub(crate) const TARGETS: &[&str] = &["request_head", "chunked", "uri", "config", "route"];
+pub(crate) const TARGETS: &[&str] = &["request_head", "chunked", "uri", "config", "route", "proxy_protocol"];
 
 /// What to fuzz, and for how long.
 #[derive(clap::Args)]

@@ -181,6 +181,7 @@ fn input<'a>(host: &'a str, path: &'a str, headers: &'a Headers) -> Input<'a> {
         headers,
         scheme: Scheme::Http,
         sni: None,
+        vpce_id: None,
         src: SocketAddr::from(([10, 0, 0, 1], 50_000)),
         dst: SocketAddr::from(([10, 0, 0, 2], 8000)),
     }

@@ -13,6 +13,7 @@ pub mod headers;
 pub mod hop;
 pub mod method;
 pub mod uri;
+pub mod websocket;
 
 pub use chunked::{ChunkedDecoder, ChunkedError, ChunkedStep};
 pub use head::{

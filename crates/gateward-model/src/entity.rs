@@ -47,12 +47,25 @@ pub struct Service {
     pub tls_verify: Option<bool>,
     pub tls_verify_depth: Option<u8>,
     pub ca_certificates: Option<Vec<EntityId>>,
+    /// Gateward's own: begin connections to the service with a PROXY header of this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
     pub enabled: bool,
     pub tags: Option<Vec<String>>,
     /// Unix seconds.
     pub created_at: u64,
     /// Unix seconds.
     pub updated_at: u64,
+}
+
+/// Which PROXY header a service gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyProtocolVersion {
+    /// A line of text.
+    V1,
+    /// Binary, with the VPC endpoint where one is known.
+    V2,
 }
 
 /// How `Route::paths` and `Service::path` are joined; only `v0` exists in the default router flavour.

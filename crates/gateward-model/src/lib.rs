@@ -14,8 +14,8 @@ pub mod snapshot;
 pub use directory::Directory;
 pub use entity::{
     AclGroup, Algorithm, BasicAuthCredential, CaCertificate, Certificate, Consumer, GenericEntity, HashOn,
-    HealthChecks, KeyAuthCredential, PathHandling, PluginConfig, Protocol, Route, RouterFlavor, Service, Sni, Target,
-    Upstream, Vault,
+    HealthChecks, KeyAuthCredential, PathHandling, PluginConfig, Protocol, ProxyProtocolVersion, Route, RouterFlavor,
+    Service, Sni, Target, Upstream, Vault,
 };
 pub use id::EntityId;
 pub use resilience::{CircuitBreaker, Hedging, OutlierDetection, Resilience, RetryBudget, SlowStart};

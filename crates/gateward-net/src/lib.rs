@@ -8,6 +8,7 @@ pub mod deadline;
 pub mod drain;
 pub mod listen;
 pub mod pool;
+pub mod proxy_protocol;
 pub mod resolve;
 pub mod stream;
 pub mod worker;

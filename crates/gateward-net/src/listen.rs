@@ -3,6 +3,7 @@
 //! The kernel spreads new connections over the sockets of a port, so workers never hand connections to each
 //! other, and a new process can listen beside an old one during a rolling restart.
 
+use crate::proxy_protocol::Mode;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::HashMap;
 use std::io;
@@ -23,6 +24,7 @@ const LATEST_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct Listener {
     socket: std::net::TcpListener,
+    proxy_protocol: Mode,
 }
 
 impl Listener {
@@ -40,7 +42,19 @@ impl Listener {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(backlog)?;
-        Ok(Self { socket: socket.into() })
+        Ok(Self { socket: socket.into(), proxy_protocol: Mode::Off })
+    }
+
+    /// Take PROXY headers as `mode` says; without this they are not expected.
+    #[must_use]
+    pub fn with_proxy_protocol(mut self, mode: Mode) -> Self {
+        self.proxy_protocol = mode;
+        self
+    }
+
+    /// What is done about PROXY headers.
+    pub fn proxy_protocol(&self) -> Mode {
+        self.proxy_protocol
     }
 
     /// The address bound, with the port the system chose.

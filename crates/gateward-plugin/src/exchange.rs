@@ -64,7 +64,7 @@ impl Scheme {
 /// The caller's side of the connection.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// The TCP peer.
+    /// The TCP peer, or the client behind it that a trusted PROXY header named.
     pub peer: SocketAddr,
     /// The address to act on: the peer, or what a trusted peer forwarded.
     pub ip: IpAddr,
@@ -72,6 +72,8 @@ pub struct Client {
     pub scheme: Scheme,
     /// Port of the listener.
     pub port: u16,
+    /// What a trusted PROXY header said about the connection; `None` without one.
+    pub origin: Option<Arc<ProxyOrigin>>,
     /// Whether the peer is within `trusted_ips`.
     pub trusted: bool,
     /// X-Forwarded-Proto as sent upstream.
@@ -84,6 +86,27 @@ pub struct Client {
     pub forwarded_path: String,
     /// X-Forwarded-Prefix as sent upstream; empty for none.
     pub forwarded_prefix: String,
+}
+
+/// What a PROXY header of a trusted load balancer said about a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyOrigin {
+    /// The load balancer: the TCP peer.
+    pub balancer: SocketAddr,
+    /// The client of the load balancer.
+    pub source: Option<SocketAddr>,
+    /// Where the client connected to.
+    pub destination: Option<SocketAddr>,
+    /// The AWS VPC endpoint the client came through.
+    pub vpce_id: Option<String>,
+    /// The Azure private endpoint's link the client came through.
+    pub azure_link_id: Option<u32>,
+    /// The server name of the client's TLS handshake with the load balancer.
+    pub authority: Option<String>,
+    /// The load balancer's id of the connection, in hex.
+    pub unique_id: Option<String>,
+    /// The client spoke TLS to the load balancer.
+    pub tls: bool,
 }
 
 /// What a regex path captured.
@@ -206,6 +229,7 @@ impl Exchange {
                 ip: nowhere.ip(),
                 scheme: Scheme::Http,
                 port: 0,
+                origin: None,
                 trusted: false,
                 forwarded_proto: Scheme::Http,
                 forwarded_host: String::new(),

@@ -16,7 +16,7 @@ pub mod registry;
 pub use contract::{BuildError, Definition, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, Step};
 pub use env::{BuildContext, HttpPost, PluginEnv, PluginStats, PostRequest};
 pub use exchange::{
-    Authentication, Captures, Client, Credential, Exchange, MetricGroups, ResponseState, Scheme, Source,
+    Authentication, Captures, Client, Credential, Exchange, MetricGroups, ProxyOrigin, ResponseState, Scheme, Source,
     UpstreamRequest,
 };
 pub use record::{RequestRecord, Try};

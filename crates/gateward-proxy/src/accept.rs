@@ -1,8 +1,11 @@
 //! Running a worker: accept connections, look after what it owns, and end when the node does.
 
+use crate::arrival;
 use crate::connection;
+use crate::forwarded::is_trusted;
 use crate::node::Node;
 use crate::worker::Worker;
+use gateward_net::proxy_protocol::Mode;
 use gateward_net::{Listener, Stage, Stream, listen};
 use gateward_telemetry::{Counter, Gauge};
 use std::net::SocketAddr;
@@ -27,9 +30,10 @@ pub async fn run_worker(node: Arc<Node>, index: usize, listeners: WorkerListener
     tokio::task::spawn_local(look_after(worker.clone()));
     let mut accepting = Vec::new();
     for listener in listeners {
+        let mode = listener.proxy_protocol();
         match listener.local_addr().and_then(|address| Ok((listener.into_tokio()?, address))) {
             Ok((listener, address)) => {
-                accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener, address)));
+                accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener, address, mode)));
             }
             Err(error) => tracing::error!(%error, "a listener could not be used"),
         }
@@ -48,13 +52,13 @@ pub async fn run_worker(node: Arc<Node>, index: usize, listeners: WorkerListener
 }
 
 /// Accept until the node is closing, then what is left in the queue.
-async fn accept(worker: Rc<Worker>, listener: TcpListener, local: SocketAddr) {
+async fn accept(worker: Rc<Worker>, listener: TcpListener, local: SocketAddr, mode: Mode) {
     let drain = worker.node.drain.clone();
     let mut closing = std::pin::pin!(drain.reached(Stage::Closing));
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => admit(&worker, stream, peer, local),
+                Ok((stream, peer)) => admit(&worker, stream, peer, local, mode),
                 Err(error) => {
                     tracing::warn!(%error, %local, "accepting a connection failed; trying again");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -63,14 +67,16 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, local: SocketAddr) {
             () = &mut closing => break,
         }
     }
-    listen::last_call(listener, |stream, peer| admit(&worker, stream, peer, local)).await;
+    listen::last_call(listener, |stream, peer| admit(&worker, stream, peer, local, mode)).await;
 }
 
 /// Serve a new connection unless a limit is reached.
-fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: SocketAddr, mode: Mode) {
     worker.metrics.count(Counter::ConnectionsAccepted);
     let limits = &worker.node.settings.limits;
-    let permit = worker.node.addresses.admit(peer.ip());
+    // A balancer's connections are many clients': those are counted once their headers are there.
+    let balancer = mode != Mode::Off && is_trusted(peer.ip().to_canonical(), &worker.node.settings);
+    let permit = if balancer { Some(None) } else { worker.node.addresses.admit(peer.ip()).map(Some) };
     let Some(permit) = permit.filter(|_| worker.connections.get() < limits.connections) else {
         worker.metrics.count(Counter::ConnectionsRefused);
         return;
@@ -83,7 +89,11 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: Socket
     worker.metrics.gauge_add(Gauge::ConnectionsActive, 1);
     let open = OpenConnection { worker: worker.clone(), _permit: permit };
     tokio::task::spawn_local(async move {
-        connection::serve(open.worker.clone(), Stream::plain(stream), peer, local).await;
+        let worker = open.worker.clone();
+        match mode {
+            Mode::Off => connection::serve(worker, Stream::plain(stream), peer, local, None).await,
+            _ => Box::pin(arrival::serve(worker, stream, peer, local, mode)).await,
+        }
         drop(open);
     });
 }
@@ -91,7 +101,7 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: Socket
 /// Counts a connection out when its task ends, however it ends.
 struct OpenConnection {
     worker: Rc<Worker>,
-    _permit: listen::AddressPermit,
+    _permit: Option<listen::AddressPermit>,
 }
 
 impl Drop for OpenConnection {

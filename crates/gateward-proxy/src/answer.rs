@@ -5,6 +5,7 @@
 
 use crate::error::ProxyError;
 use crate::session::Session;
+use crate::tunnel;
 use gateward_http::{HeadError, HeadLimits, Parsed, ResponseHead, Version, hop, parse_response_head, worth_parsing};
 use gateward_net::{Deadline, Stream};
 use gateward_plugin::Exchange;
@@ -26,7 +27,7 @@ pub(crate) async fn receive(
     client: &Stream,
 ) -> Result<(), ProxyError> {
     let (mut interim, mut seen) = (0, 0);
-    let Session { exchange, response_head: head, download, deadline, .. } = session;
+    let Session { exchange, response_head: head, download, deadline, upgrade, .. } = session;
     let method = exchange.upstream.method.as_ref().unwrap_or(&exchange.request.method);
     loop {
         if !download.input.is_empty() && worth_parsing(download.input.filled(), seen, limits) {
@@ -72,8 +73,14 @@ pub(crate) async fn receive(
         seen = download.input.len();
         download.input.fill(count);
     }
-    // Nothing asked for another protocol, so nothing may switch to one.
-    if head.status == 101 { Err(ProxyError::UpstreamHead(HeadError::StatusLine)) } else { Ok(()) }
+    if head.status == 101 {
+        // Only to a protocol that was asked for, and that may be.
+        *upgrade = tunnel::agreed(upgrade.as_deref(), &head.headers);
+        if upgrade.is_none() {
+            return Err(ProxyError::UpstreamHead(HeadError::StatusLine));
+        }
+    }
+    Ok(())
 }
 
 /// How much longer an upstream may be silent that has been since `began_ms`. While the request is still being sent,

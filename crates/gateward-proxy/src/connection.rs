@@ -7,8 +7,10 @@ use crate::request;
 use crate::session::Session;
 use crate::worker::Worker;
 use gateward_net::{Deadline, Stage, Stream};
+use gateward_plugin::ProxyOrigin;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Milliseconds a closing connection is read from, so that the client gets to see the last response: closing with
 /// unread bytes would reset the connection under it.
@@ -18,8 +20,14 @@ const BURST_GAP_MS: u64 = 100;
 /// Bytes thrown away while lingering.
 const LINGER_BYTES: usize = 1024 * 1024;
 
-/// Serve `stream` until it ends.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, local: SocketAddr) {
+/// Serve `stream` until it ends. `origin` is what a PROXY header said.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    stream: Stream,
+    peer: SocketAddr,
+    local: SocketAddr,
+    origin: Option<Arc<ProxyOrigin>>,
+) {
     let deadline = worker.deadlines.register();
     let mut served = 0;
     let after = loop {
@@ -29,6 +37,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, 
             break After::Abort;
         }
         let mut session = worker.session(peer, local);
+        session.exchange.client.origin.clone_from(&origin);
         let after = Box::pin(serve_burst(&worker, &stream, &deadline, &mut session, &mut served)).await;
         worker.give_back(session);
         if after != After::KeepAlive {

@@ -50,9 +50,16 @@ pub(crate) fn write_head(
     exchange.request.headers.write_except(&own.request_fields, out);
     write_forwarded(session, settings, own);
     let out = &mut session.upload.output;
-    if session.exchange.request.headers.contains(TE) {
-        // TE is itself a connection option (RFC 9110 section 10.1.4).
-        out.extend_from_slice(b"Connection: TE\r\n");
+    // TE is itself a connection option (RFC 9110 section 10.1.4), and so is Upgrade (section 7.8).
+    match (&session.upgrade, session.exchange.request.headers.contains(TE)) {
+        (None, false) => {}
+        (None, true) => out.extend_from_slice(b"Connection: TE\r\n"),
+        (Some(upgrade), te) => {
+            out.extend_from_slice(if te { b"Connection: Upgrade, TE" } else { b"Connection: Upgrade" });
+            out.extend_from_slice(b"\r\nUpgrade: ");
+            out.extend_from_slice(upgrade.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
     }
     write_framing(framing, out);
     out.extend_from_slice(b"\r\n");

@@ -1,6 +1,6 @@
 //! Who the client is: the peer, or what a trusted peer says.
 
-use crate::settings::Settings;
+use crate::settings::{RealIp, Settings};
 use gateward_http::Headers;
 use gateward_http::headers::Name;
 use gateward_plugin::{Exchange, Scheme};
@@ -60,7 +60,9 @@ pub(crate) fn is_trusted(ip: IpAddr, settings: &Settings) -> bool {
 /// itself trusted (as ngx_http_realip_module does). Several fields are one list: proxies that add a field of their
 /// own leave those before it as the client wrote them.
 fn real_ip(headers: &Headers, settings: &Settings) -> Option<IpAddr> {
-    let name = Name::from(&settings.real_ip_header);
+    // Where the PROXY header says it, the peer is the client already.
+    let RealIp::Header(name) = &settings.real_ip else { return None };
+    let name = Name::from(name);
     let fields = (0..headers.count(name)).rev().filter_map(|index| headers.get_all(name).nth(index));
     let mut found = None;
     for entry in fields.flat_map(|field| field.rsplit(|byte| *byte == b',')) {
@@ -117,7 +119,7 @@ mod tests {
     fn check(trusted: &[&str], recursive: bool, header: &str, headers: &[(&str, &str)]) -> Exchange {
         let settings = Settings {
             trusted: trusted.iter().map(|net| net.parse().unwrap()).collect(),
-            real_ip_header: header.into(),
+            real_ip: RealIp::Header(header.into()),
             real_ip_recursive: recursive,
             ..Settings::default()
         };

@@ -5,6 +5,7 @@ use crate::client::Connection;
 use crate::error::ProxyError;
 use crate::forwarded;
 use crate::settings::Underscores;
+use crate::tunnel;
 use gateward_http::headers::Name;
 use gateward_http::{Method, Parsed, hop, parse_request_head, worth_parsing};
 use gateward_telemetry::Gauge;
@@ -58,6 +59,7 @@ fn accept(connection: &mut Connection<'_>) -> Result<(), ProxyError> {
     if hops > settings.limits.via_hops {
         return Err(ProxyError::Loop);
     }
+    connection.session.upgrade = tunnel::asked(request, settings);
     hop::strip_request(&mut request.headers);
     hop::clear_identity_headers(&mut request.headers);
     match settings.underscores {

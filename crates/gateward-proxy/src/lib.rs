@@ -5,7 +5,9 @@
 //! [`Plan`], swapped whole; the request path never waits for the control side.
 
 mod accept;
+mod announce;
 mod answer;
+mod arrival;
 mod body;
 mod chain;
 mod client;
@@ -32,6 +34,7 @@ mod session;
 mod settings;
 #[cfg(test)]
 mod testing;
+mod tunnel;
 mod upstream;
 mod upstreams;
 mod worker;
@@ -43,4 +46,4 @@ pub use health::active::check_health;
 pub use health::{HealthRegistry, Reason, TargetState, UpstreamHealth};
 pub use node::Node;
 pub use plan::{CompileError, Plan};
-pub use settings::{HeaderTokens, Limits, Settings, Underscores};
+pub use settings::{HeaderTokens, Limits, RealIp, Settings, Underscores};

@@ -81,6 +81,7 @@ fn input(exchange: &Exchange, local: SocketAddr) -> Input<'_> {
             Scheme::Https => gateward_route::Scheme::Https,
         },
         sni: None,
+        vpce_id: exchange.client.origin.as_deref().and_then(|origin| origin.vpce_id.as_deref()),
         src: SocketAddr::new(exchange.client.ip, exchange.client.peer.port()),
         dst: local,
     }

@@ -9,6 +9,7 @@ use crate::phases::{self, request_error};
 use crate::pump::{Pace, PumpError};
 use crate::reply::{self, persistence, reads_chunked, write_end, write_fields};
 use crate::session::Session;
+use crate::tunnel;
 use crate::upstream::{Answered, body_limit};
 use crate::worker::WorkerPlan;
 use gateward_http::{BodyFraming, Method, hop};
@@ -184,6 +185,11 @@ fn write_client_head(connection: &mut Connection<'_>, plan: &WorkerPlan) {
 
 /// Send the response, and the rest of the request body beside it.
 pub(crate) async fn run(connection: &mut Connection<'_>, plan: &WorkerPlan, mut answered: Box<Answered>) -> Ended {
+    let session = &connection.session;
+    // A plugin may have made something else of it.
+    if session.response_head.status == 101 && session.exchange.response.status == 101 {
+        return Box::pin(tunnel::run(connection, answered)).await;
+    }
     let limits = &connection.worker.node.settings.limits;
     let pace = Pace { read_ms: answered.read_ms, write_ms: limits.send_timeout_ms, rate: 0, most: u64::MAX };
     let filtered = phases::filters_body(connection, plan);

@@ -252,6 +252,14 @@ pub(crate) fn write_fields(session: &mut Session, reason: Option<&str>, left_out
 /// End the head with what says how body and connection are delimited.
 pub(crate) fn write_end(session: &mut Session, framing: BodyFraming, persistence: Persistence) {
     let out = &mut session.download.output;
+    if session.exchange.response.status == 101
+        && let Some(upgrade) = &session.upgrade
+    {
+        out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: ");
+        out.extend_from_slice(upgrade.as_bytes());
+        out.extend_from_slice(b"\r\n\r\n");
+        return;
+    }
     write_framing(framing, out);
     let upgrade_required = session.exchange.response.status == 426;
     out.extend_from_slice(match (persistence, upgrade_required) {

@@ -46,6 +46,8 @@ pub(crate) struct Session {
     pub(crate) route: Option<usize>,
     /// What the response head said about the client's connection.
     pub(crate) persistence: Persistence,
+    /// The protocols the request may switch to; once the upstream agreed, the one it switches to.
+    pub(crate) upgrade: Option<Box<str>>,
     /// The beginning of a response body that turned out too long to buffer.
     pub(crate) held_back: Vec<u8>,
 }
@@ -81,6 +83,7 @@ impl Session {
             local: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
             route: None,
             persistence: Persistence::Close,
+            upgrade: None,
             held_back: Vec::new(),
         }
     }
@@ -98,6 +101,7 @@ impl Session {
         self.received_bytes = 0;
         self.upstream_status = None;
         self.route = None;
+        self.upgrade = None;
         self.held_back = Vec::new();
     }
 }

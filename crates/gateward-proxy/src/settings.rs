@@ -13,7 +13,7 @@ pub struct Settings {
     /// Peers whose `X-Forwarded-*` and real-IP header are believed (Kong: `trusted_ips`).
     pub trusted: Vec<IpNet>,
     /// Where a trusted peer says the client's address (Kong: `real_ip_header`).
-    pub real_ip_header: String,
+    pub real_ip: RealIp,
     /// Skip trusted addresses from the right of a list (Kong: `real_ip_recursive`).
     pub real_ip_recursive: bool,
     /// Beginning of the gateway's own header names; Kong's `X-Kong`.
@@ -24,12 +24,39 @@ pub struct Settings {
     pub pool: PoolSettings,
     /// Requests on one client connection; 0: no limit (Kong: `nginx_http_keepalive_requests`).
     pub keepalive_requests: u32,
+    /// Protocols besides WebSocket that a request may ask to switch to (`Upgrade`).
+    pub upgrades: Vec<String>,
     /// What happens to request fields with an underscore in their name.
     pub underscores: Underscores,
     /// Answer the `Kong-Debug: 1` header with route and service names (Kong: `allow_debug_header`).
     pub allow_debug_header: bool,
     /// Bounds.
     pub limits: Limits,
+}
+
+/// Where a trusted peer says the client's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RealIp {
+    /// In a request field of this name.
+    Header(String),
+    /// In the PROXY header of the connection.
+    ProxyProtocol,
+}
+
+impl RealIp {
+    /// Kong's text for it.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Header(name) => name,
+            Self::ProxyProtocol => "proxy_protocol",
+        }
+    }
+}
+
+impl Default for RealIp {
+    fn default() -> Self {
+        Self::Header("X-Real-IP".into())
+    }
 }
 
 /// What happens to request fields with an underscore in their name. Backends that read `_` as `-` cannot tell
@@ -92,12 +119,13 @@ impl Default for Settings {
         Self {
             flavor: RouterFlavor::default(),
             trusted: Vec::new(),
-            real_ip_header: "X-Real-IP".into(),
+            real_ip: RealIp::default(),
             real_ip_recursive: false,
             header_prefix: "X-Kong".into(),
             tokens: HeaderTokens::default(),
             pool: PoolSettings::default(),
             keepalive_requests: 10_000,
+            upgrades: Vec::new(),
             underscores: Underscores::default(),
             allow_debug_header: false,
             limits: Limits::default(),

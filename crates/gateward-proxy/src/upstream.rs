@@ -5,6 +5,7 @@
 //! (RFC 9110 section 9.2.2; nginx `proxy_next_upstream error timeout`). A pooled connection that dies before any
 //! byte came back says nothing about the target, so repeating on a new connection does not count as a retry.
 
+use crate::announce::announce;
 use crate::answer;
 use crate::body::STREAM_BYTES;
 use crate::client::Connection;
@@ -20,12 +21,13 @@ use crate::session::Session;
 use crate::upstreams::{UpstreamHandle, WorkerTarget};
 use crate::worker::{Worker, WorkerPlan};
 use gateward_balance::Ticket;
-use gateward_http::BodyFraming;
+use gateward_http::{BodyFraming, HeadError};
 use gateward_model::{Service, Upstream};
 use gateward_net::{Stream, UpstreamConnection};
 use gateward_plugin::Try;
 use gateward_telemetry::{Counter, Gauge};
 use std::cell::Cell;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -44,6 +46,8 @@ pub(crate) struct Link {
     in_use: InUse,
     load: Option<Load>,
     reused: bool,
+    /// It began with a PROXY header, and so is for this client alone.
+    announced: bool,
 }
 
 /// Counts a connection as in use while it exists, however the exchange ends.
@@ -277,7 +281,7 @@ async fn connect(
     let worker = connection.worker;
     let session = &mut *connection.session;
     let method = session.exchange.upstream.method.as_ref().unwrap_or(&session.exchange.request.method);
-    if !fresh_only {
+    if !fresh_only && service.proxy_protocol.is_none() {
         let (pooled, discarded) = worker.pool.take(address, !method.is_idempotent(), worker.deadlines.now_ms());
         if discarded > 0 {
             worker.metrics.add(Counter::UpstreamIdleDiscarded, discarded);
@@ -289,12 +293,13 @@ async fn connect(
         }
     }
     session.deadline.arm(u64::from(service.connect_timeout));
-    let error = match session.deadline.guard(Box::pin(Stream::connect(address))).await {
+    let error = match session.deadline.guard(Box::pin(dial(address, service, session))).await {
         Ok(Ok(stream)) => {
             worker.metrics.count(Counter::UpstreamConnects);
             session.tries.push(attempt_record(worker, address, began_us, false, None));
             let connection = UpstreamConnection { stream, address, requests: 0 };
-            return Ok(Link::new(connection, worker.clone(), false));
+            let link = Link::new(connection, worker.clone(), false);
+            return Ok(Link { announced: service.proxy_protocol.is_some(), ..link });
         }
         Ok(_) => ProxyError::Connect,
         Err(_) => ProxyError::ConnectTimeout,
@@ -312,6 +317,15 @@ fn failed_attempt(error: ProxyError) -> Option<Attempt> {
         error if error.side() == Side::Upstream => Some(Attempt::Broken),
         _ => None,
     }
+}
+
+/// A new connection, which the upstream knows the client of if the service asks for that.
+async fn dial(address: SocketAddr, service: &Service, session: &Session) -> io::Result<Stream> {
+    let stream = Stream::connect(address).await?;
+    if let Some(version) = service.proxy_protocol {
+        announce(session, &stream, version).await?;
+    }
+    Ok(stream)
 }
 
 fn attempt_record(
@@ -420,6 +434,10 @@ async fn send_while_waiting(
         }
     };
     session.upload = upload;
+    if outcome.is_ok() && session.response_head.status == 101 && !session.upload.is_finished() {
+        // The client has not even asked to the end (RFC 9110 section 7.8).
+        return Err(ProxyError::UpstreamHead(HeadError::StatusLine));
+    }
     outcome
 }
 
@@ -427,7 +445,7 @@ async fn send_while_waiting(
 fn tolerate_early_answer(sent: Result<(), PumpError>) -> Result<(), ProxyError> {
     match sent {
         Ok(()) => Ok(()),
-        Err(PumpError::Write(error)) if error.kind() == std::io::ErrorKind::TimedOut => {
+        Err(PumpError::Write(error)) if error.kind() == io::ErrorKind::TimedOut => {
             Err(ProxyError::UpstreamTimeout)
         }
         Err(PumpError::Write(_)) => Ok(()),
@@ -438,11 +456,14 @@ fn tolerate_early_answer(sent: Result<(), PumpError>) -> Result<(), ProxyError> 
 impl Link {
     fn new(connection: UpstreamConnection, worker: Rc<Worker>, reused: bool) -> Self {
         worker.metrics.gauge_add(Gauge::UpstreamConnectionsActive, 1);
-        Self { connection, in_use: InUse { worker }, load: None, reused }
+        Self { connection, in_use: InUse { worker }, load: None, reused, announced: false }
     }
 
     /// The exchange on it is complete: keep the connection for another.
     pub(crate) fn release(self) {
+        if self.announced {
+            return;
+        }
         let worker = &self.in_use.worker;
         worker.pool.put(self.connection, worker.deadlines.now_ms());
     }

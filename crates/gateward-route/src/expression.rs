@@ -57,10 +57,10 @@ pub(crate) fn parse(text: &str) -> Result<Expression, String> {
     Ok(tree)
 }
 
-/// The fields of HTTP requests (Kong `kong/router/fields.lua`).
+/// The fields of HTTP requests (Kong `kong/router/fields.lua`), and `net.src.vpce_id`, which Kong has not.
 fn schema() -> Schema {
     let mut schema = Schema::default();
-    for field in ["net.protocol", "tls.sni", "http.method", "http.host", "http.path"] {
+    for field in ["net.protocol", "tls.sni", "http.method", "http.host", "http.path", "net.src.vpce_id"] {
         schema.add_field(field, Type::String);
     }
     for family in ["http.path.segments.*", "http.headers.*", "http.queries.*"] {

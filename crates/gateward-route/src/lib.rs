@@ -79,6 +79,8 @@ pub struct Input<'a> {
     pub scheme: Scheme,
     /// The server name of the TLS handshake.
     pub sni: Option<&'a str>,
+    /// The VPC endpoint that a trusted PROXY header named (`net.src.vpce_id`, Gateward's own field).
+    pub vpce_id: Option<&'a str>,
     /// The client's address (after trusted proxies, if any).
     pub src: SocketAddr,
     /// The address the connection came in on.

@@ -68,6 +68,7 @@ fn get(target: &str) -> Request<'_> {
         headers: &NO_HEADERS,
         scheme: Scheme::Http,
         sni: None,
+        vpce_id: None,
         src: SocketAddr::from(([10, 0, 0, 1], 5000)),
         dst: SocketAddr::from(([192, 0, 2, 1], 8000)),
     };

@@ -126,6 +126,14 @@ catalog! {
         "Client connections that ended.";
     CONNECTIONS_ACTIVE = "gateward_connections_active" Gauge Count []
         "Client connections open now.";
+    PROXY_PROTOCOL_CONNECTIONS = "gateward_proxy_protocol_connections_total" Counter Count ["mode", "outcome"]
+        "Connections to listeners that take PROXY headers, by the listener's mode and what came of the header.";
+    PROXY_PROTOCOL_ENDPOINTS = "gateward_proxy_protocol_endpoint_connections_total" Counter Count ["vpce_id"]
+        "Connections by the AWS VPC endpoint that their trusted PROXY header named.";
+    TUNNELS_ACTIVE = "gateward_tunnels_active" Gauge Count []
+        "Connections that were upgraded, to WebSocket for instance, and are open now.";
+    TUNNELS_ENDED = "gateward_tunnels_ended_total" Counter Count ["reason"]
+        "Upgraded connections that ended, by what ended them.";
     CLIENT_TIMEOUTS = "gateward_connections_timed_out_total" Counter Count []
         "Client connections cut because the client missed a deadline.";
     UPSTREAM_CONNECTIONS_ACTIVE = "gateward_upstream_connections_active" Gauge Count []

@@ -83,6 +83,8 @@ pub enum Gauge {
     ConnectionsActive,
     /// Requests between their first byte and the last byte of their response.
     RequestsInFlight,
+    /// Upgraded connections open.
+    TunnelsActive,
     /// Upstream connections in use by a request.
     UpstreamConnectionsActive,
     /// Upstream connections waiting in a pool.
@@ -91,9 +93,10 @@ pub enum Gauge {
 
 impl Gauge {
     /// Every gauge, in order of its index.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::ConnectionsActive,
         Self::RequestsInFlight,
+        Self::TunnelsActive,
         Self::UpstreamConnectionsActive,
         Self::UpstreamConnectionsIdle,
     ];
@@ -104,6 +107,7 @@ impl Gauge {
         match self {
             Self::ConnectionsActive => &catalog::CONNECTIONS_ACTIVE,
             Self::RequestsInFlight => &catalog::REQUESTS_IN_FLIGHT,
+            Self::TunnelsActive => &catalog::TUNNELS_ACTIVE,
             Self::UpstreamConnectionsActive => &catalog::UPSTREAM_CONNECTIONS_ACTIVE,
             Self::UpstreamConnectionsIdle => &catalog::UPSTREAM_CONNECTIONS_IDLE,
         }

@@ -19,6 +19,7 @@ pub mod histogram;
 mod limits;
 pub mod process;
 pub mod prometheus;
+mod proxy_protocol;
 mod refusals;
 mod sample;
 mod series;
@@ -30,6 +31,7 @@ pub use access_log::{AccessLog, AccessLogTarget};
 pub use counters::{ControlCounter, Counter, Gauge};
 pub use limits::Limits;
 pub use prometheus::{ExtraMetric, ExtraSample, NodeInfo};
+pub use proxy_protocol::ProxyProtocolOutcome;
 pub use sample::{Fault, Groups, Sample, Source};
 pub use series::SeriesId;
 pub use snapshot::{

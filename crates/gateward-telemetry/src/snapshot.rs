@@ -26,6 +26,12 @@ pub struct MetricsSnapshot {
     pub gauges: [i64; Gauge::ALL.len()],
     /// Refusals by reason.
     pub refusals: BTreeMap<&'static str, u64>,
+    /// Ends of upgraded connections by reason.
+    pub tunnel_ends: BTreeMap<&'static str, u64>,
+    /// Connections by (mode, outcome) of the PROXY header.
+    pub proxy_protocol: BTreeMap<(&'static str, &'static str), u64>,
+    /// Connections by the VPC endpoint of the PROXY header.
+    pub endpoints: BTreeMap<Box<str>, u64>,
     /// Series that have figures, in the order in which they were first configured.
     pub series: Vec<SeriesSnapshot>,
     /// In the order of [`ControlCounter::ALL`].
@@ -150,6 +156,12 @@ impl MetricsSnapshot {
         }
         for (total, level) in self.gauges.iter_mut().zip(&slab.gauges) {
             *total += level.value();
+        }
+        if let Some(ends) = slab.tunnel_ends.get() {
+            ends.for_each(|reason, n| *self.tunnel_ends.entry(reason).or_default() += n);
+        }
+        if let Some(tally) = slab.proxy_protocol.get() {
+            tally.add_to(&mut self.proxy_protocol, &mut self.endpoints);
         }
         slab.refusals.for_each(|reason, n| *self.refusals.entry(reason).or_default() += n);
     }

@@ -5,6 +5,7 @@
 use crate::cells::{Level, Sparse, Tally};
 use crate::consumers::{ConsumerIndex, ConsumerSlot, TrafficTally};
 use crate::histogram::Histogram;
+use crate::proxy_protocol::{ProxyProtocolOutcome, ProxyProtocolTally};
 use crate::refusals::Refusals;
 use crate::{Counter, Fault, Gauge, Limits, Sample, Source};
 use std::cell::RefCell;
@@ -23,6 +24,10 @@ pub(crate) struct Slab {
     pub(crate) counters: [Tally; Counter::ALL.len()],
     pub(crate) gauges: [Level; Gauge::ALL.len()],
     pub(crate) refusals: Refusals,
+    /// Exists once an upgraded connection ended.
+    pub(crate) tunnel_ends: OnceLock<Box<Refusals>>,
+    /// Exists once a listener took PROXY headers.
+    pub(crate) proxy_protocol: OnceLock<Box<ProxyProtocolTally>>,
     pub(crate) series: Sparse<SeriesSlot>,
     pub(crate) consumers: Sparse<ConsumerSlot>,
     consumer_limit: usize,
@@ -70,6 +75,8 @@ impl Slab {
             counters: Default::default(),
             gauges: Default::default(),
             refusals: Refusals::default(),
+            tunnel_ends: OnceLock::new(),
+            proxy_protocol: OnceLock::new(),
             series: Sparse::with_capacity(limits.series.saturating_add(crate::series::RESERVED)),
             consumers: Sparse::with_capacity(limits.consumers),
             consumer_limit: limits.consumers,
@@ -135,6 +142,17 @@ impl WorkerMetrics {
     /// Reasons are a fixed vocabulary; a worker tells 64 apart and gathers the rest under `__overflow__`.
     pub fn refuse(&self, reason: &'static str) {
         self.slab.refusals.count(reason);
+    }
+
+    /// Counts the end of an upgraded connection by its reason, of a fixed vocabulary.
+    pub fn tunnel_ended(&self, reason: &'static str) {
+        self.slab.tunnel_ends.get_or_init(Box::default).count(reason);
+    }
+
+    /// Counts a connection to a listener that takes PROXY headers. `vpce_id`: the VPC endpoint its header named; a worker
+    /// tells a bounded number of these apart and gathers the rest under `__overflow__`.
+    pub fn proxied(&self, required: bool, outcome: ProxyProtocolOutcome, vpce_id: Option<&str>) {
+        self.slab.proxy_protocol.get_or_init(Box::default).count(required, outcome, vpce_id);
     }
 
     fn record_series(&self, sample: &Sample<'_>) {

@@ -229,6 +229,7 @@ impl Sockets {
 
 fn bind(listen: Listen, flag: &str) -> Result<Listener> {
     Listener::bind(listen.address, listen.backlog)
+        .map(|listener| listener.with_proxy_protocol(listen.proxy_protocol))
         .with_context(|| format!("cannot listen on {}; choose another address with --{flag}", listen.address))
 }
 

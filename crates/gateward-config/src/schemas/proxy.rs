@@ -23,6 +23,8 @@ pub(crate) fn services() -> Schema {
         ("tls_verify", Field::boolean()),
         ("tls_verify_depth", Field::integer().between(0, 64)),
         ("ca_certificates", Field::array(Field::string().rule(Rule::IsUuid))),
+        // Gateward's own.
+        ("proxy_protocol", Field::string().one_of(&["v1", "v2"])),
         ("enabled", Field::boolean().default(true)),
     ])
     .shorthand(Shorthand { name: "url".into(), field: text(), expand: expand_url, deprecated: None })

@@ -17,6 +17,7 @@ pub(crate) enum Field {
     Query(String),
     SourceIp,
     SourcePort,
+    SourceEndpoint,
     DestinationIp,
     DestinationPort,
 }
@@ -33,6 +34,7 @@ impl Field {
             "http.path.segments.len" => Self::SegmentCount,
             "net.src.ip" => Self::SourceIp,
             "net.src.port" => Self::SourcePort,
+            "net.src.vpce_id" => Self::SourceEndpoint,
             "net.dst.ip" => Self::DestinationIp,
             "net.dst.port" | "net.port" => Self::DestinationPort,
             _ => return Self::of_family(name),

@@ -101,6 +101,7 @@ impl Predicate {
             Field::Header(name) => self.texts_hold(name.values(input).map(|value| str::from_utf8(value).ok())),
             Field::Query(name) => self.query_holds(input, name),
             Field::SegmentCount => self.number_holds(field::segment_count(input.path) as i64),
+            Field::SourceEndpoint => one(input.vpce_id),
             Field::SourcePort => self.number_holds(i64::from(input.src.port())),
             Field::DestinationPort => self.number_holds(i64::from(input.destination_port())),
             Field::SourceIp => self.address_holds(ip_of(input.src)),

@@ -27,7 +27,26 @@ pub(super) fn render(snapshot: &MetricsSnapshot, node: &NodeInfo, writer: &mut W
     for gauge in Gauge::ALL {
         writer.single(gauge.metric(), snapshot.gauge(gauge));
     }
+    writer.family(&catalog::TUNNELS_ENDED);
+    for (reason, n) in &snapshot.tunnel_ends {
+        writer.sample(&catalog::TUNNELS_ENDED, &[reason], n);
+    }
+    render_proxy_protocol(snapshot, writer);
     render_configuration(snapshot, node, writer);
+}
+
+fn render_proxy_protocol(snapshot: &MetricsSnapshot, writer: &mut Writer<'_>) {
+    if snapshot.proxy_protocol.is_empty() {
+        return;
+    }
+    writer.family(&catalog::PROXY_PROTOCOL_CONNECTIONS);
+    for ((mode, outcome), n) in &snapshot.proxy_protocol {
+        writer.sample(&catalog::PROXY_PROTOCOL_CONNECTIONS, &[mode, outcome], n);
+    }
+    writer.family(&catalog::PROXY_PROTOCOL_ENDPOINTS);
+    for (vpce_id, n) in &snapshot.endpoints {
+        writer.sample(&catalog::PROXY_PROTOCOL_ENDPOINTS, &[vpce_id], n);
+    }
 }
 
 fn render_requests(snapshot: &MetricsSnapshot, writer: &mut Writer<'_>) {

@@ -5,7 +5,7 @@ mod parser;
 use gateward_telemetry::catalog::{self, Kind};
 use gateward_telemetry::{
     AccessLog, AccessLogTarget, ControlCounter, Counter, ExtraMetric, Fault, Gauge, Groups, Limits, NodeInfo,
-    OVERFLOW_LABEL, Sample, SeriesId, Source, Telemetry, process, prometheus,
+    OVERFLOW_LABEL, ProxyProtocolOutcome, Sample, SeriesId, Source, Telemetry, process, prometheus,
 };
 use parser::{Exposition, parse};
 use proptest::prelude::*;
@@ -198,6 +198,8 @@ fn every_metric_is_in_the_catalogue_and_the_catalogue_is_complete() {
     let worker = telemetry.worker(0);
     worker.record(&sample(telemetry.series("s", "r")));
     worker.refuse("header_too_large");
+    worker.proxied(true, ProxyProtocolOutcome::Proxied, Some("vpce-1"));
+    worker.tunnel_ended("client");
     let log = AccessLog::open(AccessLogTarget::Stdout, &Limits::default()).expect("standard output");
     let health = ExtraMetric::of(&catalog::KONG_UPSTREAM_TARGET_HEALTH)
         .sample(&catalog::KONG_UPSTREAM_TARGET_HEALTH.labels.iter().map(|name| (*name, "x")).collect::<Vec<_>>(), 1.0);

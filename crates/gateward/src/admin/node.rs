@@ -50,7 +50,7 @@ fn configuration(control: &Control) -> Value {
         "nginx_worker_processes": control.options.workers,
         "log_level": control.log.level(),
         "trusted_ips": trusted,
-        "real_ip_header": settings.real_ip_header,
+        "real_ip_header": settings.real_ip.as_str(),
         "real_ip_recursive": settings.real_ip_recursive,
         "upstream_keepalive_pool_size": settings.pool.size,
         "upstream_keepalive_max_requests": settings.pool.max_requests,

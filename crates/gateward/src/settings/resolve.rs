@@ -4,6 +4,7 @@ use crate::settings::kong_env;
 use crate::settings::sources::Given;
 use crate::settings::values::{self, Listen, Listeners, LogLevel, OutputFormat};
 use gateward_net::PoolSettings;
+use gateward_net::proxy_protocol::Mode;
 use gateward_proxy::{HeaderTokens, Limits, Settings};
 use gateward_telemetry::AccessLogTarget;
 use std::path::PathBuf;
@@ -82,6 +83,7 @@ fn finish(reader: Reader<'_>, mut options: Options) -> Result<Options, Vec<Strin
     let report = kong_env::report(given);
     errors.extend(report.errors);
     errors.extend(shared_ports(&options));
+    errors.extend(misplaced_proxy_protocol(&options));
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -93,6 +95,14 @@ fn finish(reader: Reader<'_>, mut options: Options) -> Result<Options, Vec<Strin
     if !report.without_effect.is_empty() {
         options.notes.push(format!("settings of Kong without effect here: {}", report.without_effect.join(", ")));
     }
+    if options.data_plane.trusted.is_empty() {
+        for listen in options.proxy.iter().filter(|listen| listen.proxy_protocol != Mode::Off) {
+            options.warnings.push(format!(
+                "the listener {} takes PROXY headers and believes none: name the load balancer's addresses with --trusted-ips",
+                listen.address
+            ));
+        }
+    }
     for listen in options.admin.iter().filter(|listen| !listen.address.ip().is_loopback()) {
         options.warnings.push(format!(
             "the Admin API on {} can be reached from other machines and shows credentials; keep it on 127.0.0.1",
@@ -100,6 +110,18 @@ fn finish(reader: Reader<'_>, mut options: Options) -> Result<Options, Vec<Strin
         ));
     }
     Ok(options)
+}
+
+/// Listeners of the control side with the flag of the PROXY protocol, which only the data plane reads.
+fn misplaced_proxy_protocol(options: &Options) -> Vec<String> {
+    let kinds = [("admin-listen", &options.admin), ("status-listen", &options.status)];
+    let listens = kinds.iter().flat_map(|(flag, listens)| listens.iter().map(move |listen| (flag, listen)));
+    let misplaced = listens.filter(|(_, listen)| listen.proxy_protocol != Mode::Off);
+    misplaced
+        .map(|(flag, listen)| {
+            format!("--{flag} {}: proxy_protocol is for --proxy-listen only; remove it", listen.address)
+        })
+        .collect()
 }
 
 /// Ports that two kinds of listeners name. The kernel would let them share it, and requests would go to either.
@@ -137,7 +159,7 @@ fn data_plane(reader: &mut Reader<'_>) -> Settings {
     Settings {
         flavor: reader.read("router-flavor", values::router_flavor),
         trusted: reader.read("trusted-ips", values::networks),
-        real_ip_header: reader.read("real-ip-header", values::real_ip_header),
+        real_ip: reader.read("real-ip-header", values::real_ip),
         real_ip_recursive: reader.read("real-ip-recursive", values::switch),
         header_prefix: reader.read("header-prefix", values::header_name),
         tokens: HeaderTokens { request_id_upstream, ..tokens },
@@ -147,6 +169,7 @@ fn data_plane(reader: &mut Reader<'_>) -> Settings {
             idle_timeout_ms: reader.milliseconds("upstream-keepalive-idle-timeout"),
         },
         keepalive_requests: reader.read("keepalive-requests", values::number),
+        upgrades: reader.read("upgrade-protocols", values::upgrades),
         underscores: reader.read("underscores-in-headers", values::underscores),
         allow_debug_header: reader.read("allow-debug-header", values::switch),
         limits: limits(reader),

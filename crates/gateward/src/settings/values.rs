@@ -1,7 +1,8 @@
 //! Parsers of values: texts in Kong's and nginx's syntax to types. Errors say what is allowed.
 
 use gateward_model::RouterFlavor;
-use gateward_proxy::{HeaderTokens, Underscores};
+use gateward_net::proxy_protocol::Mode;
+use gateward_proxy::{HeaderTokens, RealIp, Underscores};
 use gateward_telemetry::AccessLogTarget;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +23,8 @@ pub(crate) struct Listen {
     pub(crate) address: SocketAddr,
     /// Length of the queue of connections not yet accepted.
     pub(crate) backlog: i32,
+    /// What is done about PROXY headers.
+    pub(crate) proxy_protocol: Mode,
 }
 
 /// What a list of listeners came to.
@@ -109,13 +112,16 @@ fn listener(entry: &str, warnings: &mut Vec<String>) -> Result<Option<Listen>, S
     }
     let mut words = entry.split_ascii_whitespace();
     let address = words.next().unwrap_or_default();
-    let mut listen = Listen { address: address_of(address)?, backlog: gateward_net::listen::BACKLOG };
+    let mut listen =
+        Listen { address: address_of(address)?, backlog: gateward_net::listen::BACKLOG, proxy_protocol: Mode::Off };
     for flag in words {
         match flag.split_once('=').unwrap_or((flag, "")) {
             ("http2", "") => warnings.push(format!("'{address}' serves HTTP/1.1 only: this build has no HTTP/2")),
-            ("proxy_protocol", "") => {
+            ("proxy_protocol", "") => listen.proxy_protocol = Mode::Require,
+            ("proxy_protocol", "auto") => listen.proxy_protocol = Mode::Auto,
+            ("proxy_protocol", _) => {
                 return Err(format!(
-                    "'{entry}': the PROXY protocol is not served by this build; remove 'proxy_protocol'"
+                    "'{entry}': write proxy_protocol to require PROXY headers, or proxy_protocol=auto"
                 ));
             }
             ("backlog", number) => {
@@ -313,12 +319,25 @@ pub(crate) fn header_name(text: &str) -> Result<String, String> {
     valid.then(|| text.to_owned()).ok_or_else(|| format!("'{text}' is not a header name of at most 64 characters"))
 }
 
-/// The header of the client's address.
-pub(crate) fn real_ip_header(text: &str) -> Result<String, String> {
+/// Names of protocols for `Upgrade`.
+pub(crate) fn upgrades(text: &str) -> Result<Vec<String>, String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let check = |name: &str| match name.to_ascii_lowercase().as_str() {
+        "h2c" | "h2" => Err(format!("'{name}' cannot be an upgrade: HTTP/2 is served, not tunnelled")),
+        _ if name.len() > 64 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._+".contains(&byte)) => {
+            Err(format!("'{name}' is not the name of a protocol; write it without a version, such as websocket"))
+        }
+        _ => Ok(name.to_owned()),
+    };
+    names.map(check).collect()
+}
+
+/// The header of the client's address, or `proxy_protocol`.
+pub(crate) fn real_ip(text: &str) -> Result<RealIp, String> {
     if text.trim() == "proxy_protocol" {
-        return Err("the PROXY protocol is not served by this build; name a header such as X-Forwarded-For".to_owned());
+        return Ok(RealIp::ProxyProtocol);
     }
-    header_name(text)
+    header_name(text).map(RealIp::Header)
 }
 
 #[cfg(test)]
@@ -345,7 +364,12 @@ mod tests {
         check_listeners("off", &[], 0);
         check_listeners("0.0.0.0:8443 ssl", &[], 1);
         assert_eq!(listeners("0.0.0.0:1 backlog=7").unwrap().open[0].backlog, 7);
-        for wrong in ["8000", "", "a.example:8000", "0.0.0.0:1 udp", "0.0.0.0:1 backlog=x", "0.0.0.0:1 proxy_protocol"]
+        for (text, mode) in [("", Mode::Off), (" proxy_protocol", Mode::Require), (" proxy_protocol=auto", Mode::Auto)]
+        {
+            assert_eq!(listeners(&format!("0.0.0.0:1{text}")).unwrap().open[0].proxy_protocol, mode);
+        }
+        for wrong in
+            ["8000", "", "a.example:8000", "0.0.0.0:1 udp", "0.0.0.0:1 backlog=x", "0.0.0.0:1 proxy_protocol=on"]
         {
             assert!(listeners(wrong).is_err(), "{wrong}");
         }
@@ -377,7 +401,16 @@ mod tests {
         assert!(networks("10.0.0.0/99").is_err());
         assert!(router_flavor("traditional").unwrap_err().contains("traditional_compatible"));
         assert!(LogLevel::parse("notice").is_ok() && LogLevel::parse("loud").is_err());
-        assert!(real_ip_header("proxy_protocol").is_err());
+        assert_eq!(real_ip("proxy_protocol"), Ok(RealIp::ProxyProtocol));
+        assert_eq!(real_ip("X-Forwarded-For"), Ok(RealIp::Header("X-Forwarded-For".to_owned())));
+        assert!(real_ip("no header").is_err());
+    }
+
+    #[test]
+    fn upgrade_names() {
+        assert_eq!(upgrades("").unwrap(), Vec::<String>::new());
+        assert_eq!(upgrades("ftp, x-y").unwrap(), ["ftp", "x-y"]);
+        assert!(upgrades("h2c").is_err() && upgrades("a/1").is_err() && upgrades("websocket, H2").is_err());
     }
 
     #[test]

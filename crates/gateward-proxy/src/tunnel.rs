@@ -1,0 +1,416 @@
+//! Connections that change their protocol: what may be asked for, what may be agreed to, and the tunnel after it.
+//!
+//! The gateway stays between the two ends: an `Upgrade` is forwarded only for a protocol that is allowed (WebSocket
+//! always, others by setting, HTTP/2 never), and bytes belong to the tunnel only once the upstream has agreed with 101;
+//! until then they are the client's next request (RFC 9110 section 7.8).
+//!
+//! In the tunnel each direction has one buffer, which is written before more is read, and which it has only while there
+//! are bytes. An end is passed on, and the other direction goes on. The service's `read_timeout` limits silence in both
+//! directions together, as it does in nginx. WebSocket frames are followed as they pass, so that a shutdown can say
+//! goodbye between two of them (RFC 6455 section 7.4.1, 1001).
+
+use crate::body::{Buffer, STREAM_BYTES};
+use crate::client::Connection;
+use crate::error::ProxyError;
+use crate::outcome::{After, Ended};
+use crate::settings::Settings;
+use crate::upstream::Answered;
+use crate::worker::Worker;
+use gateward_http::headers::Name;
+use gateward_http::websocket::{FrameFollower, GOING_AWAY};
+use gateward_http::{Headers, RequestHead, hop};
+use gateward_net::{Deadline, Drain, Stage, Stream};
+use gateward_telemetry::Gauge;
+use std::cell::Cell;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+
+const UPGRADE: Name<'static> = Name::new("upgrade");
+const WEBSOCKET: &str = "websocket";
+
+/// Milliseconds for the two ends of a WebSocket to part after the gateway said goodbye.
+const GOODBYE_MS: u64 = 5_000;
+/// Silence after which a WebSocket is over of which one end has closed; milliseconds. It has no half-closed state.
+const HALF_CLOSED_MS: u64 = 5_000;
+
+/// The protocols that a request asks for and may get; to be called before its fields are stripped.
+pub(crate) fn asked(request: &RequestHead, settings: &Settings) -> Option<Box<str>> {
+    if !request.upgrade {
+        return None;
+    }
+    let offered = str::from_utf8(hop::forwardable_upgrade(&request.headers)?).ok()?;
+    let allowed = |protocol: &&str| {
+        let name = protocol.split('/').next().unwrap_or(protocol);
+        let mut names = std::iter::once(WEBSOCKET).chain(settings.upgrades.iter().map(String::as_str));
+        names.any(|allowed| allowed.eq_ignore_ascii_case(name))
+    };
+    let kept: Vec<&str> = offered.split(',').map(str::trim).filter(allowed).collect();
+    (!kept.is_empty()).then(|| kept.join(", ").into())
+}
+
+/// What a response with 101 switches to, if that was asked for.
+pub(crate) fn agreed(asked: Option<&str>, response: &Headers) -> Option<Box<str>> {
+    let mut fields = response.get_all(UPGRADE);
+    let (answer, None) = (str::from_utf8(fields.next()?).ok()?, fields.next()) else { return None };
+    let was_asked =
+        |protocol: &str| asked.is_some_and(|asked| asked.split(", ").any(|one| one.eq_ignore_ascii_case(protocol)));
+    answer.split(',').all(|protocol| was_asked(protocol.trim())).then(|| answer.into())
+}
+
+/// Why a tunnel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The client closed first.
+    Client,
+    /// The upstream closed first.
+    Upstream,
+    /// Nobody said anything for too long.
+    Idle,
+    /// One end took nothing for too long.
+    Stuck,
+    /// The client's connection failed.
+    ClientReset,
+    /// The upstream's connection failed.
+    UpstreamReset,
+    /// The node is closing, and said so.
+    Drain,
+}
+
+impl End {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Upstream => "upstream",
+            Self::Idle => "idle",
+            Self::Stuck => "stuck",
+            Self::ClientReset => "client_reset",
+            Self::UpstreamReset => "upstream_reset",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+/// What became of one direction.
+enum Over {
+    /// Its sender closed; the receiver was told.
+    Closed,
+    /// The gateway has said goodbye to the client.
+    Goodbye,
+}
+
+/// A tunnel while it is open.
+struct Tunnel<'a> {
+    client: &'a Stream,
+    upstream: &'a Stream,
+    drain: &'a Drain,
+    websocket: bool,
+    idle_ms: u64,
+    /// When bytes last moved, on the deadlines' clock.
+    moved_ms: Cell<u64>,
+    half_closed: Cell<bool>,
+    /// The client has said goodbye.
+    client_closing: Cell<bool>,
+    /// The gateway has.
+    leaving: Cell<bool>,
+}
+
+/// One direction of it.
+struct Direction<'a> {
+    from: &'a Stream,
+    to: &'a Stream,
+    deadline: &'a Deadline,
+    write_ms: u64,
+    /// What came early.
+    input: Cell<Buffer>,
+    bytes: &'a Cell<u64>,
+    from_client: bool,
+    /// It waits for bytes, by the deadline that a half-closed tunnel shortens.
+    reading: Cell<bool>,
+}
+
+/// Counts a tunnel while it is open, however it ends.
+struct Open(Rc<Worker>);
+
+impl Open {
+    fn new(worker: &Rc<Worker>) -> Self {
+        worker.metrics.gauge_add(Gauge::TunnelsActive, 1);
+        Self(worker.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.metrics.gauge_add(Gauge::TunnelsActive, -1);
+    }
+}
+
+/// Send the head of the 101, which is written already, and be a tunnel until one of its ends is gone.
+pub(crate) async fn run(connection: &mut Connection<'_>, answered: Box<Answered>) -> Ended {
+    let limits = connection.worker.node.settings.limits;
+    let Connection { worker, stream: client, deadline, session, .. } = connection;
+    let flushed = session.download.flush(*client, &session.deadline, limits.send_timeout_ms).await;
+    if flushed.is_err() {
+        let sent_bytes = session.download.sent_bytes;
+        return Ended { after: After::Abort, error: Some(ProxyError::ClientGone), sent_bytes };
+    }
+    let open = Open::new(worker);
+    let (sent, received) = (Cell::new(0), Cell::new(0));
+    let upstream = &answered.link.connection.stream;
+    let tunnel = Tunnel {
+        client,
+        upstream,
+        drain: &worker.node.drain,
+        websocket: session.upgrade.as_deref().is_some_and(|protocol| protocol.eq_ignore_ascii_case(WEBSOCKET)),
+        idle_ms: answered.read_ms,
+        moved_ms: Cell::new(deadline.now_ms()),
+        half_closed: Cell::new(false),
+        client_closing: Cell::new(false),
+        leaving: Cell::new(false),
+    };
+    let up = Direction {
+        from: client,
+        to: upstream,
+        deadline,
+        write_ms: answered.write_ms,
+        input: Cell::new(std::mem::take(&mut session.upload.input)),
+        bytes: &received,
+        from_client: true,
+        reading: Cell::new(false),
+    };
+    let down = Direction {
+        from: upstream,
+        to: client,
+        deadline: &session.deadline,
+        write_ms: limits.send_timeout_ms,
+        input: Cell::new(std::mem::take(&mut session.download.input)),
+        bytes: &sent,
+        from_client: false,
+        reading: Cell::new(false),
+    };
+    let end = tunnel.run(&up, &down).await;
+    drop(open);
+    worker.metrics.tunnel_ended(end.label());
+    if matches!(end, End::UpstreamReset | End::Stuck) {
+        // An orderly end would say that nothing is missing.
+        client.reset_on_close();
+    }
+    session.upload.body_bytes += received.get();
+    let error = match end {
+        End::ClientReset => Some(ProxyError::ClientGone),
+        End::UpstreamReset => Some(ProxyError::UpstreamClosed),
+        _ => None,
+    };
+    Ended { after: After::Abort, error, sent_bytes: session.download.sent_bytes + sent.get() }
+}
+
+impl Tunnel<'_> {
+    /// Move bytes both ways until the tunnel ends.
+    async fn run(&self, up: &Direction<'_>, down: &Direction<'_>) -> End {
+        let mut upload = pin!(self.forward(up));
+        let mut download = pin!(self.forward(down));
+        let outcome = tokio::select! {
+            biased;
+            uploaded = &mut upload => match uploaded {
+                Ok(_) => {
+                    self.half_close(down);
+                    download.await.map(|_| End::Client)
+                }
+                Err(end) => Err(end),
+            },
+            downloaded = &mut download => match downloaded {
+                Ok(Over::Closed) => {
+                    self.half_close(up);
+                    upload.await.map(|_| End::Upstream)
+                }
+                Ok(Over::Goodbye) => return self.part(upload, down).await,
+                Err(end) => Err(end),
+            },
+        };
+        outcome.unwrap_or_else(|end| end)
+    }
+
+    /// One end has closed. The `other` direction may be waiting by the longer measure: let it look again.
+    fn half_close(&self, other: &Direction<'_>) {
+        self.half_closed.set(true);
+        if other.reading.get() {
+            other.deadline.arm(0);
+        }
+    }
+
+    /// The gateway has said goodbye: let the client's own pass, then the upstream close.
+    async fn part(&self, upload: Pin<&mut impl Future<Output = Result<Over, End>>>, down: &Direction<'_>) -> End {
+        down.deadline.arm(GOODBYE_MS);
+        let _ = down
+            .deadline
+            .guard(async {
+                if upload.await.is_err() || self.client.finish().is_err() || self.upstream.finish().is_err() {
+                    return;
+                }
+                // What it still says could not be passed on after a Close frame.
+                let mut input = Buffer::default();
+                while self.upstream.read(input.space(STREAM_BYTES)).await.is_ok_and(|count| count > 0) {}
+            })
+            .await;
+        End::Drain
+    }
+
+    /// Move bytes one way until the sender closes or the gateway says goodbye.
+    async fn forward(&self, direction: &Direction<'_>) -> Result<Over, End> {
+        let mut input = direction.input.take();
+        let mut frames = FrameFollower::default();
+        let mut closing = pin!(self.drain.reached(Stage::Closing));
+        let mut leave = false;
+        loop {
+            let count = if leave { frames.advance_to_boundary(input.filled()) } else { input.len() };
+            if self.websocket && !leave {
+                frames.advance(input.filled());
+            }
+            self.write(direction, &mut input, count).await?;
+            if direction.from_client {
+                self.client_closing.set(frames.is_closing());
+                if self.leaving.get() && frames.is_closing() && frames.is_boundary() {
+                    return Ok(Over::Closed);
+                }
+            } else if leave && frames.is_boundary() && !frames.is_closing() && !self.client_closing.get() {
+                return self.say_goodbye(direction, &mut input).await;
+            } else if leave && !input.is_empty() {
+                continue;
+            }
+            input.rest();
+            let may_leave = self.websocket && !direction.from_client && !leave;
+            let count = tokio::select! {
+                biased;
+                () = &mut closing, if may_leave => {
+                    leave = true;
+                    continue;
+                }
+                count = self.read(direction, &mut input) => count?,
+            };
+            if count == 0 {
+                // The receiver may be gone already; its own direction tells.
+                let _ = direction.to.finish();
+                return Ok(Over::Closed);
+            }
+        }
+    }
+
+    /// Write the first `count` bytes of `input`.
+    async fn write(&self, direction: &Direction<'_>, input: &mut Buffer, count: usize) -> Result<(), End> {
+        let mut left = count;
+        while left > 0 {
+            direction.deadline.arm(direction.write_ms);
+            let written = match direction.deadline.guard(direction.to.write(&input.filled()[..left])).await {
+                Ok(Ok(written)) if written > 0 => written,
+                Ok(_) => return Err(if direction.from_client { End::UpstreamReset } else { End::ClientReset }),
+                Err(_) => return Err(End::Stuck),
+            };
+            input.consume(written);
+            left -= written;
+            direction.bytes.set(direction.bytes.get() + written as u64);
+            self.moved_ms.set(direction.deadline.now_ms());
+        }
+        Ok(())
+    }
+
+    /// Read into `input`, which is empty, unless both directions are silent for too long. 0: the sender closed.
+    async fn read(&self, direction: &Direction<'_>, input: &mut Buffer) -> Result<usize, End> {
+        loop {
+            let most_ms = self.patience_ms();
+            let silent_ms = direction.deadline.now_ms().saturating_sub(self.moved_ms.get());
+            direction.deadline.arm(most_ms.saturating_sub(silent_ms));
+            direction.reading.set(true);
+            let received = direction.deadline.guard(async {
+                direction.from.readable().await?;
+                let space = input.space(STREAM_BYTES);
+                let room = space.len();
+                direction.from.read(space).await.map(|count| (count, count == room))
+            });
+            let received = received.await;
+            direction.reading.set(false);
+            match received {
+                Ok(Ok((count, all))) => {
+                    input.fill(count);
+                    if all {
+                        input.widen(STREAM_BYTES);
+                    }
+                    self.moved_ms.set(direction.deadline.now_ms());
+                    return Ok(count);
+                }
+                Ok(Err(_)) => return Err(if direction.from_client { End::ClientReset } else { End::UpstreamReset }),
+                Err(_) => {
+                    let silent_ms = direction.deadline.now_ms().saturating_sub(self.moved_ms.get());
+                    if silent_ms >= self.patience_ms() {
+                        return Err(End::Idle);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How long both directions may be silent; milliseconds.
+    fn patience_ms(&self) -> u64 {
+        if self.half_closed.get() && self.websocket { self.idle_ms.min(HALF_CLOSED_MS) } else { self.idle_ms }
+    }
+
+    /// Tell the client that the node goes away; what the upstream sends from now on has nowhere to go.
+    async fn say_goodbye(&self, direction: &Direction<'_>, input: &mut Buffer) -> Result<Over, End> {
+        self.leaving.set(true);
+        let written = direction.deadline.write_all(direction.to, &GOING_AWAY, GOODBYE_MS).await;
+        input.reset();
+        direction.bytes.set(direction.bytes.get() + GOING_AWAY.len() as u64);
+        written.map(|()| Over::Goodbye).map_err(|_| End::ClientReset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(version: &str, fields: &[(&str, &str)]) -> RequestHead {
+        let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let text = format!("GET / HTTP/{version}\r\nHost: a\r\n{fields}\r\n");
+        let mut head = RequestHead::default();
+        let limits = gateward_http::HeadLimits::default();
+        gateward_http::parse_request_head(text.as_bytes(), &limits, &mut head).expect("a right head");
+        head
+    }
+
+    #[test]
+    fn what_may_be_asked_for() {
+        let settings = Settings { upgrades: vec!["frobnicate".to_owned()], ..Settings::default() };
+        let asks = |version: &str, upgrade: &str| {
+            asked(&head(version, &[("Connection", "keep-alive, Upgrade"), ("Upgrade", upgrade)]), &settings)
+        };
+        for (upgrade, expected) in [
+            ("websocket", Some("websocket")),
+            ("WebSocket", Some("WebSocket")),
+            ("other, websocket/13 ,frobnicate", Some("websocket/13, frobnicate")),
+            ("other", None),
+            ("h2c", None),
+            ("websocket, h2c", None),
+        ] {
+            assert_eq!(asks("1.1", upgrade).as_deref(), expected, "{upgrade}");
+            assert_eq!(asks("1.0", upgrade), None, "HTTP/1.0 has none");
+        }
+        let unasked = head("1.1", &[("Upgrade", "websocket")]);
+        assert_eq!(asked(&unasked, &settings), None, "Connection does not name it");
+    }
+
+    #[test]
+    fn what_may_be_agreed_to() {
+        let check = |asked: Option<&str>, fields: &[&str], expected: Option<&str>| {
+            let mut headers = Headers::default();
+            fields.iter().for_each(|value| assert!(headers.add("Upgrade", value)));
+            assert_eq!(agreed(asked, &headers).as_deref(), expected, "{asked:?} {fields:?}");
+        };
+        check(Some("websocket"), &["websocket"], Some("websocket"));
+        check(Some("websocket"), &["WebSocket"], Some("WebSocket"));
+        check(Some("a, b/2"), &["b/2"], Some("b/2"));
+        check(Some("websocket"), &["h2c"], None);
+        check(Some("websocket"), &["websocket, h2c"], None);
+        check(Some("websocket"), &["websocket", "websocket"], None);
+        check(Some("websocket"), &[""], None);
+        check(Some("websocket"), &[], None);
+        check(None, &["websocket"], None);
+    }
+}
