@@ -46,12 +46,19 @@ struct Shared {
     open: Cell<usize>,
     /// Of the connection; idle while there are no requests.
     deadline: Deadline,
+    /// The deadline is that of an idle connection.
+    idle: Cell<bool>,
+    watch: Rc<Watch>,
 }
 
 /// How a connection ends.
 enum End {
-    /// It has ended, or the peer is told what it did.
+    /// The client has ended it.
     Done,
+    /// The peer broke the protocol and has been told.
+    Refused,
+    /// It has been idle for long enough.
+    Idle,
     /// It is cut with this reason.
     Cut { reason: Reason, label: &'static str },
 }
@@ -68,16 +75,27 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, before: Vec<u8>, p
         worker.metrics.refuse("http2_handshake");
         return;
     };
-    let shared = Rc::new(Shared { worker, peer, local, open: Cell::new(0), deadline });
+    let shared = Rc::new(Shared { worker, peer, local, open: Cell::new(0), deadline, idle: Cell::new(false), watch });
     shared.rest();
-    if let End::Cut { reason, label } = accept_requests(&mut h2, &shared, &watch).await {
-        shared.worker.metrics.refuse(label);
-        tracing::debug!(%peer, label, "HTTP/2 connection cut");
-        h2.abrupt_shutdown(reason);
-        shared.deadline.arm(GOAWAY_MS);
-        let _ = shared.deadline.guard(poll_fn(|context| h2.poll_closed(context))).await;
-        linger(&stream, &shared.deadline).await;
+    match accept_requests(&mut h2, &shared).await {
+        End::Done => return,
+        End::Refused => {}
+        End::Idle => say_goodbye(&mut h2, &shared, Reason::NO_ERROR).await,
+        End::Cut { reason, label } => {
+            shared.worker.metrics.refuse(label);
+            tracing::debug!(%peer, label, "HTTP/2 connection cut");
+            say_goodbye(&mut h2, &shared, reason).await;
+        }
     }
+    drop(h2);
+    linger(&stream, &shared.deadline).await;
+}
+
+/// Send GOAWAY at once, whatever is under way.
+async fn say_goodbye(h2: &mut server::Connection<Io, bytes::Bytes>, shared: &Shared, reason: Reason) {
+    h2.abrupt_shutdown(reason);
+    shared.deadline.arm(GOAWAY_MS);
+    let _ = shared.deadline.guard(poll_fn(|context| h2.poll_closed(context))).await;
 }
 
 /// Every limit of the protocol, said aloud.
@@ -101,18 +119,15 @@ fn builder(limits: &Limits) -> server::Builder {
 }
 
 /// Take in requests until the connection ends.
-async fn accept_requests(
-    connection: &mut server::Connection<Io, bytes::Bytes>,
-    shared: &Rc<Shared>,
-    watch: &Watch,
-) -> End {
-    let worker = &shared.worker;
+async fn accept_requests(connection: &mut server::Connection<Io, bytes::Bytes>, shared: &Rc<Shared>) -> End {
+    let (worker, watch) = (&shared.worker, &shared.watch);
     let (limits, most) = (&worker.node.settings.limits, worker.node.settings.keepalive_requests);
     let drain = worker.node.drain.clone();
     let mut draining = Box::pin(drain.reached(Stage::Draining));
     let (mut leaving, mut served) = (false, 0);
     loop {
         let next = poll_fn(|context| {
+            watch.begin_turn();
             if !leaving && draining.as_mut().poll(context).is_ready() {
                 leaving = true;
                 connection.graceful_shutdown();
@@ -135,13 +150,12 @@ async fn accept_requests(
                 }
                 start(shared, request, response, served - 1);
             }
-            Err(_) if shared.open.get() == 0 => {
-                return End::Cut { reason: Reason::NO_ERROR, label: "http2_idle" };
-            }
             Err(_) if watch.stuck_ms() >= limits.send_timeout_ms => {
                 return End::Cut { reason: Reason::NO_ERROR, label: "http2_slow_read" };
             }
-            Err(_) => shared.deadline.arm(LOOK_MS.min(limits.send_timeout_ms)),
+            Err(_) if shared.open.get() > 0 => shared.look_later(),
+            Err(_) if shared.idle.get() => return End::Idle,
+            Err(_) => shared.rest(),
         }
     }
 }
@@ -157,7 +171,7 @@ fn ended_by(error: &h2::Error, worker: &Worker) -> End {
             _ => "http2_protocol",
         });
     }
-    End::Done
+    if error.is_library() { End::Refused } else { End::Done }
 }
 
 /// Serve one request in a task of its own, unless too many are under way.
@@ -185,7 +199,7 @@ struct Open {
 impl Open {
     fn new(shared: Rc<Shared>) -> Self {
         if shared.open.replace(shared.open.get() + 1) == 0 {
-            shared.deadline.arm(LOOK_MS.min(shared.worker.node.settings.limits.send_timeout_ms));
+            shared.look_later();
         }
         Self { shared }
     }
@@ -201,9 +215,19 @@ impl Drop for Open {
 }
 
 impl Shared {
-    /// Nothing is under way: from now the connection is idle.
+    /// Nothing is under way: from now the connection is idle, once the client has taken what there was for it.
     fn rest(&self) {
+        if self.watch.is_stuck() {
+            return self.look_later();
+        }
+        self.idle.set(true);
         self.deadline.arm_idle(self.worker.node.settings.limits.keepalive_timeout_ms);
+    }
+
+    /// Look again in a while whether the client takes what there is for it.
+    fn look_later(&self) {
+        self.idle.set(false);
+        self.deadline.arm(LOOK_MS.min(self.worker.node.settings.limits.send_timeout_ms));
     }
 }
 

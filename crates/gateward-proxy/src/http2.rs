@@ -26,8 +26,11 @@ pub(crate) const SEND_BUFFER: usize = 64 * 1024;
 pub(crate) const FRAME_BYTES: u32 = 16 * 1024;
 /// Bytes of the table with which a peer compresses fields.
 pub(crate) const HEADER_TABLE: u32 = 4096;
-/// Overhead of small DATA frames that wait to be passed on; beyond: ENHANCE_YOUR_CALM.
-pub(crate) const DATA_FRAME_BUDGET: usize = 512 * 1024;
+/// Memory for small DATA frames that wait to be passed on, beyond their content: 8192 frames; beyond:
+/// ENHANCE_YOUR_CALM.
+pub(crate) const DATA_FRAME_BUDGET: usize = 2 * 1024 * 1024;
+/// Bytes taken in before the streams they are for have their turn.
+pub(crate) const TURN_BYTES: usize = 32 * 1024;
 /// Streams reset by this side that are remembered, so that frames under way do not look like errors.
 pub(crate) const RESET_STREAMS: usize = 100;
 /// How long they are remembered.

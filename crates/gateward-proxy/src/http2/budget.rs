@@ -139,6 +139,10 @@ impl Budgets {
             (CONTINUATION | GOAWAY | PUSH_PROMISE, _) => return,
             _ => (&self.unknown, Excess::Unknown),
         };
+        self.spend(allowance, excess, now_ms);
+    }
+
+    fn spend(&self, allowance: &Allowance, excess: Excess, now_ms: u64) {
         if !allowance.spend(now_ms) && self.excess.get().is_none() {
             self.excess.set(Some(excess));
         }
@@ -153,11 +157,7 @@ impl Budgets {
             // A stream that ends in good order.
             HEADERS if frame.flags & FIRST_FLAG != 0 => self.resets.earn(1),
             // NO_ERROR only spares the client the rest of a request that has been answered.
-            RST_STREAM if frame.code != 0 => {
-                if !self.resets.spend(now_ms) && self.excess.get().is_none() {
-                    self.excess.set(Some(Excess::Resets));
-                }
-            }
+            RST_STREAM if frame.code != 0 => self.spend(&self.resets, Excess::Resets, now_ms),
             _ => {}
         }
         if frame.kind == DATA && frame.flags & FIRST_FLAG != 0 {

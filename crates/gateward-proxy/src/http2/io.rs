@@ -1,6 +1,7 @@
 //! The bytes of an HTTP/2 connection: what had been read before the protocol was known comes first, frames are
 //! counted as they pass, and a peer that takes nothing is noticed.
 
+use super::TURN_BYTES;
 use super::budget::{Budgets, Follower};
 use gateward_net::{Deadlines, Stream};
 use std::cell::Cell;
@@ -27,11 +28,23 @@ pub(crate) struct Io {
 pub(crate) struct Watch {
     pub(crate) budgets: Budgets,
     clock: Rc<Deadlines>,
+    /// Bytes that may still be taken in before others have their turn.
+    turn: Cell<usize>,
     /// Since when the peer takes nothing although there is something to send.
     stuck_since_ms: Cell<Option<u64>>,
 }
 
 impl Watch {
+    /// A turn of the connection begins: what came in before has been seen by who it is for.
+    pub(crate) fn begin_turn(&self) {
+        self.turn.set(TURN_BYTES);
+    }
+
+    /// Whether the peer takes nothing although there is something to send.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck_since_ms.get().is_some()
+    }
+
     /// Milliseconds for which the peer has taken nothing although there is something to send.
     pub(crate) fn stuck_ms(&self) -> u64 {
         self.stuck_since_ms.get().map_or(0, |since| self.clock.now_ms().saturating_sub(since))
@@ -50,7 +63,12 @@ impl Io {
     }
 
     fn new(stream: Rc<Stream>, before: Vec<u8>, clock: Rc<Deadlines>, received: usize, sent: usize) -> Self {
-        let watch = Rc::new(Watch { budgets: Budgets::new(clock.now_ms()), clock, stuck_since_ms: Cell::new(None) });
+        let watch = Rc::new(Watch {
+            budgets: Budgets::new(clock.now_ms()),
+            clock,
+            turn: Cell::new(TURN_BYTES),
+            stuck_since_ms: Cell::new(None),
+        });
         Self { stream, before, watch, received: Follower::after(received), sent: Follower::after(sent) }
     }
 
@@ -67,6 +85,10 @@ impl AsyncRead for Io {
             // Whoever drives the connection ends it; nothing more is taken in.
             return Poll::Pending;
         }
+        if this.watch.turn.get() == 0 {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let count = if this.before.is_empty() {
             ready!(this.stream.poll_read(context, buf.initialize_unfilled()))?
         } else {
@@ -75,6 +97,7 @@ impl AsyncRead for Io {
             this.before.drain(..count);
             count
         };
+        this.watch.turn.set(this.watch.turn.get().saturating_sub(count));
         this.received.received(&buf.initialize_unfilled()[..count], &this.watch.budgets, this.watch.clock.now_ms());
         buf.advance(count);
         Poll::Ready(Ok(()))
