@@ -13,12 +13,14 @@
 mod diagnose;
 mod error;
 mod fields;
+mod multiplexed;
 mod request;
 mod response;
 mod scan;
 mod target;
 
 pub use error::HeadError;
+pub use multiplexed::{MessageParts, read_request_head, read_response_head, read_trailers};
 pub use request::parse_request_head;
 pub(crate) use request::parse_thoroughly as parse_request_thoroughly;
 pub use response::parse_response_head;
@@ -40,6 +42,8 @@ pub enum Version {
     /// HTTP/1.1
     #[default]
     Http11,
+    /// HTTP/2
+    Http2,
 }
 
 /// How a message's body is delimited (RFC 9112 section 6.3).
@@ -52,7 +56,7 @@ pub enum BodyFraming {
     Length(u64),
     /// `Transfer-Encoding: chunked`.
     Chunked,
-    /// Until the connection closes (responses only).
+    /// Until the connection closes (responses only), or in HTTP/2 until the stream ends.
     UntilClose,
 }
 

@@ -3,11 +3,12 @@
 //! An upstream's silence counts from the end of the request: a client that takes minutes to send a large body must
 //! not be told that the upstream timed out.
 
+use crate::channel::Channel;
 use crate::error::ProxyError;
 use crate::session::Session;
 use crate::tunnel;
 use gateward_http::{HeadError, HeadLimits, Parsed, ResponseHead, Version, hop, parse_response_head, worth_parsing};
-use gateward_net::{Deadline, Stream};
+use gateward_net::Deadline;
 use gateward_plugin::Exchange;
 use std::cell::Cell;
 
@@ -19,16 +20,20 @@ const INTERIM_MAX: usize = 100;
 /// Read until a final response head is complete; interim responses are passed on. The upstream may be silent until
 /// the request is `sent_at` (on the deadlines' clock) and for `read_ms` from then on.
 pub(crate) async fn receive(
-    upstream: &Stream,
+    upstream: Channel<'_>,
     session: &mut Session,
     limits: &HeadLimits,
     read_ms: u64,
     sent_at: &Cell<Option<u64>>,
-    client: &Stream,
+    client: Channel<'_>,
 ) -> Result<(), ProxyError> {
     let (mut interim, mut seen) = (0, 0);
     let Session { exchange, response_head: head, download, deadline, upgrade, .. } = session;
     let method = exchange.upstream.method.as_ref().unwrap_or(&exchange.request.method);
+    let upstream = match upstream {
+        Channel::Http1(stream) => stream,
+        Channel::Http2(_) => return Err(ProxyError::UpstreamClosed),
+    };
     loop {
         if !download.input.is_empty() && worth_parsing(download.input.filled(), seen, limits) {
             match parse_response_head(download.input.filled(), limits, method, head)
@@ -94,13 +99,19 @@ fn silence_left(read_ms: u64, sent_at: Option<u64>, began_ms: u64, now_ms: u64) 
 async fn pass_interim(
     exchange: &Exchange,
     head: &mut ResponseHead,
-    client: &Stream,
+    client: Channel<'_>,
     deadline: &Deadline,
 ) -> Result<(), ProxyError> {
-    if head.status == 100 || exchange.request.version != Version::Http11 {
+    if head.status == 100 || exchange.request.version == Version::Http10 {
         return Ok(());
     }
     hop::strip_response(&mut head.headers);
+    let client = match client {
+        Channel::Http1(stream) => stream,
+        Channel::Http2(stream) => {
+            return stream.send_interim(head.status, &head.headers).map_err(|_| ProxyError::ClientGone);
+        }
+    };
     let mut out = format!("HTTP/1.1 {} {}\r\n", head.status, head.reason).into_bytes();
     head.headers.write_to(&mut out);
     out.extend_from_slice(b"\r\n");

@@ -1,7 +1,10 @@
 //! A client connection: waits for requests, holds almost nothing while it waits, and ends tidily.
 
 use crate::body::STREAM_BYTES;
+use crate::channel::Channel;
 use crate::client::Connection;
+use crate::h2_server;
+use crate::linger::linger;
 use crate::outcome::After;
 use crate::request;
 use crate::session::Session;
@@ -12,13 +15,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Milliseconds a closing connection is read from, so that the client gets to see the last response: closing with
-/// unread bytes would reset the connection under it.
-const LINGER_MS: u64 = 2_000;
 /// Milliseconds without a request after which a connection gives its session back.
 const BURST_GAP_MS: u64 = 100;
-/// Bytes thrown away while lingering.
-const LINGER_BYTES: usize = 1024 * 1024;
 
 /// Serve `stream` until it ends. `origin` is what a PROXY header said.
 pub(crate) async fn serve(
@@ -39,7 +37,12 @@ pub(crate) async fn serve(
         let mut session = worker.session(peer, local);
         session.exchange.client.origin.clone_from(&origin);
         let after = Box::pin(serve_burst(&worker, &stream, &deadline, &mut session, &mut served)).await;
+        let before = (after == After::Http2).then(|| session.upload.input.filled().to_vec());
         worker.give_back(session);
+        if let Some(before) = before {
+            drop(deadline);
+            return Box::pin(h2_server::serve(worker, stream, before, peer, local)).await;
+        }
         if after != After::KeepAlive {
             break after;
         }
@@ -77,7 +80,7 @@ async fn serve_burst(
     session: &mut Session,
     served: &mut u32,
 ) -> After {
-    let mut connection = Connection { worker, stream, deadline, session, served: *served };
+    let mut connection = Connection { worker, client: Channel::Http1(stream), deadline, session, served: *served };
     loop {
         let after = request::serve(&mut connection).await;
         connection.served = connection.served.saturating_add(1);
@@ -86,7 +89,7 @@ async fn serve_burst(
             return after;
         }
         if connection.session.upload.input.is_empty() {
-            match next_bytes(&mut connection).await {
+            match next_bytes(&mut connection, stream).await {
                 Next::Bytes => {}
                 Next::Quiet => return After::KeepAlive,
                 Next::Ended => return After::Abort,
@@ -103,7 +106,7 @@ enum Next {
 }
 
 /// Wait a moment for the next request.
-async fn next_bytes(connection: &mut Connection<'_>) -> Next {
+async fn next_bytes(connection: &mut Connection<'_>, stream: &Stream) -> Next {
     let worker = connection.worker;
     if worker.node.drain.stage() == Stage::Closing {
         return Next::Ended;
@@ -112,7 +115,6 @@ async fn next_bytes(connection: &mut Connection<'_>) -> Next {
     connection.deadline.arm_idle(BURST_GAP_MS.min(keepalive_ms));
     let input = &mut connection.session.upload.input;
     input.rest();
-    let stream = connection.stream;
     let received = connection.deadline.guard(async {
         stream.readable().await?;
         stream.read(input.space(STREAM_BYTES)).await
@@ -123,22 +125,6 @@ async fn next_bytes(connection: &mut Connection<'_>) -> Next {
         Ok(Ok(count)) => {
             input.fill(count);
             Next::Bytes
-        }
-    }
-}
-
-/// Say that no more will be sent, and read what the client still sends for a bounded while.
-async fn linger(stream: &Stream, deadline: &Deadline) {
-    if stream.finish().is_err() {
-        return;
-    }
-    deadline.arm(LINGER_MS);
-    let mut scrap = [0_u8; 2048];
-    let mut left = LINGER_BYTES;
-    while let Ok(Ok(count)) = deadline.guard(stream.read(&mut scrap)).await {
-        left = left.saturating_sub(count);
-        if count == 0 || left == 0 {
-            return;
         }
     }
 }

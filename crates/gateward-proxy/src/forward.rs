@@ -70,6 +70,8 @@ fn body_framing(session: &Session) -> BodyFraming {
     match (&session.exchange.body, session.exchange.request.framing) {
         (Some(body), BodyFraming::None) if body.is_empty() => BodyFraming::None,
         (Some(body), _) => BodyFraming::Length(body.len() as u64),
+        // In HTTP/2 a length need not be known; in HTTP/1.1 chunks do without.
+        (None, BodyFraming::UntilClose) => BodyFraming::Chunked,
         (None, framing) => framing,
     }
 }

@@ -10,6 +10,8 @@ pub(crate) enum After {
     KeepAlive,
     /// It ends; what the client still sends is read for a moment.
     Close,
+    /// It turned out to speak HTTP/2.
+    Http2,
     /// It ends at once: the client is gone or must notice that the response is cut off.
     Abort,
 }

@@ -1,17 +1,17 @@
 //! Running plugins: phase by phase, in order, each call fenced so that a panic costs one request.
 
+use crate::channel::Channel;
 use crate::client::Connection;
 use crate::error::ProxyError;
 use crate::instance::{ChainId, Instance};
 use crate::outcome::Verdict;
 use crate::pump::{Pace, PumpError};
 use crate::worker::WorkerPlan;
-use gateward_http::BodyFraming;
+use gateward_http::{BodyFraming, Headers};
 use gateward_plugin::{Exchange, Outcome, Plugin, RequestRecord, Step};
 use gateward_telemetry::{Counter, WorkerMetrics};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use tokio::io::AsyncWriteExt;
 
 /// A plugin panicked.
 struct Panicked;
@@ -199,7 +199,7 @@ async fn buffer_request(connection: &mut Connection<'_>) -> Result<(), ProxyErro
             break;
         }
         upload
-            .receive(connection.stream, connection.deadline, pace, began)
+            .receive(&connection.client, connection.deadline, pace, began)
             .await
             .map_err(|error| request_error(&error))?;
     }
@@ -210,9 +210,14 @@ async fn buffer_request(connection: &mut Connection<'_>) -> Result<(), ProxyErro
 /// Tell the client to go on with its body.
 pub(crate) async fn send_continue(connection: &mut Connection<'_>) -> Result<(), ProxyError> {
     connection.session.exchange.request.expects_continue = false;
-    connection.deadline.arm(connection.worker.node.settings.limits.send_timeout_ms);
-    let sent = connection.deadline.guard((&mut &*connection.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")).await;
-    if matches!(sent, Ok(Ok(()))) { Ok(()) } else { Err(ProxyError::ClientGone) }
+    let timeout_ms = connection.worker.node.settings.limits.send_timeout_ms;
+    let sent = match connection.client {
+        Channel::Http1(stream) => {
+            connection.deadline.write_all(stream, b"HTTP/1.1 100 Continue\r\n\r\n", timeout_ms).await
+        }
+        Channel::Http2(stream) => stream.send_interim(100, &Headers::default()),
+    };
+    sent.map_err(|_| ProxyError::ClientGone)
 }
 
 /// What is wrong with a request when its body does not come in.

@@ -5,10 +5,12 @@
 //! on its way. At most one buffer is in flight: nothing is read before what was read is written.
 
 use crate::body::{Buffer, Decoder, Encoder, Mark, STREAM_BYTES, equip, retire};
+use crate::flow::{Sink, Source};
 use gateward_http::{BodyFraming, ChunkedError, Headers};
 use gateward_net::Deadline;
+use std::future::poll_fn;
 use std::io;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use std::task::{Context, Poll};
 
 /// A body on its way.
 #[derive(Debug, Default)]
@@ -25,6 +27,10 @@ pub(crate) struct Pump {
     pub(crate) sent_bytes: u64,
     written: usize,
     ended: bool,
+    /// What is in the input is the rest of the body.
+    closing: bool,
+    /// Likewise already when the body began.
+    whole: bool,
     replay: Option<(Mark, BodyFraming)>,
 }
 
@@ -69,6 +75,30 @@ impl Pump {
         self.sent_bytes = 0;
         self.written = 0;
         self.ended = false;
+        self.closing = self.whole;
+    }
+
+    /// Forget what is in the input.
+    pub(crate) fn forget(&mut self) {
+        self.input.reset();
+        self.whole = false;
+    }
+
+    /// Before the body begins: take in what `source` has of it, up to `most` bytes.
+    pub(crate) fn take_ready(&mut self, source: &impl Source, context: &mut Context<'_>, most: usize) {
+        while !self.whole {
+            match source.poll_receive(context, self.input.space(most)) {
+                Poll::Ready(Ok(count)) if count > 0 => self.input.fill(count),
+                _ => break,
+            }
+            self.whole = source.is_ended();
+        }
+        self.input.rest();
+    }
+
+    /// All there is to send has been put into the output.
+    pub(crate) fn conclude(&mut self) {
+        self.ended = true;
     }
 
     /// Start the same body again, for another try. `false`: part of it is gone, because more was received than
@@ -97,7 +127,7 @@ impl Pump {
 
     /// Decode and encode what has been received, without IO.
     pub(crate) fn digest(&mut self, most: u64) -> Result<(), PumpError> {
-        let Self { input, decoder, encoder, output, trailers, body_bytes, .. } = self;
+        let Self { input, decoder, encoder, output, trailers, body_bytes, closing, .. } = self;
         decoder
             .advance(input, trailers, |data| {
                 *body_bytes += data.len() as u64;
@@ -106,6 +136,9 @@ impl Pump {
             .map_err(PumpError::Malformed)?;
         if *body_bytes > most {
             return Err(PumpError::TooLarge);
+        }
+        if *closing && !decoder.close() {
+            return Err(PumpError::Read);
         }
         if decoder.is_done() && !self.ended {
             encoder.end(trailers, output);
@@ -122,6 +155,9 @@ impl Pump {
             data.extend_from_slice(run);
         });
         decoded.map_err(PumpError::Malformed)?;
+        if self.closing && !self.decoder.close() {
+            return Err(PumpError::Read);
+        }
         self.ended = self.decoder.is_done();
         Ok(self.ended)
     }
@@ -129,13 +165,15 @@ impl Pump {
     /// Send what is encoded. May be dropped and called again: it goes on where it was.
     pub(crate) async fn flush(
         &mut self,
-        mut writer: impl AsyncWrite + Unpin,
+        sink: &impl Sink,
         deadline: &Deadline,
         timeout_ms: u64,
     ) -> Result<(), PumpError> {
         while self.written < self.output.len() {
             deadline.arm(timeout_ms);
-            let attempt = deadline.guard(writer.write(&self.output[self.written..])).await;
+            let rest = &self.output[self.written..];
+            let last = self.ended && self.trailers.is_empty();
+            let attempt = deadline.guard(poll_fn(|context| sink.poll_send(context, rest, last))).await;
             let count = match attempt {
                 Ok(Ok(count)) if count > 0 => count,
                 Ok(Ok(_)) => return Err(PumpError::Write(io::ErrorKind::WriteZero.into())),
@@ -147,32 +185,32 @@ impl Pump {
         }
         retire(&mut self.output);
         self.written = 0;
-        Ok(())
+        if self.ended { sink.end(&self.trailers).map_err(PumpError::Write) } else { Ok(()) }
     }
 
     /// Move the rest of the body. May be dropped and called again.
     pub(crate) async fn run(
         &mut self,
-        mut reader: impl AsyncRead + Unpin,
-        mut writer: impl AsyncWrite + Unpin,
+        source: &impl Source,
+        sink: &impl Sink,
         deadline: &Deadline,
         pace: Pace,
     ) -> Result<(), PumpError> {
         let began = deadline.now_ms();
         loop {
             self.digest(pace.most)?;
-            self.flush(&mut writer, deadline, pace.write_ms).await?;
+            self.flush(sink, deadline, pace.write_ms).await?;
             if self.ended {
                 return Ok(());
             }
-            self.receive(&mut reader, deadline, pace, began).await?;
+            self.receive(source, deadline, pace, began).await?;
         }
     }
 
     /// Read once. Afterwards the body can no longer be [rewound](Self::rewind).
     pub(crate) async fn receive(
         &mut self,
-        mut reader: impl AsyncRead + Unpin,
+        source: &impl Source,
         deadline: &Deadline,
         pace: Pace,
         began_ms: u64,
@@ -181,13 +219,16 @@ impl Pump {
         self.replay = None;
         let space = self.input.space(STREAM_BYTES);
         let room = space.len();
-        match deadline.guard(reader.read(space)).await {
+        match deadline.guard(poll_fn(|context| source.poll_receive(context, space))).await {
             Err(_) => Err(PumpError::ReadTimeout),
             Ok(Err(_)) => Err(PumpError::Read),
-            Ok(Ok(0)) if self.decoder.close() => Ok(()),
-            Ok(Ok(0)) => Err(PumpError::Read),
+            Ok(Ok(0)) => {
+                source.take_trailers(&mut self.trailers).map_err(PumpError::Malformed)?;
+                if self.decoder.close() { Ok(()) } else { Err(PumpError::Read) }
+            }
             Ok(Ok(count)) => {
                 self.input.fill(count);
+                self.closing = source.is_ended();
                 if count == room {
                     self.input.widen(STREAM_BYTES);
                 }
@@ -205,6 +246,36 @@ impl Pump {
 mod tests {
     use super::*;
     use gateward_net::Deadlines;
+    use std::cell::RefCell;
+
+    /// A body that is all there.
+    struct Bytes(RefCell<Vec<u8>>);
+
+    impl From<&[u8]> for Bytes {
+        fn from(bytes: &[u8]) -> Self {
+            Self(RefCell::new(bytes.to_vec()))
+        }
+    }
+
+    impl Source for Bytes {
+        fn poll_receive(&self, _context: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+            let mut left = self.0.borrow_mut();
+            let count = left.len().min(buf.len());
+            buf[..count].copy_from_slice(&left[..count]);
+            left.drain(..count);
+            Poll::Ready(Ok(count))
+        }
+    }
+
+    #[derive(Default)]
+    struct Collected(RefCell<Vec<u8>>);
+
+    impl Sink for Collected {
+        fn poll_send(&self, _context: &mut Context<'_>, buf: &[u8], _last: bool) -> Poll<io::Result<usize>> {
+            self.0.borrow_mut().extend_from_slice(buf);
+            Poll::Ready(Ok(buf.len()))
+        }
+    }
 
     const PACE: Pace = Pace { read_ms: 1000, write_ms: 1000, rate: 0, most: u64::MAX };
 
@@ -215,8 +286,9 @@ mod tests {
             let deadline = deadlines.register();
             let mut pump = Pump::default();
             pump.begin(framing, encoder);
-            let mut out = Vec::new();
-            pump.run(&mut &sent[..], &mut out, &deadline, Pace { most, ..PACE }).await.map(|()| out)
+            let out = Collected::default();
+            let pace = Pace { most, ..PACE };
+            pump.run(&Bytes::from(sent), &out, &deadline, pace).await.map(|()| out.0.take())
         })
     }
 

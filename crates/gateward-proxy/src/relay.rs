@@ -2,6 +2,7 @@
 //! request body.
 
 use crate::body::Encoder;
+use crate::channel::Channel;
 use crate::client::Connection;
 use crate::error::ProxyError;
 use crate::outcome::{After, Ended, Local, Persistence, Verdict};
@@ -13,7 +14,6 @@ use crate::tunnel;
 use crate::upstream::{Answered, body_limit};
 use crate::worker::WorkerPlan;
 use gateward_http::{BodyFraming, Method, hop};
-use gateward_net::Stream;
 use gateward_plugin::Source;
 
 /// A response ready to be sent.
@@ -37,7 +37,7 @@ pub(crate) async fn prepare(
     response.source = Source::Service;
     hop::strip_response(&mut response.headers);
     let framing = session.response_head.framing;
-    session.download.begin(framing, Encoder::Raw);
+    session.download.begin(answered.link.channel().received_as(framing), Encoder::Raw);
 
     if wants_body(connection, plan, framing)
         && let Some(replacement) = Box::pin(offer_body(connection, plan, &mut answered)).await
@@ -91,7 +91,7 @@ async fn buffer(connection: &mut Connection<'_>, answered: &mut Answered) -> Res
             session.held_back = std::mem::take(&mut download.output);
             return Ok(false);
         }
-        let received = download.receive(&answered.link.connection.stream, &session.deadline, pace, 0).await;
+        let received = download.receive(&answered.link.channel(), &session.deadline, pace, 0).await;
         received.map_err(|error| match error {
             PumpError::ReadTimeout => ProxyError::UpstreamTimeout,
             _ => ProxyError::UpstreamClosed,
@@ -194,8 +194,8 @@ pub(crate) async fn run(connection: &mut Connection<'_>, plan: &WorkerPlan, mut 
     let pace = Pace { read_ms: answered.read_ms, write_ms: limits.send_timeout_ms, rate: 0, most: u64::MAX };
     let filtered = phases::filters_body(connection, plan);
     let outcome = if connection.session.upload.is_finished() {
-        let Connection { worker, stream, session, .. } = connection;
-        download(&answered.link.connection.stream, stream, session, pace, filtered, worker, plan).await
+        let Connection { worker, client, session, .. } = connection;
+        download(answered.link.channel(), *client, session, pace, filtered, worker, plan).await
     } else {
         Box::pin(run_both(connection, plan, &mut answered, pace, filtered)).await
     };
@@ -217,11 +217,11 @@ async fn run_both(
         rate: limits.body_rate,
         most: body_limit(connection),
     };
-    let Connection { worker, stream: client, deadline, session, .. } = connection;
-    let upstream = &answered.link.connection.stream;
+    let Connection { worker, client, deadline, session, .. } = connection;
+    let (client, upstream) = (*client, answered.link.channel());
     let mut upload = std::mem::take(&mut session.upload);
     let outcome = {
-        let mut sending = std::pin::pin!(upload.run(*client, upstream, deadline, upload_pace));
+        let mut sending = std::pin::pin!(upload.run(&client, &upstream, deadline, upload_pace));
         let mut receiving = std::pin::pin!(download(upstream, client, session, pace, filtered, worker, plan));
         tokio::select! {
             biased;
@@ -239,8 +239,8 @@ async fn run_both(
 
 /// The response body to its end.
 async fn download(
-    upstream: &Stream,
-    client: &Stream,
+    upstream: Channel<'_>,
+    client: Channel<'_>,
     session: &mut Session,
     pace: Pace,
     filtered: bool,
@@ -254,18 +254,18 @@ async fn download(
         let download = &mut session.download;
         download.encoder.data(&body, &mut download.output);
         download.encoder.end(&download.trailers, &mut download.output);
-        return download.flush(client, &session.deadline, pace.write_ms).await.map_err(|error| response_error(&error));
+        return download.flush(&client, &session.deadline, pace.write_ms).await.map_err(|error| response_error(&error));
     }
     if filtered {
         return Box::pin(download_filtered(upstream, client, session, pace, worker, plan)).await;
     }
-    session.download.run(upstream, client, &session.deadline, pace).await.map_err(|error| response_error(&error))
+    session.download.run(&upstream, &client, &session.deadline, pace).await.map_err(|error| response_error(&error))
 }
 
 /// Likewise, every piece through the body filters.
 async fn download_filtered(
-    upstream: &Stream,
-    client: &Stream,
+    upstream: Channel<'_>,
+    client: Channel<'_>,
     session: &mut Session,
     pace: Pace,
     worker: &crate::worker::Worker,
@@ -280,11 +280,11 @@ async fn download_filtered(
         if last {
             download.encoder.end(&download.trailers, &mut download.output);
         }
-        download.flush(client, deadline, pace.write_ms).await.map_err(|error| response_error(&error))?;
+        download.flush(&client, deadline, pace.write_ms).await.map_err(|error| response_error(&error))?;
         if last {
             return Ok(());
         }
-        download.receive(upstream, deadline, pace, 0).await.map_err(|error| response_error(&error))?;
+        download.receive(&upstream, deadline, pace, 0).await.map_err(|error| response_error(&error))?;
     }
 }
 
@@ -305,7 +305,7 @@ async fn finish(connection: &mut Connection<'_>, answered: Box<Answered>, outcom
         // The head is out: only a connection that breaks tells the client that the body is not whole.
         if !reads_chunked(session.exchange.request.version) {
             // Without chunks an orderly end of the connection may be the end of the body; a reset never is.
-            connection.stream.reset_on_close();
+            connection.client.reset_on_close();
         }
         return Ended { after: After::Abort, error: Some(error), sent_bytes };
     }

@@ -2,6 +2,7 @@
 
 use crate::client::Connection;
 use crate::error::{ProxyError, Side};
+use crate::flow::Discard;
 use crate::forward::write_framing;
 use crate::outcome::{After, Ended, Local, Persistence};
 use crate::own::PSEUDONYM;
@@ -44,6 +45,7 @@ pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, loc
     let head_only = connection.session.exchange.request.method == Method::Head;
     let session = &mut *connection.session;
     session.download.begin(BodyFraming::None, crate::body::Encoder::Raw);
+    session.download.conclude();
     // These never have content, whatever a plugin was told to send (RFC 9110 sections 15.3.5 and 15.4.5).
     let bodiless = matches!(session.exchange.response.status, 100..200 | 204 | 304);
     let framing = if bodiless { BodyFraming::None } else { BodyFraming::Length(body.len() as u64) };
@@ -53,7 +55,7 @@ pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, loc
         session.download.output.extend_from_slice(&body);
     }
     let timeout_ms = connection.worker.node.settings.limits.send_timeout_ms;
-    let sent = session.download.flush(connection.stream, &session.deadline, timeout_ms).await;
+    let sent = session.download.flush(&connection.client, &session.deadline, timeout_ms).await;
     let sent_bytes = session.download.sent_bytes;
     if sent.is_err() {
         return Ended { after: After::Abort, error: error.or(Some(ProxyError::ClientGone)), sent_bytes };
@@ -273,7 +275,7 @@ pub(crate) fn write_end(session: &mut Session, framing: BodyFraming, persistence
 /// Whether what is left of the request body is little enough to read and throw away.
 pub(crate) fn can_drain(connection: &mut Connection<'_>) -> bool {
     let session = &mut *connection.session;
-    if session.upload.is_received() {
+    if session.upload.is_received() || connection.client.ends_messages() {
         return true;
     }
     // The client waits for a 100 that will not come: whether it sends the body now cannot be known.
@@ -297,11 +299,11 @@ pub(crate) async fn drain(connection: &mut Connection<'_>) -> After {
         rate: limits.body_rate,
         most: u64::MAX,
     };
-    if connection.session.upload.is_received() {
+    if connection.session.upload.is_received() || connection.client.ends_messages() {
         return After::KeepAlive;
     }
-    let Connection { stream, deadline, session, .. } = connection;
-    let drained = session.upload.run(*stream, tokio::io::sink(), deadline, pace).await;
+    let Connection { client, deadline, session, .. } = connection;
+    let drained = session.upload.run(client, &Discard, deadline, pace).await;
     if drained.is_ok() { After::KeepAlive } else { After::Abort }
 }
 

@@ -3,6 +3,7 @@
 use crate::client::Connection;
 use crate::error::ProxyError;
 use crate::outcome::{After, Local, Verdict};
+use crate::worker::WorkerPlan;
 use crate::{head, matching, phases, record, relay, reply, upstream};
 use gateward_http::RequestHead;
 
@@ -11,53 +12,61 @@ pub(crate) async fn serve(connection: &mut Connection<'_>) -> After {
     connection.session.begin();
     connection.session.times.started = connection.worker.now_us();
     match head::receive(connection).await {
-        Ok(true) => {}
-        Ok(false) => return After::Abort,
-        Err(error) => return Box::pin(refuse(connection, error)).await,
+        Ok(head::Received::Request) => {}
+        Ok(head::Received::Nothing) => return After::Abort,
+        Ok(head::Received::Http2) => return After::Http2,
+        Err(error) => {
+            let plan = connection.worker.plan();
+            return Box::pin(refuse(connection, &plan, error)).await;
+        }
     }
     let plan = connection.worker.plan();
+    exchange(connection, &plan).await
+}
+
+/// Likewise from the head on.
+pub(crate) async fn exchange(connection: &mut Connection<'_>, plan: &WorkerPlan) -> After {
     head::describe(connection);
 
-    let verdict = match phases::rewrite(connection, &plan).await {
-        Verdict::Proxy => matching::find(connection, &plan),
+    let verdict = match phases::rewrite(connection, plan).await {
+        Verdict::Proxy => matching::find(connection, plan),
         ended => matching::Matched::ended(ended),
     };
     let verdict = match verdict {
-        matching::Matched::Route { chain } => phases::access(connection, &plan, chain).await,
+        matching::Matched::Route { chain } => phases::access(connection, plan, chain).await,
         matching::Matched::Ended(verdict) => {
-            phases::collect_global(connection, &plan);
+            phases::collect_global(connection, plan);
             verdict
         }
     };
 
     let answered = match verdict {
-        Verdict::Proxy => upstream::ask(connection, &plan).await,
+        Verdict::Proxy => upstream::ask(connection, plan).await,
         Verdict::Respond(response) => Err(Local::Plugin(response)),
         Verdict::Fail(error) => Err(Local::Error(error)),
     };
 
     let ended = match answered {
-        Ok(upstream) => match relay::prepare(connection, &plan, upstream).await {
-            relay::Prepared::Stream(upstream) => relay::run(connection, &plan, upstream).await,
-            relay::Prepared::Replaced(local) => Box::pin(reply::send(connection, &plan, local)).await,
+        Ok(upstream) => match relay::prepare(connection, plan, upstream).await {
+            relay::Prepared::Stream(upstream) => relay::run(connection, plan, upstream).await,
+            relay::Prepared::Replaced(local) => Box::pin(reply::send(connection, plan, local)).await,
         },
-        Err(local) => Box::pin(reply::send(connection, &plan, local)).await,
+        Err(local) => Box::pin(reply::send(connection, plan, local)).await,
     };
-    record::finish(connection, &plan, &ended);
+    record::finish(connection, plan, &ended);
     ended.after
 }
 
 /// Answer a request whose head cannot be used.
-async fn refuse(connection: &mut Connection<'_>, error: ProxyError) -> After {
-    let plan = connection.worker.plan();
+pub(crate) async fn refuse(connection: &mut Connection<'_>, plan: &WorkerPlan, error: ProxyError) -> After {
     if !matches!(error, ProxyError::Method | ProxyError::Loop | ProxyError::Underscore) {
         // What stands there is of an earlier request, maybe of another client.
         connection.session.exchange.request = RequestHead::default();
     }
     head::describe(connection);
-    phases::collect_global(connection, &plan);
-    let ended = reply::send(connection, &plan, Local::Error(error)).await;
-    record::finish(connection, &plan, &ended);
+    phases::collect_global(connection, plan);
+    let ended = reply::send(connection, plan, Local::Error(error)).await;
+    record::finish(connection, plan, &ended);
     ended.after
 }
 

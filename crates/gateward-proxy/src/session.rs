@@ -124,7 +124,7 @@ impl Spare {
             return;
         }
         session.begin();
-        session.upload.input.reset();
+        session.upload.forget();
         body::retire(&mut session.upload.output);
         body::retire(&mut session.download.output);
         let headers = [

@@ -110,6 +110,9 @@ pub struct Limits {
     pub connections: usize,
     /// Client connections per address on the node; 0: no limit.
     pub connections_per_address: u32,
+    /// Requests at a time on one HTTP/2 connection, those included whose work still goes on after the client gave
+    /// them up (nginx: `http2_max_concurrent_streams`).
+    pub http2_streams: u32,
     /// Entries of this gateway in `Via` before a request is taken for a loop.
     pub via_hops: usize,
 }
@@ -154,6 +157,7 @@ impl Default for Limits {
             drain_bytes: 256 * 1024,
             connections: 65_536,
             connections_per_address: 0,
+            http2_streams: 128,
             via_hops: 8,
         }
     }

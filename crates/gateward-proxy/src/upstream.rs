@@ -8,6 +8,7 @@
 use crate::announce::announce;
 use crate::answer;
 use crate::body::STREAM_BYTES;
+use crate::channel::Channel;
 use crate::client::Connection;
 use crate::error::{ProxyError, Side};
 use crate::forward;
@@ -397,9 +398,9 @@ async fn exchange_heads(
         return Box::pin(send_while_waiting(connection, answered, pace)).await;
     }
     // The usual case: everything there is to send leaves in one write.
-    let Connection { worker, stream: client, deadline, session, .. } = connection;
-    let upstream = &answered.link.connection.stream;
-    let sent = session.upload.flush(upstream, deadline, pace.write_ms).await;
+    let Connection { worker, client, deadline, session, .. } = connection;
+    let (client, upstream) = (*client, answered.link.channel());
+    let sent = session.upload.flush(&upstream, deadline, pace.write_ms).await;
     tolerate_early_answer(sent)?;
     let limits = &worker.node.settings.limits.head;
     let sent_at = Cell::new(Some(0));
@@ -412,13 +413,13 @@ async fn send_while_waiting(
     answered: &mut Answered,
     pace: Pace,
 ) -> Result<(), ProxyError> {
-    let Connection { worker, stream: client, deadline, session, .. } = connection;
-    let upstream = &answered.link.connection.stream;
+    let Connection { worker, client, deadline, session, .. } = connection;
+    let (client, upstream) = (*client, answered.link.channel());
     let limits = &worker.node.settings.limits.head;
     let mut upload = std::mem::take(&mut session.upload);
     let sent_at = Cell::new(None);
     let outcome = {
-        let mut sending = std::pin::pin!(upload.run(*client, upstream, deadline, pace));
+        let mut sending = std::pin::pin!(upload.run(&client, &upstream, deadline, pace));
         let answer = answer::receive(upstream, session, limits, answered.read_ms, &sent_at, client);
         let mut receiving = std::pin::pin!(answer);
         tokio::select! {
@@ -457,6 +458,11 @@ impl Link {
     fn new(connection: UpstreamConnection, worker: Rc<Worker>, reused: bool) -> Self {
         worker.metrics.gauge_add(Gauge::UpstreamConnectionsActive, 1);
         Self { connection, in_use: InUse { worker }, load: None, reused, announced: false }
+    }
+
+    /// The way to the upstream.
+    pub(crate) fn channel(&self) -> Channel<'_> {
+        Channel::Http1(&self.connection.stream)
     }
 
     /// The exchange on it is complete: keep the connection for another.

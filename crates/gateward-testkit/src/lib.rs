@@ -2,6 +2,7 @@
 //!
 //! - [`Gateway`] runs the binary on free ports with a configuration, signals it and keeps its log;
 //! - [`raw`] is a client that sends exactly the bytes it is given and parses what comes back;
+//! - [`frames`] is one that speaks HTTP/2 frame by frame, also wrongly;
 //! - [`Backend`] is an upstream that echoes, follows a script or takes over the socket;
 //! - [`load`] keeps connections busy and counts every request that was not answered;
 //! - [`eventually`] waits for a condition.
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+pub mod frames;
 mod gateway;
 pub mod load;
 mod log;
@@ -21,6 +23,7 @@ mod wait;
 mod wire;
 
 pub use backend::{Backend, Next, ReceivedRequest, reset};
+pub use frames::{Frame, FrameClient};
 pub use gateway::{Gateway, GatewayBuilder, gateward_command};
 pub use raw::{RawClient, RawResponse, http};
 pub use wait::{eventually, pause};

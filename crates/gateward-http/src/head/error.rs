@@ -90,6 +90,9 @@ pub enum HeadError {
     /// An expectation other than `100-continue` (status 417, RFC 9110 section 10.1.1).
     #[error("unknown expectation; only 100-continue is known")]
     UnknownExpectation,
+    /// A field that concerns a connection in an HTTP/2 message (RFC 9113 section 8.2.2).
+    #[error("field about the connection in an HTTP/2 message")]
+    ConnectionField,
     /// A malformed status line (responses only).
     #[error("malformed status line")]
     StatusLine,
@@ -139,6 +142,7 @@ impl HeadError {
             Self::EncodingInHttp10 => "encoding_in_http10",
             Self::RepeatedField => "repeated_field",
             Self::UnknownExpectation => "unknown_expectation",
+            Self::ConnectionField => "connection_field",
             Self::StatusLine => "status_line",
         }
     }

@@ -173,20 +173,20 @@ fn settle(target: Target<'_>, notes: &Notes<'_>, head: &mut RequestHead) -> Resu
 
 /// What the fields of one request said, by field.
 #[derive(Default)]
-struct Notes<'a> {
+pub(super) struct Notes<'a> {
     /// One bit per [`Known`] field that has been seen.
     seen: u32,
-    host: Option<&'a [u8]>,
-    length: Option<&'a [u8]>,
+    pub(super) host: Option<&'a [u8]>,
+    pub(super) length: Option<&'a [u8]>,
     encoding: Option<&'a [u8]>,
-    expect: Option<&'a [u8]>,
+    pub(super) expect: Option<&'a [u8]>,
     upgrade: bool,
     connection: ConnectionOptions,
 }
 
 impl<'a> Notes<'a> {
     /// Note a field when it is known. `hash` is its name's.
-    fn read(&mut self, hash: u32, name: &[u8], value: &'a [u8]) -> Result<(), HeadError> {
+    pub(super) fn read(&mut self, hash: u32, name: &[u8], value: &'a [u8]) -> Result<(), HeadError> {
         known(hash, name).map_or(Ok(()), |field| self.note(field, value))
     }
 

@@ -1,0 +1,329 @@
+//! What a peer may make an HTTP/2 connection do without asking for anything: frames that cost their sender nothing
+//! are paid for by frames that mean something, and by time.
+//!
+//! The h2 crate bounds memory; it answers pings, takes settings and opens windows as fast as they come. So frame
+//! headers are counted as bytes pass, in both directions: resets by either side draw from one budget, because a
+//! client can make the gateway reset what it does not reset itself (MadeYouReset, CVE-2025-8671).
+
+use std::cell::Cell;
+
+/// A kind of frame that was sent too often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Excess {
+    Resets,
+    Pings,
+    Settings,
+    Priorities,
+    WindowUpdates,
+    EmptyData,
+    Unknown,
+}
+
+impl Excess {
+    /// Reason label of the refusal counter.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Resets => "http2_reset_flood",
+            Self::Pings => "http2_ping_flood",
+            Self::Settings => "http2_settings_flood",
+            Self::Priorities => "http2_priority_flood",
+            Self::WindowUpdates => "http2_window_update_flood",
+            Self::EmptyData => "http2_empty_data_flood",
+            Self::Unknown => "http2_unknown_frame_flood",
+        }
+    }
+}
+
+/// How much of one kind is allowed.
+struct Allowance {
+    most: u32,
+    per_second: u32,
+    left: Cell<u32>,
+    /// Up to when time has been paid for.
+    paid_ms: Cell<u64>,
+}
+
+impl Allowance {
+    fn new(most: u32, per_second: u32, now_ms: u64) -> Self {
+        Self { most, per_second, left: Cell::new(most), paid_ms: Cell::new(now_ms) }
+    }
+
+    fn earn(&self, count: u32) {
+        self.left.set(self.left.get().saturating_add(count).min(self.most));
+    }
+
+    /// One less; `false`: there was none. The clock is looked at only then.
+    fn spend(&self, now_ms: u64) -> bool {
+        if self.left.get() == 0 {
+            let passed = now_ms.saturating_sub(self.paid_ms.replace(now_ms));
+            let earned = passed.saturating_mul(u64::from(self.per_second)) / 1000;
+            self.earn(u32::try_from(earned).unwrap_or(u32::MAX));
+        }
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(1));
+        left > 0
+    }
+}
+
+/// The allowances of a connection. Figures leave room for what browsers, gRPC stacks and load generators do: a
+/// window update per frame of data, a ping per round trip while data flows (gRPC's bandwidth estimation), a dozen
+/// priorities per stream.
+pub(crate) struct Budgets {
+    resets: Allowance,
+    pings: Allowance,
+    settings: Allowance,
+    priorities: Allowance,
+    window_updates: Allowance,
+    empty_data: Allowance,
+    unknown: Allowance,
+    excess: Cell<Option<Excess>>,
+}
+
+impl Budgets {
+    /// Full allowances at `now_ms`.
+    pub(super) fn new(now_ms: u64) -> Self {
+        let allow = |most, per_second| Allowance::new(most, per_second, now_ms);
+        Self {
+            resets: allow(200, 50),
+            pings: allow(500, 20),
+            settings: allow(50, 1),
+            priorities: allow(1000, 20),
+            window_updates: allow(2000, 200),
+            empty_data: allow(100, 10),
+            unknown: allow(200, 10),
+            excess: Cell::new(None),
+        }
+    }
+}
+
+/// Frame types (RFC 9113 section 6).
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PUSH_PROMISE: u8 = 5;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+/// END_STREAM of DATA and HEADERS, ACK of SETTINGS and PING.
+const FIRST_FLAG: u8 = 1;
+
+impl Budgets {
+    /// What was too much, once something was.
+    pub(crate) fn excess(&self) -> Option<Excess> {
+        self.excess.get()
+    }
+
+    fn received(&self, frame: Frame, now_ms: u64) {
+        let (allowance, excess) = match (frame.kind, frame.length) {
+            (DATA, 0) if frame.flags & FIRST_FLAG == 0 => (&self.empty_data, Excess::EmptyData),
+            (DATA, _) => {
+                self.empty_data.earn(1);
+                self.pings.earn(1);
+                return;
+            }
+            (HEADERS, _) => {
+                self.priorities.earn(20);
+                self.window_updates.earn(5);
+                self.settings.earn(1);
+                return;
+            }
+            (PRIORITY, _) => (&self.priorities, Excess::Priorities),
+            (RST_STREAM, _) => (&self.resets, Excess::Resets),
+            (SETTINGS, _) => (&self.settings, Excess::Settings),
+            (PING, _) => (&self.pings, Excess::Pings),
+            (WINDOW_UPDATE, _) => (&self.window_updates, Excess::WindowUpdates),
+            // A header block has its own bounds; the rest ends the connection or is refused by the protocol.
+            (CONTINUATION | GOAWAY | PUSH_PROMISE, _) => return,
+            _ => (&self.unknown, Excess::Unknown),
+        };
+        self.spend(allowance, excess, now_ms);
+    }
+
+    fn spend(&self, allowance: &Allowance, excess: Excess, now_ms: u64) {
+        if !allowance.spend(now_ms) && self.excess.get().is_none() {
+            self.excess.set(Some(excess));
+        }
+    }
+
+    fn sent(&self, frame: Frame, now_ms: u64) {
+        match frame.kind {
+            DATA => {
+                self.window_updates.earn(10);
+                self.pings.earn(1);
+            }
+            // A stream that ends in good order.
+            HEADERS if frame.flags & FIRST_FLAG != 0 => self.resets.earn(1),
+            // NO_ERROR only spares the client the rest of a request that has been answered.
+            RST_STREAM if frame.code != 0 => self.spend(&self.resets, Excess::Resets, now_ms),
+            _ => {}
+        }
+        if frame.kind == DATA && frame.flags & FIRST_FLAG != 0 {
+            self.resets.earn(1);
+        }
+    }
+}
+
+/// A frame as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Frame {
+    length: u32,
+    kind: u8,
+    flags: u8,
+    /// Of RST_STREAM.
+    code: u32,
+}
+
+/// Bytes of a frame's header.
+const HEADER: usize = 9;
+/// Bytes of RST_STREAM's payload, the only one looked at.
+const CODE: usize = 4;
+
+/// Follows the frames in a run of bytes that comes in any pieces.
+#[derive(Default)]
+pub(super) struct Follower {
+    held: [u8; HEADER + CODE],
+    have: usize,
+    skip: usize,
+}
+
+impl Follower {
+    /// A follower that passes over the first `skip` bytes, which are no frames.
+    pub(super) fn after(skip: usize) -> Self {
+        Self { skip, ..Self::default() }
+    }
+
+    pub(super) fn received(&mut self, bytes: &[u8], budgets: &Budgets, now_ms: u64) {
+        self.follow(bytes, |frame| budgets.received(frame, now_ms));
+    }
+
+    pub(super) fn sent(&mut self, bytes: &[u8], budgets: &Budgets, now_ms: u64) {
+        self.follow(bytes, |frame| budgets.sent(frame, now_ms));
+    }
+
+    fn follow(&mut self, mut bytes: &[u8], mut see: impl FnMut(Frame)) {
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let skipped = self.skip.min(bytes.len());
+                self.skip -= skipped;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            let wanted = self.wanted();
+            let taken = (wanted - self.have).min(bytes.len());
+            self.held[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
+            self.have += taken;
+            bytes = &bytes[taken..];
+            if self.have == wanted && self.wanted() == wanted {
+                let frame = self.frame();
+                self.skip = frame.length as usize - (self.have - HEADER);
+                self.have = 0;
+                see(frame);
+            }
+        }
+    }
+
+    /// Bytes needed to know the frame that has begun.
+    fn wanted(&self) -> usize {
+        let well_formed_reset =
+            self.have >= HEADER && self.held[3] == RST_STREAM && self.held[..3] == [0, 0, CODE as u8];
+        if well_formed_reset { HEADER + CODE } else { HEADER }
+    }
+
+    fn frame(&self) -> Frame {
+        let [a, b, c, kind, flags, _, _, _, _, code @ ..] = self.held;
+        let code = if self.have > HEADER { u32::from_be_bytes(code) } else { 0 };
+        Frame { length: u32::from_be_bytes([0, a, b, c]), kind, flags, code }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, flags, 0, 0, 0, 1]);
+        bytes.extend(payload);
+        bytes
+    }
+
+    #[test]
+    fn frames_are_found_in_any_pieces() {
+        let mut bytes = b"preface".to_vec();
+        bytes.extend(frame(DATA, 0, &[7; 300]));
+        bytes.extend(frame(RST_STREAM, 0, &[0, 0, 0, 8]));
+        bytes.extend(frame(DATA, 1, &[]));
+        bytes.extend(frame(RST_STREAM, 0, &[1]));
+        let expected = [(300, DATA, 0, 0), (4, RST_STREAM, 0, 8), (0, DATA, 1, 0), (1, RST_STREAM, 0, 0)];
+        for piece in [1, 2, 9, 13, 1000] {
+            let (mut follower, mut seen) = (Follower::after(7), Vec::new());
+            for bytes in bytes.chunks(piece) {
+                follower.follow(bytes, |frame| seen.push((frame.length, frame.kind, frame.flags, frame.code)));
+            }
+            assert_eq!(seen, expected, "{piece}");
+        }
+    }
+
+    /// How many of `bytes` may come at once before they are too much.
+    fn allowed(bytes: &[u8], excess: Excess) -> usize {
+        let (budgets, mut follower) = (Budgets::new(0), Follower::default());
+        for count in 0..100_000 {
+            follower.received(bytes, &budgets, 0);
+            if let Some(found) = budgets.excess() {
+                assert_eq!(found, excess);
+                return count;
+            }
+        }
+        usize::MAX
+    }
+
+    #[test]
+    fn every_kind_that_means_nothing_has_its_end() {
+        for (bytes, excess, most) in [
+            (frame(PING, 0, &[0; 8]), Excess::Pings, 500),
+            (frame(SETTINGS, 0, &[]), Excess::Settings, 50),
+            (frame(PRIORITY, 0, &[0; 5]), Excess::Priorities, 1000),
+            (frame(WINDOW_UPDATE, 0, &[0, 0, 0, 1]), Excess::WindowUpdates, 2000),
+            (frame(DATA, 0, &[]), Excess::EmptyData, 100),
+            (frame(RST_STREAM, 0, &[0, 0, 0, 8]), Excess::Resets, 200),
+            (frame(0xee, 0, &[]), Excess::Unknown, 200),
+        ] {
+            assert_eq!(allowed(&bytes, excess), most, "{excess:?}");
+        }
+        assert_eq!(allowed(&frame(DATA, 0, &[1]), Excess::EmptyData), usize::MAX);
+        assert_eq!(allowed(&frame(HEADERS, 1, &[1]), Excess::EmptyData), usize::MAX);
+    }
+
+    #[test]
+    fn what_means_something_and_time_pay() {
+        let (budgets, mut follower) = (Budgets::new(0), Follower::default());
+        let (data, update) = (frame(DATA, 0, &[1]), frame(WINDOW_UPDATE, 0, &[0, 0, 0, 1]));
+        for _ in 0..20_000 {
+            follower.sent(&data, &budgets, 0);
+            (0..2).for_each(|_| follower.received(&update, &budgets, 0));
+        }
+        assert_eq!(budgets.excess(), None);
+        let ping = frame(PING, 0, &[0; 8]);
+        for second in 0..1000 {
+            (0..15).for_each(|_| follower.received(&ping, &budgets, second * 1000));
+        }
+        assert_eq!(budgets.excess(), None);
+    }
+
+    #[test]
+    fn resets_of_both_sides_count_together() {
+        let budgets = Budgets::new(0);
+        let (mut received, mut sent) = (Follower::default(), Follower::default());
+        for _ in 0..100 {
+            received.received(&frame(RST_STREAM, 0, &[0, 0, 0, 8]), &budgets, 0);
+            sent.sent(&frame(RST_STREAM, 0, &[0, 0, 0, 1]), &budgets, 0);
+            sent.sent(&frame(RST_STREAM, 0, &[0, 0, 0, 0]), &budgets, 0);
+        }
+        assert_eq!(budgets.excess(), None);
+        sent.sent(&frame(RST_STREAM, 0, &[0, 0, 0, 1]), &budgets, 0);
+        assert_eq!(budgets.excess(), Some(Excess::Resets));
+    }
+}
