@@ -11,7 +11,7 @@ mod stream;
 
 pub(crate) use fields::message_fields;
 pub(crate) use io::{Io, Watch};
-pub(crate) use stream::{Answer, Http2Stream};
+pub(crate) use stream::Http2Stream;
 
 /// What every connection announces and keeps to, either side.
 ///

@@ -10,6 +10,7 @@
 //! goodbye between two of them (RFC 6455 section 7.4.1, 1001).
 
 use crate::body::{Buffer, STREAM_BYTES};
+use crate::channel::Channel;
 use crate::client::Connection;
 use crate::error::ProxyError;
 use crate::outcome::{After, Ended};
@@ -18,7 +19,7 @@ use crate::upstream::Answered;
 use crate::worker::Worker;
 use gateward_http::headers::Name;
 use gateward_http::websocket::{FrameFollower, GOING_AWAY};
-use gateward_http::{Headers, RequestHead, hop};
+use gateward_http::{HeadError, Headers, RequestHead, hop};
 use gateward_net::{Deadline, Drain, Stage, Stream};
 use gateward_telemetry::Gauge;
 use std::cell::Cell;
@@ -147,8 +148,16 @@ impl Drop for Open {
 /// Send the head of the 101, which is written already, and be a tunnel until one of its ends is gone.
 pub(crate) async fn run(connection: &mut Connection<'_>, answered: Box<Answered>) -> Ended {
     let limits = connection.worker.node.settings.limits;
-    let Connection { worker, stream: client, deadline, session, .. } = connection;
-    let flushed = session.download.flush(*client, &session.deadline, limits.send_timeout_ms).await;
+    let Connection { worker, client, deadline, session, .. } = connection;
+    // HTTP/2 has no upgrades: a request that came that way has asked for none.
+    let Channel::Http1(client) = *client else {
+        return Ended {
+            after: After::Abort,
+            error: Some(ProxyError::UpstreamHead(HeadError::StatusLine)),
+            sent_bytes: 0,
+        };
+    };
+    let flushed = session.download.flush(client, &session.deadline, limits.send_timeout_ms).await;
     if flushed.is_err() {
         let sent_bytes = session.download.sent_bytes;
         return Ended { after: After::Abort, error: Some(ProxyError::ClientGone), sent_bytes };

@@ -446,9 +446,7 @@ async fn send_while_waiting(
 fn tolerate_early_answer(sent: Result<(), PumpError>) -> Result<(), ProxyError> {
     match sent {
         Ok(()) => Ok(()),
-        Err(PumpError::Write(error)) if error.kind() == io::ErrorKind::TimedOut => {
-            Err(ProxyError::UpstreamTimeout)
-        }
+        Err(PumpError::Write(error)) if error.kind() == io::ErrorKind::TimedOut => Err(ProxyError::UpstreamTimeout),
         Err(PumpError::Write(_)) => Ok(()),
         Err(error) => Err(request_error(&error)),
     }
