@@ -17,11 +17,13 @@ mod gateway;
 pub mod load;
 mod log;
 pub mod raw;
+mod temp_dir;
 mod wait;
 mod wire;
 
 pub use backend::{Backend, Next, ReceivedRequest, reset};
 pub use gateway::{Gateway, GatewayBuilder, gateward_command};
 pub use raw::{RawClient, RawResponse, http};
+pub use temp_dir::TempDir;
 pub use wait::{eventually, pause};
 pub use wire::WireError;

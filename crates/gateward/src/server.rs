@@ -4,7 +4,7 @@
 //! [`ApiResponse`], so that they are tested without sockets.
 
 use bytes::Bytes;
-use gateward_net::Listener;
+use gateward_net::{Drain, Listener};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, SERVER};
@@ -128,12 +128,14 @@ impl ApiResponse {
     }
 }
 
-/// Serve `listener` with `handler` until the task is dropped; bodies up to `body_limit` bytes.
+/// Serve `listener` with `handler` until the task is dropped or another process has the socket; bodies up to
+/// `body_limit` bytes.
 ///
 /// # Errors
 /// When the socket cannot be tied to this runtime.
 pub(crate) async fn serve<F>(
     listener: Listener,
+    drain: Drain,
     body_limit: usize,
     handler: impl Fn(ApiRequest) -> F + Send + Sync + 'static,
 ) -> io::Result<()>
@@ -141,33 +143,40 @@ where
     F: Future<Output = ApiResponse> + Send,
 {
     let handler = Arc::new(handler);
-    accept(listener, move |request| {
+    accept(listener, drain, move |request| {
         let handler = handler.clone();
         async move { respond(request, body_limit, &*handler).await }
     })
     .await
 }
 
-/// Accept connections and answer their requests with `answer`.
+/// Accept connections and answer their requests with `answer`. Once another process has the socket, the connections
+/// end with their next response, so that a prober with a kept connection gets to see the new process, too.
 ///
 /// # Errors
 /// When the socket cannot be tied to this runtime.
 pub(crate) async fn accept<F>(
     listener: Listener,
+    drain: Drain,
     answer: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
 ) -> io::Result<()>
 where
     F: Future<Output = Response<Full<Bytes>>> + Send,
 {
+    let address = listener.local_addr()?;
     let listener = listener.into_tokio()?;
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drain.handover().given(address) => return Ok(()),
+        };
+        match accepted {
             Ok((stream, _)) => {
-                let answer = answer.clone();
+                let (answer, drain) = (answer.clone(), drain.clone());
                 tokio::spawn(async move {
-                    connection(stream, answer).await;
+                    connection(stream, answer, drain.handover().given(address)).await;
                     drop(place);
                 });
             }
@@ -179,7 +188,7 @@ where
     }
 }
 
-async fn connection<F>(stream: TcpStream, answer: impl Fn(Request<Incoming>) -> F)
+async fn connection<F>(stream: TcpStream, answer: impl Fn(Request<Incoming>) -> F, last: impl Future<Output = ()>)
 where
     F: Future<Output = Response<Full<Bytes>>>,
 {
@@ -192,7 +201,15 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = served.await {
+    let mut served = std::pin::pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = last => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "a connection of the control side ended early");
     }
 }
