@@ -7,7 +7,7 @@ use bytes::Bytes;
 use gateward_net::{Drain, Listener};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, SERVER};
+use hyper::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, SERVER};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -176,7 +176,7 @@ where
             Ok((stream, _)) => {
                 let (answer, drain) = (answer.clone(), drain.clone());
                 tokio::spawn(async move {
-                    connection(stream, answer, drain.handover().given(address)).await;
+                    connection(stream, answer, || drain.handover().has(address)).await;
                     drop(place);
                 });
             }
@@ -188,28 +188,29 @@ where
     }
 }
 
-async fn connection<F>(stream: TcpStream, answer: impl Fn(Request<Incoming>) -> F, last: impl Future<Output = ()>)
+/// `is_last`: whether the connection ends with the response that is being made. An idle one is not closed for that,
+/// because a request may be on its way.
+async fn connection<F>(stream: TcpStream, answer: impl Fn(Request<Incoming>) -> F, is_last: impl Fn() -> bool)
 where
     F: Future<Output = Response<Full<Bytes>>>,
 {
     let _ = stream.set_nodelay(true);
+    let is_last = &is_last;
     let service = service_fn(|request| {
         let response = answer(request);
-        async { Ok::<_, Infallible>(response.await) }
+        async move {
+            let mut response = response.await;
+            if is_last() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    let mut served = std::pin::pin!(served);
-    let ended = tokio::select! {
-        ended = served.as_mut() => ended,
-        () = last => {
-            served.as_mut().graceful_shutdown();
-            served.await
-        }
-    };
-    if let Err(error) = ended {
+    if let Err(error) = served.await {
         tracing::debug!(%error, "a connection of the control side ended early");
     }
 }
