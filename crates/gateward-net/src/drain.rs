@@ -3,6 +3,8 @@
 //! Behind a load balancer a node must fail its readiness first, keep accepting while the balancer takes notice,
 //! tell clients to go (`Connection: close`), and only then stop.
 
+use crate::handover::{Handover, Release};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::sync::watch;
@@ -22,6 +24,7 @@ pub enum Stage {
 #[derive(Debug, Clone)]
 pub struct Drain {
     shared: Arc<Shared>,
+    handover: Handover,
 }
 
 #[derive(Debug)]
@@ -36,7 +39,12 @@ impl Drain {
     /// A node that is running.
     pub fn new() -> Self {
         let shared = Shared { stage: watch::Sender::new(Stage::Running), now: AtomicU8::new(Stage::Running as u8) };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), handover: Handover::default() }
+    }
+
+    /// Whether another process takes over the listening sockets.
+    pub fn handover(&self) -> &Handover {
+        &self.handover
     }
 
     /// The stage now.
@@ -66,6 +74,17 @@ impl Drain {
         // The sender lives in `self`, so waiting cannot fail.
         let _ = receiver.wait_for(|stage| *stage >= at_least).await;
     }
+
+    /// Wait until accepting on the socket with this address has to end, and how.
+    pub async fn release(&self, address: SocketAddr) -> Release {
+        tokio::select! {
+            () = self.handover.given(address) => Release::LetGo,
+            () = self.reached(Stage::Closing) => match self.handover.shares(address) {
+                true => Release::LetGo,
+                false => Release::Close,
+            },
+        }
+    }
 }
 
 impl Default for Drain {
@@ -87,5 +106,32 @@ mod tests {
         drain.advance(Stage::Running);
         assert_eq!(drain.stage(), Stage::Closing);
         waiting.await.unwrap();
+    }
+
+    fn address(port: u16) -> SocketAddr {
+        ([127, 0, 0, 1], port).into()
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn sockets_given_away_are_let_go_and_the_others_closed() {
+        let drain = Drain::new();
+        assert!(drain.handover().offer());
+        drain.handover().give(&[address(1)]);
+        assert_eq!(drain.release(address(1)).await, Release::LetGo);
+        assert!(!drain.handover().offer(), "what was given away cannot be given again");
+        drain.handover().withdraw();
+        assert!(drain.handover().is_given());
+        drain.advance(Stage::Closing);
+        assert_eq!(drain.release(address(2)).await, Release::Close);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_process_that_is_starting_keeps_the_queue() {
+        let drain = Drain::new();
+        assert!(drain.handover().offer());
+        drain.advance(Stage::Closing);
+        assert_eq!(drain.release(address(1)).await, Release::LetGo);
+        drain.handover().withdraw();
+        assert_eq!(drain.release(address(1)).await, Release::Close);
     }
 }

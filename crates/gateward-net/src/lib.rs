@@ -5,7 +5,9 @@
 
 pub mod clock;
 pub mod deadline;
+pub mod descriptors;
 pub mod drain;
+pub mod handover;
 pub mod listen;
 pub mod pool;
 pub mod proxy_protocol;
@@ -16,6 +18,7 @@ pub mod worker;
 pub use clock::monotonic_us;
 pub use deadline::{Deadline, Deadlines, Expired};
 pub use drain::{Drain, Stage};
+pub use handover::{Handover, Release};
 pub use listen::{AddressCounts, Listener};
 pub use pool::{Pool, PoolSettings, UpstreamConnection};
 pub use resolve::{ResolveError, Resolver};

@@ -8,6 +8,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -33,6 +34,16 @@ impl Listener {
     /// # Errors
     /// What the operating system said, e.g. the address is in use by a socket without SO_REUSEPORT.
     pub fn bind(address: SocketAddr, backlog: i32) -> io::Result<Self> {
+        let listener = Self::reserve(address)?;
+        listener.listen(backlog)?;
+        Ok(listener)
+    }
+
+    /// Bind `address` without listening: no connection comes before [`Listener::listen`].
+    ///
+    /// # Errors
+    /// As [`Listener::bind`].
+    pub fn reserve(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
@@ -41,7 +52,6 @@ impl Listener {
         }
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        socket.listen(backlog)?;
         Ok(Self { socket: socket.into(), proxy_protocol: Mode::Off })
     }
 
@@ -55,6 +65,36 @@ impl Listener {
     /// What is done about PROXY headers.
     pub fn proxy_protocol(&self) -> Mode {
         self.proxy_protocol
+    }
+
+    /// Listen with a queue of this length; on a socket that listens already, change the length.
+    ///
+    /// # Errors
+    /// What the operating system said.
+    pub fn listen(&self, backlog: i32) -> io::Result<()> {
+        SockRef::from(&self.socket).listen(backlog)
+    }
+
+    /// Take a listening socket over from another process.
+    ///
+    /// # Errors
+    /// It is not a TCP socket that listens.
+    pub fn adopt(descriptor: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(descriptor);
+        let tcp = socket.r#type()? == Type::STREAM && socket.protocol()? == Some(Protocol::TCP);
+        if !tcp || !socket.is_listener()? {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a TCP socket that listens"));
+        }
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket: socket.into(), proxy_protocol: Mode::Off })
+    }
+
+    /// The same socket once more. It is closed when both are.
+    ///
+    /// # Errors
+    /// No more files may be opened.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
     }
 
     /// The address bound, with the port the system chose.
@@ -157,6 +197,28 @@ mod tests {
         let first = Listener::bind("127.0.0.1:0".parse().unwrap(), BACKLOG).unwrap();
         let second = Listener::bind(first.local_addr().unwrap(), BACKLOG).unwrap();
         assert_eq!(first.local_addr().unwrap(), second.local_addr().unwrap());
+    }
+
+    #[test]
+    fn a_socket_goes_on_in_other_hands() {
+        let first = Listener::bind("127.0.0.1:0".parse().unwrap(), BACKLOG).unwrap();
+        let address = first.local_addr().unwrap();
+        let waiting = std::net::TcpStream::connect(address).unwrap();
+        let second = Listener::adopt(first.duplicate().unwrap()).unwrap();
+        drop(first);
+        assert_eq!(second.socket.accept().unwrap().1, waiting.local_addr().unwrap());
+    }
+
+    #[test]
+    fn only_listening_sockets_are_adopted() {
+        let bound = Listener::reserve("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert!(Listener::adopt(bound.duplicate().unwrap()).is_err(), "it does not listen");
+        let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(Listener::adopt(datagrams.into()).is_err());
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(Listener::adopt(file.into()).is_err());
+        bound.listen(BACKLOG).unwrap();
+        assert!(Listener::adopt(bound.duplicate().unwrap()).is_ok());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::forwarded::is_trusted;
 use crate::node::Node;
 use crate::worker::Worker;
 use gateward_net::proxy_protocol::Mode;
-use gateward_net::{Listener, Stage, Stream, listen};
+use gateward_net::{Listener, Release, Stage, Stream, listen};
 use gateward_telemetry::{Counter, Gauge};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -51,11 +51,11 @@ pub async fn run_worker(node: Arc<Node>, index: usize, listeners: WorkerListener
     }
 }
 
-/// Accept until the node is closing, then what is left in the queue.
+/// Accept until the node is closing, then what is left in the queue; or until another process has the socket.
 async fn accept(worker: Rc<Worker>, listener: TcpListener, local: SocketAddr, mode: Mode) {
     let drain = worker.node.drain.clone();
-    let mut closing = std::pin::pin!(drain.reached(Stage::Closing));
-    loop {
+    let mut release = std::pin::pin!(drain.release(local));
+    let release = loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => admit(&worker, stream, peer, local, mode),
@@ -64,10 +64,16 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, local: SocketAddr, mo
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            () = &mut closing => break,
+            release = &mut release => break release,
+        }
+    };
+    match release {
+        Release::Close => listen::last_call(listener, |stream, peer| admit(&worker, stream, peer, local, mode)).await,
+        Release::LetGo => {
+            drop(listener);
+            drain.reached(Stage::Closing).await;
         }
     }
-    listen::last_call(listener, |stream, peer| admit(&worker, stream, peer, local, mode)).await;
 }
 
 /// Serve a new connection unless a limit is reached.

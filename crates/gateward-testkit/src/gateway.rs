@@ -8,11 +8,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use crate::log::{Log, is_error};
+use crate::temp_dir::TempDir;
 use crate::wait::pause;
 
 /// How long the process may take to become ready: generous, for a debug build on a busy machine.
@@ -39,6 +39,7 @@ pub struct GatewayBuilder {
 enum Config {
     Text(String),
     File(PathBuf),
+    None,
 }
 
 /// A running gateway; killed when dropped.
@@ -62,6 +63,13 @@ impl GatewayBuilder {
     #[must_use]
     pub fn config_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.config = Config::File(path.into());
+        self
+    }
+
+    /// Starts without any configuration.
+    #[must_use]
+    pub fn without_config(mut self) -> Self {
+        self.config = Config::None;
         self
     }
 
@@ -135,10 +143,11 @@ impl GatewayBuilder {
         let config_path = match &self.config {
             Config::File(path) => path.clone(),
             Config::Text(text) => {
-                let path = dir.0.join("kong.yml");
+                let path = dir.path().join("kong.yml");
                 std::fs::write(&path, text)?;
                 path
             }
+            Config::None => dir.path().join("kong.yml"),
         };
         let mut child = self.command(&config_path)?.spawn()?;
         let log = Arc::new(Log::default());
@@ -170,10 +179,11 @@ impl GatewayBuilder {
             None => find_binary()?,
         };
         let mut command = clean_command(&binary);
+        command.arg("gateway");
+        if !matches!(self.config, Config::None) {
+            command.arg("--config").arg(config_path);
+        }
         command
-            .arg("gateway")
-            .arg("--config")
-            .arg(config_path)
             .args(["--proxy-listen", &self.proxy_listen])
             .args(["--admin-listen", &self.admin_listen])
             .args(["--status-listen", &self.status_listen])
@@ -250,7 +260,7 @@ impl Gateway {
 
     /// A directory of this gateway's own, removed with it; for log files and the like.
     pub fn dir(&self) -> &Path {
-        &self.dir.0
+        self.dir.path()
     }
 
     /// Replaces the configuration file in one step, as deployment tools do.
@@ -282,6 +292,15 @@ impl Gateway {
     #[track_caller]
     pub fn sighup(&self) {
         self.signal("HUP");
+    }
+
+    /// Asks it to start its program anew and hand over (SIGUSR2).
+    ///
+    /// # Panics
+    /// When it has ended already.
+    #[track_caller]
+    pub fn sigusr2(&self) {
+        self.signal("USR2");
     }
 
     /// Waits until the process has ended.
@@ -480,31 +499,6 @@ fn ready_addresses(line: &str) -> Option<[Vec<SocketAddr>; 3]> {
             .filter_map(|addr| addr.as_str()?.parse().ok())
             .collect()
     }))
-}
-
-/// A directory removed when dropped.
-#[derive(Debug)]
-struct TempDir(PathBuf);
-
-impl TempDir {
-    fn new() -> std::io::Result<Self> {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("gateward-test-{}-{count}", std::process::id()));
-        // Left over from a killed test whose process id has come round again.
-        if path.exists() {
-            std::fs::remove_dir_all(&path)?;
-        }
-        std::fs::create_dir_all(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        // What cannot be removed is left to the system's cleaning of temporary files.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 #[cfg(test)]

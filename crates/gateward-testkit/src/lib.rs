@@ -19,6 +19,7 @@ mod gateway;
 pub mod load;
 mod log;
 pub mod raw;
+mod temp_dir;
 mod wait;
 mod wire;
 
@@ -26,5 +27,6 @@ pub use backend::{Backend, Next, ReceivedRequest, reset};
 pub use frames::{Frame, FrameClient};
 pub use gateway::{Gateway, GatewayBuilder, gateward_command};
 pub use raw::{RawClient, RawResponse, http};
+pub use temp_dir::TempDir;
 pub use wait::{eventually, pause};
 pub use wire::WireError;

@@ -10,11 +10,14 @@ mod control;
 mod egress;
 mod logging;
 mod metrics;
+mod notify;
 mod reload;
 mod run;
 mod server;
 mod settings;
+mod sockets;
 mod status;
+mod upgrade;
 mod watch;
 
 fn main() -> std::process::ExitCode {

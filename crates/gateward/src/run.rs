@@ -4,10 +4,13 @@ use crate::admin;
 use crate::control::{Addresses, Control, Identity};
 use crate::egress::Egress;
 use crate::logging::LogControl;
+use crate::notify;
 use crate::reload::{Compiled, Compiler, Reloader, announce, log_warnings, sniff};
 use crate::server;
-use crate::settings::{ConfigSource, Listen, Options};
+use crate::settings::{ConfigSource, Options};
+use crate::sockets::Sockets;
 use crate::status;
+use crate::upgrade::{self, Giver, Invocation};
 use crate::watch::{Seen, Watch};
 use anyhow::{Context, Result, anyhow};
 use gateward_config::{Diagnostic, Format, Severity};
@@ -75,6 +78,8 @@ pub(crate) struct Running {
     ended: mpsc::UnboundedReceiver<usize>,
     signals: Signals,
     reload_now: Arc<Notify>,
+    /// Where a new process may take over, if anywhere.
+    giver: Option<Arc<Giver>>,
     control_runtime: Runtime,
     /// Holds the log plugins' queues and nothing else.
     background: Runtime,
@@ -82,16 +87,18 @@ pub(crate) struct Running {
 
 /// Start a node; when this returns, it is serving.
 ///
+/// Where a running process is to be followed, everything that can fail comes before its sockets are used.
+///
 /// # Errors
 /// Problems of the configuration, addresses in use, files that cannot be opened.
 pub(crate) fn start(options: Options, log: LogControl) -> Result<Running, StartError> {
     options.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     options.notes.iter().for_each(|note| tracing::info!("{note}"));
+    let invocation = Invocation::own();
     let control_runtime = runtime("control", CONTROL_THREADS)?;
     let background = runtime("background", 1)?;
     let compiler = Arc::new(compiler(&options, &control_runtime, &background));
     let first = first_plan(&compiler, options.config.as_ref())?;
-    let sockets = Sockets::bind(&options)?;
     let node = node(&options, &compiler, first.compiled)?;
     let control = Arc::new(Control {
         reloader: Arc::new(Reloader::new(node.clone(), compiler)),
@@ -105,11 +112,11 @@ pub(crate) fn start(options: Options, log: LogControl) -> Result<Running, StartE
         control.reloader.remember(origin, &[], true);
         node.telemetry.count_control(ControlCounter::ConfigReloadOk);
     }
-    let signals = {
-        let _entered = control_runtime.enter();
-        Signals::listen().context("cannot listen for signals")?
-    };
+    let entered = control_runtime.enter();
+    let signals = Signals::listen().context("cannot listen for signals")?;
     let reload_now = Arc::new(Notify::new());
+    let mut succession = upgrade::Succession::begin(control.options.upgrade_socket.as_deref(), first.origin.is_some())?;
+    let sockets = Sockets::open(&control.options, &mut succession.inherited)?;
     if let Some(watch) = first.watch {
         control_runtime.spawn(watch.run(control.reloader.clone(), reload_now.clone()));
     }
@@ -118,7 +125,10 @@ pub(crate) fn start(options: Options, log: LogControl) -> Result<Running, StartE
     serve_control(&control_runtime, &control, sockets.admin, sockets.status);
     // The cell was empty: it is set here and nowhere else.
     let _ = control.addresses.set(sockets.addresses);
-    Ok(Running { control, ended, signals, reload_now, control_runtime, background })
+    let giver = succession.complete(&node, sockets.offers, invocation);
+    notify::ready();
+    drop(entered);
+    Ok(Running { control, ended, signals, reload_now, giver, control_runtime, background })
 }
 
 fn runtime(name: &str, threads: usize) -> Result<Runtime> {
@@ -190,49 +200,6 @@ fn node(options: &Options, compiler: &Compiler, first: Compiled) -> Result<Arc<N
     Ok(Node::new(options.data_plane.clone(), compiler.telemetry.clone(), access_log.transpose()?, first.plan))
 }
 
-/// Every socket of a node, bound before anything is served.
-struct Sockets {
-    /// One list per worker.
-    workers: Vec<Vec<Listener>>,
-    admin: Vec<Listener>,
-    status: Vec<Listener>,
-    addresses: Addresses,
-}
-
-impl Sockets {
-    fn bind(options: &Options) -> Result<Self> {
-        // A worker without a socket would end at once.
-        let workers = if options.proxy.is_empty() { 0 } else { options.workers };
-        let mut workers: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
-        let mut addresses = Addresses::default();
-        for listen in &options.proxy {
-            let mut address = listen.address;
-            for worker in &mut workers {
-                let listener = bind(Listen { address, ..*listen }, "proxy-listen")?;
-                // The first socket may get a free port; the others share it.
-                address = listener.local_addr().context("a listener has no address")?;
-                worker.push(listener);
-            }
-            addresses.proxy.push(address.to_string());
-        }
-        let single = |listens: &[Listen], flag: &str| -> Result<(Vec<Listener>, Vec<String>)> {
-            let sockets = listens.iter().map(|listen| bind(*listen, flag)).collect::<Result<Vec<_>>>()?;
-            let texts = sockets.iter().map(|socket| Ok(socket.local_addr()?.to_string())).collect::<Result<_>>()?;
-            Ok((sockets, texts))
-        };
-        let (admin, admin_addresses) = single(&options.admin, "admin-listen")?;
-        let (status, status_addresses) = single(&options.status, "status-listen")?;
-        (addresses.admin, addresses.status) = (admin_addresses, status_addresses);
-        Ok(Self { workers, admin, status, addresses })
-    }
-}
-
-fn bind(listen: Listen, flag: &str) -> Result<Listener> {
-    Listener::bind(listen.address, listen.backlog)
-        .map(|listener| listener.with_proxy_protocol(listen.proxy_protocol))
-        .with_context(|| format!("cannot listen on {}; choose another address with --{flag}", listen.address))
-}
-
 /// Start the workers and wait until each has taken the plan.
 fn start_workers(
     node: &Arc<Node>,
@@ -273,16 +240,17 @@ impl Drop for TellEnd {
 }
 
 fn serve_control(runtime: &Runtime, control: &Arc<Control>, admin: Vec<Listener>, status: Vec<Listener>) {
+    let drain = &control.node().drain;
     for listener in admin {
         let control = control.clone();
-        runtime.spawn(report(server::serve(listener, server::FILE_BYTES, move |request| {
+        runtime.spawn(report(server::serve(listener, drain.clone(), server::FILE_BYTES, move |request| {
             let control = control.clone();
             async move { admin::handle(&control, request).await }
         })));
     }
     for listener in status {
         let control = control.clone();
-        runtime.spawn(report(server::serve(listener, server::SMALL_BYTES, move |request| {
+        runtime.spawn(report(server::serve(listener, drain.clone(), server::SMALL_BYTES, move |request| {
             let control = control.clone();
             async move { status::handle(&control, &request) }
         })));
@@ -302,6 +270,7 @@ struct Signals {
     quit: Signal,
     reload: Signal,
     reopen: Signal,
+    upgrade: Signal,
 }
 
 /// What a signal asks for.
@@ -309,6 +278,7 @@ enum Asked {
     Stop,
     Reload,
     Reopen,
+    Upgrade,
 }
 
 impl Signals {
@@ -319,6 +289,7 @@ impl Signals {
             quit: signal(SignalKind::quit())?,
             reload: signal(SignalKind::hangup())?,
             reopen: signal(SignalKind::user_defined1())?,
+            upgrade: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -329,11 +300,12 @@ impl Signals {
             _ = self.quit.recv() => Asked::Stop,
             _ = self.reload.recv() => Asked::Reload,
             _ = self.reopen.recv() => Asked::Reopen,
+            _ = self.upgrade.recv() => Asked::Upgrade,
         }
     }
 
     /// Until somebody asks to stop, doing what else is asked meanwhile.
-    async fn stop(&mut self, control: &Control, reload_now: &Notify) {
+    async fn stop(&mut self, control: &Control, reload_now: &Notify, giver: Option<&Arc<Giver>>) {
         loop {
             match self.next().await {
                 Asked::Stop => return,
@@ -346,6 +318,10 @@ impl Signals {
                         access_log.reopen();
                     }
                 }
+                Asked::Upgrade => match giver {
+                    Some(giver) => drop(tokio::spawn(giver.clone().relaunch())),
+                    None => tracing::warn!("SIGUSR2: there is no way to hand over; start with --upgrade-socket PATH"),
+                },
             }
         }
     }
@@ -362,24 +338,37 @@ impl Running {
         &self.control_runtime
     }
 
-    /// Serve until a signal asks to stop, then stop: readiness fails, after the grace the listeners close, after the
-    /// time-out what is left is cut. Another such signal ends it at once.
+    /// Serve until a signal asks to stop or another process has taken over, then stop: readiness fails, after the grace
+    /// the listeners close, after the time-out what is left is cut. Another such signal ends it at once.
     pub(crate) fn until_stopped(mut self) -> Ended {
         let runtime = self.control_runtime;
+        let giver = self.giver.as_ref();
         let ended = runtime.block_on(async {
-            let stop = self.signals.stop(&self.control, &self.reload_now);
-            tokio::select! {
-                () = stop => {}
+            let stop = self.signals.stop(&self.control, &self.reload_now, giver);
+            let followed = tokio::select! {
+                () = stop => false,
+                () = followed(giver) => true,
                 // `None`: there is no worker, because there is no proxy port.
                 Some(worker) = self.ended.recv() => {
                     tracing::error!(worker, "a worker ended unexpectedly; stopping, so that the process is started anew");
                     self.control.node().drain.advance(Stage::Closing);
                     return Ended::WorkerLost;
                 }
+            };
+            if !followed {
+                notify::stopping();
             }
+            let asked_again = async {
+                if followed {
+                    // Nobody has asked yet.
+                    self.signals.stop(&self.control, &self.reload_now, giver).await;
+                    tracing::info!("asked to stop: stopping already, since another process took over");
+                }
+                self.signals.stop(&self.control, &self.reload_now, giver).await;
+            };
             tokio::select! {
-                () = drain(&self.control, &mut self.ended) => {}
-                () = self.signals.stop(&self.control, &self.reload_now) => tracing::warn!("asked again to stop: ending at once"),
+                () = drain(&self.control, giver, &mut self.ended) => {}
+                () = asked_again => tracing::warn!("asked again to stop: ending at once"),
             }
             Ended::Stopped
         });
@@ -392,13 +381,26 @@ impl Running {
     }
 }
 
+/// Wait until another process serves instead of this one.
+async fn followed(giver: Option<&Arc<Giver>>) {
+    let Some(giver) = giver else { return std::future::pending().await };
+    let given = giver.given().await;
+    tracing::info!(pid = given.pid, version = given.version, "another process has taken over; stopping");
+    notify::main_process(given.pid);
+}
+
 /// The stages of a shutdown.
-async fn drain(control: &Control, ended: &mut mpsc::UnboundedReceiver<usize>) {
+async fn drain(control: &Control, giver: Option<&Arc<Giver>>, ended: &mut mpsc::UnboundedReceiver<usize>) {
     let Options { grace, timeout, workers, .. } = &control.options;
-    tracing::info!(grace = ?grace, timeout = ?timeout, "stopping: not ready from now on, still accepting for the grace");
     let stages = &control.node().drain;
+    if !stages.handover().is_given() {
+        tracing::info!(grace = ?grace, timeout = ?timeout, "stopping: not ready from now on, still accepting for the grace");
+    }
     stages.advance(Stage::Draining);
     tokio::time::sleep(*grace).await;
+    if let Some(giver) = giver {
+        giver.close();
+    }
     stages.advance(Stage::Closing);
     let deadline = Instant::now() + *timeout + WORKER_SLACK;
     for _ in 0..*workers {

@@ -4,10 +4,10 @@
 //! [`ApiResponse`], so that they are tested without sockets.
 
 use bytes::Bytes;
-use gateward_net::Listener;
+use gateward_net::{Drain, Listener};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, SERVER};
+use hyper::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, SERVER};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -128,12 +128,14 @@ impl ApiResponse {
     }
 }
 
-/// Serve `listener` with `handler` until the task is dropped; bodies up to `body_limit` bytes.
+/// Serve `listener` with `handler` until the task is dropped or another process has the socket; bodies up to
+/// `body_limit` bytes.
 ///
 /// # Errors
 /// When the socket cannot be tied to this runtime.
 pub(crate) async fn serve<F>(
     listener: Listener,
+    drain: Drain,
     body_limit: usize,
     handler: impl Fn(ApiRequest) -> F + Send + Sync + 'static,
 ) -> io::Result<()>
@@ -141,33 +143,40 @@ where
     F: Future<Output = ApiResponse> + Send,
 {
     let handler = Arc::new(handler);
-    accept(listener, move |request| {
+    accept(listener, drain, move |request| {
         let handler = handler.clone();
         async move { respond(request, body_limit, &*handler).await }
     })
     .await
 }
 
-/// Accept connections and answer their requests with `answer`.
+/// Accept connections and answer their requests with `answer`. Once another process has the socket, the connections
+/// end with their next response, so that a prober with a kept connection gets to see the new process, too.
 ///
 /// # Errors
 /// When the socket cannot be tied to this runtime.
 pub(crate) async fn accept<F>(
     listener: Listener,
+    drain: Drain,
     answer: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
 ) -> io::Result<()>
 where
     F: Future<Output = Response<Full<Bytes>>> + Send,
 {
+    let address = listener.local_addr()?;
     let listener = listener.into_tokio()?;
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drain.handover().given(address) => return Ok(()),
+        };
+        match accepted {
             Ok((stream, _)) => {
-                let answer = answer.clone();
+                let (answer, drain) = (answer.clone(), drain.clone());
                 tokio::spawn(async move {
-                    connection(stream, answer).await;
+                    connection(stream, answer, || drain.handover().has(address)).await;
                     drop(place);
                 });
             }
@@ -179,14 +188,23 @@ where
     }
 }
 
-async fn connection<F>(stream: TcpStream, answer: impl Fn(Request<Incoming>) -> F)
+/// `is_last`: whether the connection ends with the response that is being made. An idle one is not closed for that,
+/// because a request may be on its way.
+async fn connection<F>(stream: TcpStream, answer: impl Fn(Request<Incoming>) -> F, is_last: impl Fn() -> bool)
 where
     F: Future<Output = Response<Full<Bytes>>>,
 {
     let _ = stream.set_nodelay(true);
+    let is_last = &is_last;
     let service = service_fn(|request| {
         let response = answer(request);
-        async { Ok::<_, Infallible>(response.await) }
+        async move {
+            let mut response = response.await;
+            if is_last() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -42,7 +42,7 @@ pub(crate) fn ready(control: &Control) -> ApiResponse {
 }
 
 fn why_not_ready(control: &Control) -> Option<&'static str> {
-    if control.node().drain.stage() != Stage::Running {
+    if control.node().drain.stage() != Stage::Running && !is_followed(control) {
         return Some("shutting down");
     }
     if control.addresses.get().is_none() {
@@ -51,6 +51,14 @@ fn why_not_ready(control: &Control) -> Option<&'static str> {
     // Workers take a plan at their next request, so the one being swapped in is in all of them.
     (control.node().plan().snapshot.generation == 0)
         .then_some("no configuration available (empty configuration present)")
+}
+
+/// Whether this address is another process's already. It is ready, so a prober whose connection is still with this
+/// process must not be told otherwise.
+fn is_followed(control: &Control) -> bool {
+    let handover = control.node().drain.handover();
+    let addresses = control.addresses.get().map_or(&[][..], |addresses| &addresses.status);
+    addresses.iter().any(|address| address.parse().is_ok_and(|address| handover.has(address)))
 }
 
 fn figures(control: &Control) -> Value {
@@ -121,6 +129,20 @@ mod tests {
         assert_eq!(get(&control, "/status/ready").0, 200);
         control.node().drain.advance(Stage::Draining);
         assert_eq!(get(&control, "/status/ready"), (503, r#"{"message":"shutting down"}"#.to_owned()));
+    }
+
+    #[tokio::test]
+    async fn an_address_handed_over_stays_ready() {
+        let check = async |status: &str, expected| {
+            let control = testing::control("_format_version: '3.0'\n");
+            let addresses = Addresses { status: vec!["127.0.0.1:7".to_owned()], ..Addresses::default() };
+            control.addresses.set(addresses).unwrap();
+            control.node().drain.handover().give(&[status.parse().unwrap()]);
+            control.node().drain.advance(Stage::Draining);
+            assert_eq!(get(&control, "/status/ready").0, expected);
+        };
+        check("127.0.0.1:7", 200).await;
+        check("127.0.0.1:8", 503).await;
     }
 
     #[tokio::test]

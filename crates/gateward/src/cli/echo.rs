@@ -3,7 +3,7 @@
 use crate::cli::{FAILURE, complain};
 use crate::server;
 use bytes::Bytes;
-use gateward_net::Listener;
+use gateward_net::{Drain, Listener};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -71,7 +71,7 @@ pub(crate) fn start(runtime: &Runtime, address: SocketAddr, name: Option<String>
             let name = name.clone();
             async move { answer(&name, request).await }
         };
-        if let Err(error) = server::accept(listener, answer).await {
+        if let Err(error) = server::accept(listener, Drain::new(), answer).await {
             tracing::error!(%error, "an echo listener could not be used");
         }
     });

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 pub(crate) const AFTER_HELP: &str = "\
 Every flag has a variable, GATEWARD_ and its name in capitals; --help names Kong's variables, which count last.
 Signals: SIGTERM, SIGINT and SIGQUIT stop gracefully (a second one at once), SIGHUP loads the configuration again,
-SIGUSR1 opens the access log anew.
+SIGUSR1 opens the access log anew, SIGUSR2 starts the program anew and hands over to it (with --upgrade-socket).
 Exit codes: 0 stopped as asked; 1 failure; 2 wrong usage.";
 
 /// Flags of `gateward gateway`.

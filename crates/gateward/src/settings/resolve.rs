@@ -44,6 +44,8 @@ pub(crate) struct Options {
     pub(crate) grace: Duration,
     /// How long requests may take to end after that.
     pub(crate) timeout: Duration,
+    /// Where a new process takes over, if anywhere.
+    pub(crate) upgrade_socket: Option<PathBuf>,
     /// Id of this node, if one is set.
     pub(crate) node_id: Option<String>,
     /// For the log, once there is one.
@@ -71,6 +73,7 @@ pub(crate) fn resolve(given: &Given) -> Result<Options, Vec<String>> {
         data_plane,
         grace: reader.read("shutdown-grace", values::duration),
         timeout: reader.read("shutdown-timeout", values::duration),
+        upgrade_socket: reader.given.value("upgrade-socket").map(|value| value.text.into()),
         node_id: reader.read("node-id", values::node_id),
         warnings: Vec::new(),
         notes: Vec::new(),

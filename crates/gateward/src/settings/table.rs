@@ -118,6 +118,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "After SIGTERM, how long to go on accepting while /status/ready already fails."),
     row("shutdown-timeout", "SECONDS", &["KONG_NGINX_MAIN_WORKER_SHUTDOWN_TIMEOUT"], "30",
         "After the grace, how long requests under way may take to end."),
+    row("upgrade-socket", "PATH", &[], "",
+        "Unix socket over which a new process takes the listening sockets over from the running one. Without it neither that nor SIGUSR2 works."),
     row("node-id", "UUID", &["KONG_NODE_ID"], "",
         "Id of this node in /status and metrics; a random one for each start if not set."),
 ];
