@@ -1,5 +1,6 @@
 //! One request and its response, as plugins see and change them.
 
+use crate::origin::ProxyOrigin;
 use gateward_http::uri::split_authority;
 use gateward_http::{Headers, Method, RequestHead};
 use gateward_model::{Consumer, EntityId, Route, Service};
@@ -86,27 +87,6 @@ pub struct Client {
     pub forwarded_path: String,
     /// X-Forwarded-Prefix as sent upstream; empty for none.
     pub forwarded_prefix: String,
-}
-
-/// What a PROXY header of a trusted load balancer said about a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProxyOrigin {
-    /// The load balancer: the TCP peer.
-    pub balancer: SocketAddr,
-    /// The client of the load balancer.
-    pub source: Option<SocketAddr>,
-    /// Where the client connected to.
-    pub destination: Option<SocketAddr>,
-    /// The AWS VPC endpoint the client came through.
-    pub vpce_id: Option<String>,
-    /// The Azure private endpoint's link the client came through.
-    pub azure_link_id: Option<u32>,
-    /// The server name of the client's TLS handshake with the load balancer.
-    pub authority: Option<String>,
-    /// The load balancer's id of the connection, in hex.
-    pub unique_id: Option<String>,
-    /// The client spoke TLS to the load balancer.
-    pub tls: bool,
 }
 
 /// What a regex path captured.

@@ -9,6 +9,7 @@ pub mod counters;
 pub mod env;
 pub mod exchange;
 pub mod native;
+pub mod origin;
 pub mod query;
 pub mod record;
 pub mod registry;
@@ -16,8 +17,9 @@ pub mod registry;
 pub use contract::{BuildError, Definition, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, Step};
 pub use env::{BuildContext, HttpPost, PluginEnv, PluginStats, PostRequest};
 pub use exchange::{
-    Authentication, Captures, Client, Credential, Exchange, MetricGroups, ProxyOrigin, ResponseState, Scheme, Source,
+    Authentication, Captures, Client, Credential, Exchange, MetricGroups, ResponseState, Scheme, Source,
     UpstreamRequest,
 };
+pub use origin::ProxyOrigin;
 pub use record::{RequestRecord, Try};
 pub use registry::{NativePlugins, definitions};

@@ -7,7 +7,7 @@
 //! belong into headers.
 
 use crate::Exchange;
-use crate::exchange::ProxyOrigin;
+use crate::origin::ProxyOrigin;
 use crate::query;
 use gateward_http::{Headers, Name};
 use gateward_model::{Consumer, EntityId, Route, Service};
@@ -130,7 +130,7 @@ impl RequestRecord<'_> {
             service: exchange.service.as_deref().map(service_view),
             consumer: consumer.map(consumer_view),
             client_ip: exchange.client.ip,
-            proxy_protocol: exchange.client.origin.as_deref().map(OriginView::of),
+            proxy_protocol: exchange.client.origin.as_deref(),
             started_at: exchange.started_at_ms,
             source: exchange.response.source.side(),
             correlation_id: exchange.kept::<CorrelationId>().map(|id| id.0.as_str()),
@@ -195,7 +195,7 @@ struct RecordView<'a> {
     consumer: Option<ConsumerView<'a>>,
     client_ip: IpAddr,
     #[serde(skip_serializing_if = "Option::is_none")]
-    proxy_protocol: Option<OriginView<'a>>,
+    proxy_protocol: Option<&'a ProxyOrigin>,
     started_at: u64,
     source: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -204,38 +204,6 @@ struct RecordView<'a> {
     error: Option<&'static str>,
     workspace: &'static str,
     workspace_name: &'static str,
-}
-
-/// What a PROXY header said; Gateward's own.
-#[derive(Serialize)]
-struct OriginView<'a> {
-    balancer: SocketAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<SocketAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    destination: Option<SocketAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    vpce_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    azure_link_id: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    authority: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unique_id: Option<&'a str>,
-}
-
-impl<'a> OriginView<'a> {
-    fn of(origin: &'a ProxyOrigin) -> Self {
-        Self {
-            balancer: origin.balancer,
-            source: origin.source,
-            destination: origin.destination,
-            vpce_id: origin.vpce_id.as_deref(),
-            azure_link_id: origin.azure_link_id,
-            authority: origin.authority.as_deref(),
-            unique_id: origin.unique_id.as_deref(),
-        }
-    }
 }
 
 #[derive(Serialize)]

@@ -6,7 +6,7 @@
 use crate::channel::Channel;
 use crate::error::ProxyError;
 use crate::session::Session;
-use crate::tunnel;
+use crate::upgrade;
 use gateward_http::{HeadError, HeadLimits, Parsed, ResponseHead, Version, hop, parse_response_head, worth_parsing};
 use gateward_net::Deadline;
 use gateward_plugin::Exchange;
@@ -80,7 +80,7 @@ pub(crate) async fn receive(
     }
     if head.status == 101 {
         // Only to a protocol that was asked for, and that may be.
-        *upgrade = tunnel::agreed(upgrade.as_deref(), &head.headers);
+        *upgrade = upgrade::agreed(upgrade.as_deref(), &head.headers);
         if upgrade.is_none() {
             return Err(ProxyError::UpstreamHead(HeadError::StatusLine));
         }

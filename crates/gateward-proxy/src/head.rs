@@ -6,7 +6,7 @@ use crate::error::ProxyError;
 use crate::flow::Source;
 use crate::forwarded;
 use crate::settings::Underscores;
-use crate::tunnel;
+use crate::upgrade;
 use gateward_http::headers::Name;
 use gateward_http::{Method, Parsed, hop, parse_request_head, worth_parsing};
 use gateward_telemetry::Gauge;
@@ -73,7 +73,7 @@ pub(crate) fn accept(connection: &mut Connection<'_>) -> Result<(), ProxyError> 
     if hops > settings.limits.via_hops {
         return Err(ProxyError::Loop);
     }
-    connection.session.upgrade = tunnel::asked(request, settings);
+    connection.session.upgrade = upgrade::asked(request, settings);
     hop::strip_request(&mut request.headers);
     hop::clear_identity_headers(&mut request.headers);
     match settings.underscores {

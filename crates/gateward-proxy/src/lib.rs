@@ -40,6 +40,7 @@ mod settings;
 #[cfg(test)]
 mod testing;
 mod tunnel;
+mod upgrade;
 mod upstream;
 mod upstreams;
 mod worker;
