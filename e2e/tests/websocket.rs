@@ -243,7 +243,7 @@ fn a_silent_tunnel_ends_and_a_talking_one_does_not() {
 /// A reader that does not read slows the writer: no more is held than the sockets and one buffer take.
 #[test]
 fn back_pressure() {
-    const BYTES: usize = 64 << 20;
+    const BYTES: usize = 24 << 20;
     let backend = raw(SWITCHING, |_, stream| {
         let piece = vec![b'x'; 1 << 20];
         for _ in 0..BYTES >> 20 {
