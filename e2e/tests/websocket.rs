@@ -278,6 +278,38 @@ fn resets_pass_through() {
     assert!(client.stream().read(&mut [0]).is_err(), "cut off, not ended");
     expect_ended(&gateway, "upstream_reset", 1.0);
     gateway.stop();
+
+    // And the other way round.
+    let (seen, ends) = std::sync::mpsc::channel();
+    let backend = raw(SWITCHING, move |_, stream| {
+        let _ = stream.read(&mut [0]);
+        let _ = seen.send(stream.read(&mut [0]).is_err());
+    });
+    let gateway = Gateway::start(&one_route(&backend.url()));
+    let mut client = RawClient::connect(gateway.proxy());
+    client.send(HANDSHAKE);
+    assert_eq!(client.read_response("GET").status, 101);
+    client.send(b"x");
+    gateward_testkit::reset(client.stream().try_clone().expect("a socket"));
+    drop(client);
+    assert_eq!(ends.recv_timeout(PATIENCE), Ok(true), "cut off, not ended");
+    expect_ended(&gateway, "client_reset", 1.0);
+    gateway.stop();
+}
+
+/// The protocol changes after the request, not within it (RFC 9110 section 7.8).
+#[test]
+fn a_101_before_the_end_of_the_request_is_refused() {
+    let backend = raw(SWITCHING, |_, stream| {
+        let _ = stream.read(&mut [0]);
+    });
+    let gateway = Gateway::start(&one_route(&backend.url()));
+    let mut client = RawClient::connect(gateway.proxy());
+    client
+        .send(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 10\r\n\r\n");
+    assert_eq!(client.read_response("POST").status, 502);
+    drop(client);
+    gateway.stop();
 }
 
 #[test]

@@ -171,6 +171,9 @@ pub(crate) async fn run(connection: &mut Connection<'_>, answered: Box<Answered>
         // An orderly end would say that nothing is missing.
         client.reset_on_close();
     }
+    if matches!(end, End::ClientReset | End::Stuck) {
+        upstream.reset_on_close();
+    }
     session.upload.body_bytes += received.get();
     let error = match end {
         End::ClientReset => Some(ProxyError::ClientGone),
