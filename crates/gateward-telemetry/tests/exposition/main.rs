@@ -210,6 +210,7 @@ fn every_metric_is_in_the_catalogue_and_the_catalogue_is_complete() {
         &catalog::LOG_ENTRIES_FAILED,
         &catalog::LOG_BATCHES_FAILED,
         &catalog::RATE_LIMIT_EVICTIONS,
+        &catalog::TARGET_HEALTH_TURNS,
     ];
     let parts = parts.map(|metric| ExtraMetric::of(metric).sample(&[], 1.0));
     let extra = process::metrics().into_iter().chain(log.metrics()).chain([health]).chain(parts).collect();
