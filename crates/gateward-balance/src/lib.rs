@@ -54,5 +54,5 @@ pub use concurrency::{ConcurrencyLimit, LimitRule, Priority};
 pub use hash::hash_bytes;
 pub use health::{HealthLimits, Outcome, TargetHealth, Turned};
 pub use outlier::{Ejection, OutlierRules};
-pub use slow_start::SlowStart;
 pub use recent::RecentLatencies;
+pub use slow_start::SlowStart;

@@ -61,7 +61,7 @@ impl WorkerPlan {
     pub(crate) fn upstream(&self, index: u32, worker: &Worker) -> &UpstreamHandle {
         let index = index as usize;
         self.upstreams[index]
-            .get_or_init(|| worker.known.handle(&self.shared, index, &worker.node.health, || worker.ids.next()))
+            .get_or_init(|| worker.known.handle(&self.shared, index, worker.node.registries(), || worker.ids.next()))
     }
 }
 

@@ -150,6 +150,14 @@ catalog! {
         "Pooled upstream connections found closed or expired.";
     UPSTREAM_RETRIES = "gateward_upstream_retries_total" Counter Count []
         "Further attempts to reach an upstream after a failed one.";
+    UPSTREAM_RETRIES_OVER_BUDGET = "gateward_upstream_retries_over_budget_total" Counter Count []
+        "Further attempts and hedges not made because the upstream's retry budget was used up.";
+    UPSTREAM_TRIES_ABANDONED = "gateward_upstream_tries_abandoned_total" Counter Count []
+        "Attempts given up because no response head came within per_try_timeout.";
+    UPSTREAM_HEDGES = "gateward_upstream_hedges_total" Counter Count []
+        "Second attempts started beside a slow first one.";
+    UPSTREAM_HEDGES_WON = "gateward_upstream_hedges_won_total" Counter Count []
+        "Second attempts that answered before the first.";
     UPSTREAM_POOL_EVICTIONS = "gateward_upstream_pool_evictions_total" Counter Count []
         "Idle upstream connections closed to keep a pool within its size.";
     UPSTREAM_SENT_BYTES = "gateward_upstream_sent_bytes_total" Counter Bytes []

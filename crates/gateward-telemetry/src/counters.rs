@@ -28,6 +28,14 @@ pub enum Counter {
     UpstreamIdleDiscarded,
     /// Further attempts after a failed one.
     UpstreamRetries,
+    /// Further attempts that were not made because the upstream's retry budget was used up.
+    UpstreamRetriesOverBudget,
+    /// Attempts given up because their response head did not come in the time of a try.
+    UpstreamTriesAbandoned,
+    /// Second attempts started beside a slow first one.
+    UpstreamHedges,
+    /// Second attempts that answered first.
+    UpstreamHedgesWon,
     /// Idle upstream connections closed to keep a pool within its size.
     UpstreamPoolEvictions,
     /// Bytes sent to upstreams.
@@ -38,7 +46,7 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in order of its index.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::ConnectionsAccepted,
         Self::ConnectionsRefused,
         Self::ConnectionsClosed,
@@ -49,6 +57,10 @@ impl Counter {
         Self::UpstreamReuses,
         Self::UpstreamIdleDiscarded,
         Self::UpstreamRetries,
+        Self::UpstreamRetriesOverBudget,
+        Self::UpstreamTriesAbandoned,
+        Self::UpstreamHedges,
+        Self::UpstreamHedgesWon,
         Self::UpstreamPoolEvictions,
         Self::UpstreamBytesSent,
         Self::UpstreamBytesReceived,
@@ -68,6 +80,10 @@ impl Counter {
             Self::UpstreamReuses => &catalog::UPSTREAM_REUSES,
             Self::UpstreamIdleDiscarded => &catalog::UPSTREAM_IDLE_DISCARDED,
             Self::UpstreamRetries => &catalog::UPSTREAM_RETRIES,
+            Self::UpstreamRetriesOverBudget => &catalog::UPSTREAM_RETRIES_OVER_BUDGET,
+            Self::UpstreamTriesAbandoned => &catalog::UPSTREAM_TRIES_ABANDONED,
+            Self::UpstreamHedges => &catalog::UPSTREAM_HEDGES,
+            Self::UpstreamHedgesWon => &catalog::UPSTREAM_HEDGES_WON,
             Self::UpstreamPoolEvictions => &catalog::UPSTREAM_POOL_EVICTIONS,
             Self::UpstreamBytesSent => &catalog::UPSTREAM_SENT_BYTES,
             Self::UpstreamBytesReceived => &catalog::UPSTREAM_RECEIVED_BYTES,
