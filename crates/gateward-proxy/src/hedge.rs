@@ -95,7 +95,7 @@ async fn watched(
     let watch = Watch::new(connection, asking, protection, tries, hedge_after);
     let own_deadline = worker.deadlines.register();
     let raced = {
-        let (client, served) = (connection.client, connection.served);
+        let (client, served, age) = (connection.client, connection.served, connection.age);
         let first: Attempt<'_> = Box::pin(upstream::attempt(connection, asking, tries.fresh_only));
         let second = copy.as_deref_mut().map(|session| {
             let target = &first_target;
@@ -103,7 +103,7 @@ async fn watched(
             move || -> Attempt<'_> {
                 session.excluded.extend(target.get());
                 Box::pin(async move {
-                    let mut connection = Connection { worker, client, deadline, session, served };
+                    let mut connection = Connection { worker, client, deadline, session, served, age };
                     upstream::attempt(&mut connection, asking, false).await
                 })
             }

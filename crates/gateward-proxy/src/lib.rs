@@ -39,6 +39,7 @@ mod reply;
 mod request;
 mod session;
 mod settings;
+mod shed;
 #[cfg(test)]
 mod testing;
 mod tunnel;

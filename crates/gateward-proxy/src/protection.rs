@@ -340,7 +340,8 @@ mod tests {
     fn idle_connections_count_and_make_room_for_others() {
         local(async {
             let ((first, answers), (second, more)) = (held().await, held().await);
-            (answers.add_permits(100), more.add_permits(100));
+            answers.add_permits(100);
+            more.add_permits(100);
             let (gateway, telemetry) = start(&[first, second], "max_connections: 1", "");
             for _ in 0..6 {
                 // Round robin: every request finds the connection of the other target.

@@ -390,6 +390,9 @@ async fn connect(
     let error = match session.deadline.guard(Box::pin(dial(address, service, session))).await {
         Ok(Ok(stream)) => {
             worker.metrics.count(Counter::UpstreamConnects);
+            if let Some(idle) = worker.node.settings.tcp_keepalive {
+                stream.keep_alive(idle);
+            }
             session.tries.push(attempt_record(worker, address, began_us, false, None));
             let connection = UpstreamConnection { stream, address, requests: 0, lease };
             let link = Link::new(connection, worker.clone(), false);

@@ -136,6 +136,10 @@ catalog! {
         "Upgraded connections that ended, by what ended them.";
     CLIENT_TIMEOUTS = "gateward_connections_timed_out_total" Counter Count []
         "Client connections cut because the client missed a deadline.";
+    CONNECTIONS_AGED = "gateward_connections_aged_total" Counter Count []
+        "Client connections closed after a response because they had reached max-connection-age.";
+    CONCURRENCY_LIMIT = "gateward_concurrency_limit" Gauge Count []
+        "Requests that all workers together may serve at the same time; 0 without a limit.";
     UPSTREAM_CONNECTIONS_ACTIVE = "gateward_upstream_connections_active" Gauge Count []
         "Upstream connections in use by a request.";
     UPSTREAM_CONNECTIONS_IDLE = "gateward_upstream_connections_idle" Gauge Count []

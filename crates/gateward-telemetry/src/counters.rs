@@ -16,6 +16,8 @@ pub enum Counter {
     ConnectionsClosed,
     /// Client connections cut because the client missed a deadline.
     ClientTimeouts,
+    /// Client connections closed after a response because they were old enough.
+    ConnectionsAged,
     /// Panics caught in plugins.
     PluginPanics,
     /// Upstream connections established.
@@ -46,11 +48,12 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in order of its index.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ConnectionsAccepted,
         Self::ConnectionsRefused,
         Self::ConnectionsClosed,
         Self::ClientTimeouts,
+        Self::ConnectionsAged,
         Self::PluginPanics,
         Self::UpstreamConnects,
         Self::UpstreamConnectFailures,
@@ -74,6 +77,7 @@ impl Counter {
             Self::ConnectionsRefused => &catalog::CONNECTIONS_REFUSED,
             Self::ConnectionsClosed => &catalog::CONNECTIONS_CLOSED,
             Self::ClientTimeouts => &catalog::CLIENT_TIMEOUTS,
+            Self::ConnectionsAged => &catalog::CONNECTIONS_AGED,
             Self::PluginPanics => &catalog::PLUGIN_PANICS,
             Self::UpstreamConnects => &catalog::UPSTREAM_CONNECTS,
             Self::UpstreamConnectFailures => &catalog::UPSTREAM_CONNECT_FAILURES,
@@ -105,16 +109,19 @@ pub enum Gauge {
     UpstreamConnectionsActive,
     /// Upstream connections waiting in a pool.
     UpstreamConnectionsIdle,
+    /// Requests that may be served at the same time, where there is a limit.
+    ConcurrencyLimit,
 }
 
 impl Gauge {
     /// Every gauge, in order of its index.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::ConnectionsActive,
         Self::RequestsInFlight,
         Self::TunnelsActive,
         Self::UpstreamConnectionsActive,
         Self::UpstreamConnectionsIdle,
+        Self::ConcurrencyLimit,
     ];
 
     /// The metric that exports this gauge.
@@ -125,6 +132,7 @@ impl Gauge {
             Self::RequestsInFlight => &catalog::REQUESTS_IN_FLIGHT,
             Self::TunnelsActive => &catalog::TUNNELS_ACTIVE,
             Self::UpstreamConnectionsActive => &catalog::UPSTREAM_CONNECTIONS_ACTIVE,
+            Self::ConcurrencyLimit => &catalog::CONCURRENCY_LIMIT,
             Self::UpstreamConnectionsIdle => &catalog::UPSTREAM_CONNECTIONS_IDLE,
         }
     }
