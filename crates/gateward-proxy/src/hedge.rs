@@ -476,6 +476,30 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_of_a_reused_connection_costs_no_retry() {
+        local(async {
+            let connections = Rc::new(Cell::new(0));
+            let count = connections.clone();
+            let port = backend(async move |mut stream: TcpStream| {
+                count.set(count.get() + 1);
+                read_until(&mut stream, "\r\n\r\n").await;
+                stream.write_all(OK.as_bytes()).await.unwrap();
+                read_until(&mut stream, "\r\n\r\n").await;
+                stream.set_zero_linger().unwrap();
+            })
+            .await;
+            for resilience in ["", "per_try_timeout: 5000, hedging: {delay_ms: 5000}"] {
+                let (gateway, telemetry) = start(&[port], resilience, ", retries: 0");
+                connections.set(0);
+                for _ in 0..4 {
+                    assert!(get(gateway).await.ends_with("ok"));
+                }
+                assert_eq!((connections.get(), counts(&telemetry)), (4, [0; 5]));
+            }
+        });
+    }
+
+    #[test]
     fn statuses_are_tried_again_where_that_is_wanted() {
         local(async {
             let ((bad, asked, _), (good, ..)) = (target(BAD).await, target(OK).await);
