@@ -8,6 +8,7 @@
 
 mod curl;
 mod metrics;
+pub mod resilience;
 pub mod websocket;
 
 pub use curl::{curl, has_program, has_tool};

@@ -12,8 +12,13 @@
 //! | latency | smallest `peak EWMA * (in flight + 1) / weight` | as least-connections |
 //!
 //! The algorithms' names and the meaning of weights (0 to 65535, 0 disables) and slots are Kong's (upstream and
-//! target entities). [`TargetHealth`] is what all workers know of a target's
-//! health. What this crate does not do: checking health, DNS, reading the hash input from a request.
+//! target entities). [`TargetHealth`] is what all workers know of a target's health.
+//!
+//! Beside the choice of a target stand the other decisions that are functions of counts and latencies: whether a failed
+//! request may be repeated ([`RetryBudget`]), when an answer is late ([`RecentLatencies`]), how many requests to serve at
+//! the same time ([`ConcurrencyLimit`]).
+//!
+//! What this crate does not do: checking health, DNS, reading the hash input from a request.
 //!
 //! ```
 //! use gateward_balance::{Algorithm, Balancer, TargetSpec};
@@ -31,17 +36,23 @@
 #![forbid(unsafe_code)]
 
 mod balancer;
+mod budget;
+mod concurrency;
 mod hash;
 mod health;
 mod latency;
 pub mod outlier;
 mod random;
+mod recent;
 mod schedule;
 mod slots;
 mod slow_start;
 
 pub use balancer::{Algorithm, Balancer, SCAN_MAX_TARGETS, TargetSpec, Ticket};
+pub use budget::{BudgetRules, RetryBudget};
+pub use concurrency::{ConcurrencyLimit, LimitRule, Priority};
 pub use hash::hash_bytes;
 pub use health::{HealthLimits, Outcome, TargetHealth, Turned};
 pub use outlier::{Ejection, OutlierRules};
+pub use recent::RecentLatencies;
 pub use slow_start::SlowStart;

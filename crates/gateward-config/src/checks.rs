@@ -150,6 +150,17 @@ const FAMILIES: &[Family] = &[
 
 const MATCHERS: &[&str] = &["methods", "hosts", "headers", "paths", "snis", "sources", "destinations"];
 
+/// Tags are free text, but for one that means something here: a misspelt priority would be none.
+fn priority(subject: &mut Subject<'_, '_>) {
+    const NAMES: [&str; 4] = ["critical", "high", "normal", "low"];
+    for (index, tag) in subject.list("tags").iter().enumerate() {
+        if let Some(name) = tag.strip_prefix("gateward:priority=").filter(|name| !NAMES.contains(name)) {
+            let message = format!("'{}' is no priority; use one of: {}", crate::tree::quote(name), NAMES.join(", "));
+            subject.error(&format!("tags[{index}]"), message);
+        }
+    }
+}
+
 fn route(subject: &mut Subject<'_, '_>, flavor: RouterFlavor) {
     let protocols = subject.list("protocols");
     let family = FAMILIES.iter().find(|family| protocols.iter().any(|one| family.protocols.contains(&one.as_str())));
@@ -165,6 +176,7 @@ fn route(subject: &mut Subject<'_, '_>, flavor: RouterFlavor) {
         }
     }
     hosts(subject);
+    priority(subject);
     for (index, path) in subject.list("paths").iter().enumerate() {
         let field = format!("paths[{index}]");
         match names::route_path(path) {

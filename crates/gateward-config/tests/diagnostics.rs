@@ -486,3 +486,12 @@ fn resilience_of_upstreams() {
         ],
     );
 }
+
+#[test]
+fn priorities_of_routes() {
+    check("routes: [{paths: [/], tags: ['gateward:priority=high', 'priority=x']}]", &[]);
+    check(
+        "routes: [{paths: [/], tags: ['gateward:priority=urgent']}]",
+        &["2:30: routes[0].tags[0]: 'urgent' is no priority; use one of: critical, high, normal, low"],
+    );
+}

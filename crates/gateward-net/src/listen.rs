@@ -4,6 +4,7 @@
 //! other, and a new process can listen beside an old one during a rolling restart.
 
 use crate::proxy_protocol::Mode;
+use crate::stream;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::HashMap;
 use std::io;
@@ -103,6 +104,11 @@ impl Listener {
     /// What the operating system said.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
+    }
+
+    /// Probe the other side of accepted connections after this idle time. They inherit it, so it costs them nothing.
+    pub fn keep_alive(&self, idle: Duration) {
+        stream::keep_alive(&SockRef::from(&self.socket), idle);
     }
 
     /// Tie the socket to the current runtime.

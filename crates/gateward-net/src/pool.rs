@@ -4,7 +4,7 @@
 //! mean that the next response would not be ours. Noticing costs no system call, because the reactor has already
 //! noted readiness.
 
-use crate::Stream;
+use crate::{Lease, Stream};
 use rustc_hash::FxHashMap;
 use socket2::SockRef;
 use std::cell::RefCell;
@@ -37,6 +37,8 @@ pub struct UpstreamConnection {
     pub address: SocketAddr,
     /// Requests sent on it so far.
     pub requests: u32,
+    /// Its place among the connections of an upstream that limits them.
+    pub lease: Option<Lease>,
 }
 
 impl UpstreamConnection {
@@ -108,6 +110,15 @@ impl Pool {
         connections.push(Idle { connection, since_ms: now_ms });
     }
 
+    /// Close one idle connection for which `is_wanted` holds, the longest idle of its address; whether there was one.
+    pub fn evict(&self, is_wanted: impl Fn(&UpstreamConnection) -> bool) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        idle.values_mut().any(|connections| {
+            let found = connections.iter().position(|idle| is_wanted(&idle.connection));
+            found.map(|index| connections.remove(index)).is_some()
+        })
+    }
+
     /// Close what is expired or has been closed by the other side; how many that were. Call about once a second.
     pub fn sweep(&self, now_ms: u64) -> u64 {
         let mut closed = 0;
@@ -147,7 +158,7 @@ mod tests {
     async fn pair(listener: &TcpListener) -> (UpstreamConnection, TcpStream) {
         let address = listener.local_addr().unwrap();
         let (stream, accepted) = tokio::join!(Stream::connect(address), listener.accept());
-        (UpstreamConnection { stream: stream.unwrap(), address, requests: 1 }, accepted.unwrap().0)
+        (UpstreamConnection { stream: stream.unwrap(), address, requests: 1, lease: None }, accepted.unwrap().0)
     }
 
     #[tokio::test(flavor = "current_thread")]

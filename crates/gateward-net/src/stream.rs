@@ -1,11 +1,13 @@
 //! A connected stream as the data plane uses it: read and written through a shared reference, by one worker.
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
+use socket2::{SockRef, TcpKeepalive};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -118,10 +120,27 @@ impl Stream {
         Ok(rustix::net::shutdown(&self.tcp, rustix::net::Shutdown::Write)?)
     }
 
+    /// Probe the other side after this idle time: a peer that is gone without a word is noticed, and a balancer on the
+    /// way sees that the connection lives.
+    pub fn keep_alive(&self, idle: Duration) {
+        keep_alive(&SockRef::from(&self.tcp), idle);
+    }
+
     /// Make closing the connection a reset: the peer must not take its end for the end of a message.
     pub fn reset_on_close(&self) {
         let _ = self.tcp.set_zero_linger();
     }
+}
+
+/// Seconds between two probes.
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+/// Probes without an answer after which a connection is dead.
+const PROBES: u32 = 4;
+
+/// A socket that refuses stays as it is: probing is a help, not a promise.
+pub(crate) fn keep_alive(socket: &SockRef<'_>, idle: Duration) {
+    let probes = TcpKeepalive::new().with_time(idle).with_interval(PROBE_EVERY).with_retries(PROBES);
+    let _ = socket.set_tcp_keepalive(&probes);
 }
 
 impl AsyncRead for &Stream {
@@ -187,6 +206,22 @@ mod tests {
         }
         here.finish().unwrap();
         assert_eq!(there.read(&mut buf).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn accepted_connections_inherit_their_listeners_probes() {
+        let listener = crate::Listener::bind("127.0.0.1:0".parse().unwrap(), 8).unwrap();
+        listener.keep_alive(Duration::from_secs(77));
+        let address = listener.local_addr().unwrap();
+        let listener = listener.into_tokio().unwrap();
+        let (here, there) = tokio::join!(Stream::connect(address), listener.accept());
+        let (here, there) = (here.unwrap(), there.unwrap().0);
+        let idle = |tcp: &TcpStream| {
+            (SockRef::from(tcp).keepalive().unwrap(), SockRef::from(tcp).tcp_keepalive_time().unwrap())
+        };
+        assert_eq!(idle(&there), (true, Duration::from_secs(77)));
+        here.keep_alive(Duration::from_secs(33));
+        assert_eq!(idle(here.tcp()), (true, Duration::from_secs(33)));
     }
 
     #[tokio::test]

@@ -49,7 +49,7 @@ pub struct Try {
     pub connect_us: u64,
     /// Whether a pooled connection was used.
     pub keepalive: bool,
-    /// What failed: `failed` or `timeout`, Kong's `state`; `None` when the try succeeded.
+    /// What failed: `failed` or `timeout`, Kong's `state`, or `cancelled` for one that lost against a hedge; `None` when the try succeeded.
     pub failure: Option<&'static str>,
 }
 

@@ -31,6 +31,9 @@ pub async fn run_worker(node: Arc<Node>, index: usize, listeners: WorkerListener
     let mut accepting = Vec::new();
     for listener in listeners {
         let mode = listener.proxy_protocol();
+        if let Some(idle) = worker.node.settings.tcp_keepalive {
+            listener.keep_alive(idle);
+        }
         match listener.local_addr().and_then(|address| Ok((listener.into_tokio()?, address))) {
             Ok((listener, address)) => {
                 accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener, address, mode)));
@@ -121,7 +124,7 @@ impl Drop for OpenConnection {
 /// Once a second: close idle upstream connections that expired, follow the wall clock, notice a new plan also
 /// when there is no traffic (so that the old one's memory is given back), report gauges.
 async fn look_after(worker: Rc<Worker>) {
-    let mut reported_idle = 0;
+    let (mut reported_idle, mut reported_limit) = (0, 0);
     loop {
         tokio::time::sleep(SWEEP).await;
         let closed = worker.pool.sweep(worker.deadlines.now_ms());
@@ -129,6 +132,11 @@ async fn look_after(worker: Rc<Worker>) {
         let idle = worker.pool.len() as i64;
         worker.metrics.gauge_add(Gauge::UpstreamConnectionsIdle, idle - reported_idle);
         reported_idle = idle;
+        if let Some(concurrency) = &worker.concurrency {
+            let limit = i64::from(concurrency.borrow().limit());
+            worker.metrics.gauge_add(Gauge::ConcurrencyLimit, limit - reported_limit);
+            reported_limit = limit;
+        }
         worker.follow_wall_clock();
         worker.weigh_targets();
         drop(worker.plan());

@@ -1,4 +1,4 @@
-//! A client while it is busy: its channel and the session of its request.
+//! A client while it is busy: its channel, the session of its request, and how old its connection may get.
 
 use crate::channel::Channel;
 use crate::session::Session;
@@ -16,4 +16,68 @@ pub(crate) struct Connection<'a> {
     pub(crate) session: &'a mut Session,
     /// Requests served on this connection before this one.
     pub(crate) served: u32,
+    pub(crate) age: Age,
+}
+
+impl Connection<'_> {
+    /// Whether the client should come again on a new connection, which may lead it to another node.
+    pub(crate) fn is_over_age(&self) -> bool {
+        self.age.is_over(self.worker)
+    }
+}
+
+/// How old a client connection may get.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Age {
+    retire_at_ms: u64,
+}
+
+impl Age {
+    /// Of a connection that begins now.
+    pub(crate) fn new(worker: &Worker) -> Self {
+        let most = worker.node.settings.max_connection_age_ms;
+        let retire_at_ms = match most {
+            0 => u64::MAX,
+            // Connections that began together must not end together.
+            _ => worker.deadlines.now_ms().saturating_add(most - worker.ids.next() % (most / 5 + 1)),
+        };
+        Self { retire_at_ms }
+    }
+
+    pub(crate) fn is_over(self, worker: &Worker) -> bool {
+        worker.deadlines.now_ms() >= self.retire_at_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Settings;
+    use crate::testing::{local, measured_gateway, read_until};
+    use gateward_telemetry::Counter;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    #[test]
+    fn an_old_connection_is_closed_with_a_response_and_not_before() {
+        local(async {
+            let settings = Settings { max_connection_age_ms: 60, ..Settings::default() };
+            let (gateway, telemetry) = measured_gateway("_format_version: '3.0'\n", settings);
+            let mut client = TcpStream::connect(gateway).await.unwrap();
+            let mut kept = 0;
+            loop {
+                client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+                let answer = read_until(&mut client, "\n}").await;
+                assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+                if answer.contains("Connection: close\r\n") {
+                    break;
+                }
+                kept += 1;
+            }
+            assert!(kept > 0 && client.read_u8().await.is_err(), "{kept}");
+            drop(client);
+            while telemetry.snapshot().counter(Counter::ConnectionsAged) != 1 {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
 }

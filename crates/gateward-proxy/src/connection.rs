@@ -2,7 +2,7 @@
 
 use crate::body::STREAM_BYTES;
 use crate::channel::Channel;
-use crate::client::Connection;
+use crate::client::{Age, Connection};
 use crate::h2_server;
 use crate::linger::linger;
 use crate::outcome::After;
@@ -11,6 +11,7 @@ use crate::session::Session;
 use crate::worker::Worker;
 use gateward_net::{Deadline, Stage, Stream};
 use gateward_plugin::ProxyOrigin;
+use gateward_telemetry::Counter;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub(crate) async fn serve(
 ) {
     let deadline = worker.deadlines.register();
     let mut served = 0;
+    let age = Age::new(&worker);
     let after = loop {
         // The session and the large future of a request exist only while the connection is busy: an idle one costs
         // this function's frame and the socket.
@@ -36,7 +38,7 @@ pub(crate) async fn serve(
         }
         let mut session = worker.session(peer, local);
         session.exchange.client.origin.clone_from(&origin);
-        let after = Box::pin(serve_burst(&worker, &stream, &deadline, &mut session, &mut served)).await;
+        let after = Box::pin(serve_burst(&worker, &stream, &deadline, &mut session, (&mut served, age))).await;
         let before = (after == After::Http2).then(|| session.upload.input.filled().to_vec());
         worker.give_back(session);
         if let Some(before) = before {
@@ -48,6 +50,9 @@ pub(crate) async fn serve(
         }
     };
     if after == After::Close {
+        if age.is_over(&worker) {
+            worker.metrics.count(Counter::ConnectionsAged);
+        }
         linger(&stream, &deadline).await;
     }
 }
@@ -78,9 +83,10 @@ async fn serve_burst(
     stream: &Stream,
     deadline: &Deadline,
     session: &mut Session,
-    served: &mut u32,
+    (served, age): (&mut u32, Age),
 ) -> After {
-    let mut connection = Connection { worker, client: Channel::Http1(stream), deadline, session, served: *served };
+    let client = Channel::Http1(stream);
+    let mut connection = Connection { worker, client, deadline, session, served: *served, age };
     loop {
         let after = request::serve(&mut connection).await;
         connection.served = connection.served.saturating_add(1);

@@ -1,6 +1,7 @@
 //! Everything that can end an exchange other than a response of the upstream: whose fault, which status, which
 //! text. Kong's texts are kept, because clients match on them.
 
+use gateward_balance::Priority;
 use gateward_http::{ChunkedError, HeadError};
 
 /// Who is to blame.
@@ -80,6 +81,40 @@ pub enum ProxyError {
     /// A plugin panicked.
     #[error("plugin panicked")]
     PluginPanic,
+    /// A bound on what goes on at the same time is reached.
+    #[error("limit reached: {}", .0.label())]
+    Limited(Limit),
+}
+
+/// Bounds on what goes on at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// `circuit_breaker.max_requests` of the upstream.
+    Requests,
+    /// `circuit_breaker.max_connections` of the upstream.
+    Connections,
+    /// `circuit_breaker.max_pending` of the upstream.
+    Pending,
+    /// A request waited for a place in vain, for as long as connecting may take.
+    PendingTimeout,
+    /// The worker's concurrency limit, for requests of this priority.
+    Concurrency(Priority),
+}
+
+impl Limit {
+    /// Machine-readable reason for metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Requests => "breaker_max_requests",
+            Self::Connections => "breaker_max_connections",
+            Self::Pending => "breaker_max_pending",
+            Self::PendingTimeout => "breaker_pending_timeout",
+            Self::Concurrency(Priority::Low) => "shed_low",
+            Self::Concurrency(Priority::Normal) => "shed_normal",
+            Self::Concurrency(Priority::High) => "shed_high",
+            Self::Concurrency(Priority::Critical) => "shed_critical",
+        }
+    }
 }
 
 impl ProxyError {
@@ -95,7 +130,7 @@ impl ProxyError {
             Self::Method => 405,
             Self::Loop => 508,
             Self::NoRoute => 404,
-            Self::NoService | Self::NoTarget | Self::NameResolution => 503,
+            Self::NoService | Self::NoTarget | Self::NameResolution | Self::Limited(_) => 503,
             Self::Connect | Self::UpstreamClosed | Self::UpstreamHead(_) | Self::UpstreamBody => 502,
             Self::ConnectTimeout | Self::UpstreamTimeout => 504,
             Self::PluginPanic => 500,
@@ -137,6 +172,7 @@ impl ProxyError {
             Self::UpstreamHead(_) => "upstream_malformed_head",
             Self::UpstreamBody => "upstream_broken_body",
             Self::PluginPanic => "plugin_panic",
+            Self::Limited(limit) => limit.label(),
         }
     }
 
@@ -154,7 +190,7 @@ impl ProxyError {
             | Self::Method
             | Self::Loop
             | Self::NoRoute => Side::Client,
-            Self::NoService | Self::PluginPanic => Side::Gateway,
+            Self::NoService | Self::PluginPanic | Self::Limited(Limit::Concurrency(_)) => Side::Gateway,
             Self::NoTarget
             | Self::NameResolution
             | Self::Connect
@@ -162,7 +198,8 @@ impl ProxyError {
             | Self::UpstreamTimeout
             | Self::UpstreamClosed
             | Self::UpstreamHead(_)
-            | Self::UpstreamBody => Side::Upstream,
+            | Self::UpstreamBody
+            | Self::Limited(_) => Side::Upstream,
         }
     }
 

@@ -7,7 +7,7 @@
 
 use crate::body::BUFFER_BYTES;
 use crate::channel::Channel;
-use crate::client::Connection;
+use crate::client::{Age, Connection};
 use crate::error::ProxyError;
 use crate::flow::Source;
 use crate::head;
@@ -21,6 +21,7 @@ use crate::settings::Limits;
 use crate::worker::Worker;
 use gateward_http::{MessageParts, read_request_head};
 use gateward_net::{Deadline, Stage, Stream};
+use gateward_telemetry::Counter;
 use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
@@ -40,6 +41,7 @@ const UNSEEN_RESETS: usize = 50;
 /// What a connection and its requests share.
 struct Shared {
     worker: Rc<Worker>,
+    age: Age,
     peer: SocketAddr,
     local: SocketAddr,
     /// Requests whose work goes on.
@@ -75,7 +77,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, before: Vec<u8>, p
         worker.metrics.refuse("http2_handshake");
         return;
     };
-    let shared = Rc::new(Shared { worker, peer, local, open: Cell::new(0), deadline, idle: Cell::new(false), watch });
+    let age = Age::new(&worker);
+    let shared =
+        Rc::new(Shared { worker, age, peer, local, open: Cell::new(0), deadline, idle: Cell::new(false), watch });
     shared.rest();
     match accept_requests(&mut h2, &shared).await {
         End::Done => return,
@@ -144,7 +148,11 @@ async fn accept_requests(connection: &mut server::Connection<Io, bytes::Bytes>, 
             Ok(Err(excess)) => return End::Cut { reason: Reason::ENHANCE_YOUR_CALM, label: excess.label() },
             Ok(Ok(Some(Ok((request, response))))) => {
                 served += 1;
-                if most > 0 && served == most && !leaving {
+                let over_age = shared.age.is_over(worker);
+                if ((most > 0 && served == most) || over_age) && !leaving {
+                    if over_age {
+                        worker.metrics.count(Counter::ConnectionsAged);
+                    }
                     leaving = true;
                     connection.graceful_shutdown();
                 }
@@ -247,7 +255,7 @@ async fn serve_request(
     let deadline = worker.deadlines.register();
     let plan = worker.plan();
     let client = Channel::Http2(&stream);
-    let mut connection = Connection { worker, client, deadline: &deadline, session, served };
+    let mut connection = Connection { worker, client, deadline: &deadline, session, served, age: shared.age };
     let received = received.and_then(|()| head::accept(&mut connection));
     if received.is_ok() {
         take_what_is_there(&mut connection, &stream).await;

@@ -2,7 +2,9 @@
 
 use crate::health::HealthRegistry;
 use crate::plan::Plan;
+use crate::protection::Registry;
 use crate::settings::Settings;
+use crate::upstreams::Registries;
 use arc_swap::ArcSwap;
 use gateward_net::{AddressCounts, Drain};
 use gateward_telemetry::{AccessLog, Telemetry};
@@ -28,6 +30,7 @@ pub struct Node {
     /// What is known of targets.
     pub health: Arc<HealthRegistry>,
     pub(crate) addresses: AddressCounts,
+    pub(crate) protections: Registry,
     plan: ArcSwap<Plan>,
     generation: AtomicU64,
 }
@@ -46,6 +49,7 @@ impl Node {
             access_log,
             drain: Drain::new(),
             addresses,
+            protections: Registry::default(),
             plan: ArcSwap::from_pointee(plan),
             generation,
         })
@@ -58,6 +62,10 @@ impl Node {
         let retired = self.plan.swap(Arc::new(plan));
         self.generation.store(generation, Ordering::Release);
         retire(retired);
+    }
+
+    pub(crate) fn registries(&self) -> Registries<'_> {
+        Registries { health: &self.health, protections: &self.protections }
     }
 
     /// The plan being served.

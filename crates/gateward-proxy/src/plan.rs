@@ -4,6 +4,8 @@
 use crate::chain::{Chain, Scopes};
 use crate::instance::{ChainId, Instance};
 use crate::settings::Settings;
+use crate::shed;
+use gateward_balance::Priority;
 use gateward_model::{Directory, EntityId, PluginConfig, Protocol, Route, Service, Snapshot, Target, Upstream};
 use gateward_net::resolve::literal;
 use gateward_plugin::{BuildContext, BuildError, PluginEnv, definitions};
@@ -34,6 +36,8 @@ pub(crate) struct RoutePlan {
     pub(crate) backend: Option<Backend>,
     /// Requests in the clear are told to use TLS.
     pub(crate) https_only: bool,
+    /// Whom to turn away first when not all can be served.
+    pub(crate) priority: Priority,
 }
 
 /// Where a service leads.
@@ -187,6 +191,7 @@ fn route_plan(
         chain: chains.of(Some(route.id), service.as_ref().map(|service| service.id)),
         backend,
         https_only: !route.protocols.contains(&Protocol::Http) && route.protocols.contains(&Protocol::Https),
+        priority: shed::priority(route),
     }
 }
 

@@ -147,6 +147,14 @@ impl Pump {
         Ok(())
     }
 
+    /// The body, all of which has been received, was sent elsewhere: nothing of it is left to send.
+    pub(crate) fn discard(&mut self, most: u64) -> Result<(), PumpError> {
+        self.digest(most)?;
+        retire(&mut self.output);
+        self.written = 0;
+        Ok(())
+    }
+
     /// Decode what has been received onto the end of `data` instead of encoding it; whether that was the end.
     pub(crate) fn decode(&mut self, data: &mut Vec<u8>) -> Result<bool, PumpError> {
         let Self { input, decoder, trailers, body_bytes, .. } = self;

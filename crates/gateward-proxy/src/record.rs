@@ -82,13 +82,15 @@ fn fault(status: u16, source: Source, error: Option<ProxyError>) -> Fault {
 
 fn note(connection: &Connection<'_>, error: ProxyError) {
     let metrics = &connection.worker.metrics;
-    if error.side() == Side::Client && error != ProxyError::ClientGone {
+    let limited = matches!(error, ProxyError::Limited(_));
+    if limited || (error.side() == Side::Client && error != ProxyError::ClientGone) {
         metrics.refuse(error.label());
     }
     if matches!(error, ProxyError::HeadTimeout | ProxyError::BodyTimeout) {
         metrics.count(Counter::ClientTimeouts);
     }
-    if is_operators(error) {
+    // Under overload a line for each would be load of its own; the counters say it.
+    if is_operators(error) && !limited {
         let exchange = &connection.session.exchange;
         let route = exchange.route.as_ref().and_then(|route| route.name.as_deref());
         let address = connection.session.tries.last().map(|attempt| tracing::field::display(attempt.address));

@@ -234,6 +234,7 @@ pub(crate) fn persistence(connection: &Connection<'_>) -> Persistence {
     let used_up = settings.keepalive_requests > 0 && connection.served + 1 >= settings.keepalive_requests;
     let keep = connection.session.exchange.request.keep_alive
         && !used_up
+        && !connection.is_over_age()
         && connection.worker.node.drain.stage() == Stage::Running;
     if keep { Persistence::KeepAlive } else { Persistence::Close }
 }

@@ -4,7 +4,7 @@ use crate::client::Connection;
 use crate::error::ProxyError;
 use crate::outcome::{After, Local, Verdict};
 use crate::worker::WorkerPlan;
-use crate::{head, matching, phases, record, relay, reply, upstream};
+use crate::{head, matching, phases, record, relay, reply, shed, upstream};
 use gateward_http::RequestHead;
 
 /// Serve one request that has begun to arrive, and say what becomes of the connection.
@@ -32,8 +32,18 @@ pub(crate) async fn exchange(connection: &mut Connection<'_>, plan: &WorkerPlan)
         Verdict::Proxy => matching::find(connection, plan),
         ended => matching::Matched::ended(ended),
     };
+    let mut admitted = None;
     let verdict = match verdict {
-        matching::Matched::Route { chain } => phases::access(connection, plan, chain).await,
+        matching::Matched::Route { chain } => match shed::admit(connection, plan) {
+            Ok(admission) => {
+                admitted = admission;
+                phases::access(connection, plan, chain).await
+            }
+            Err(error) => {
+                phases::collect_global(connection, plan);
+                Verdict::Fail(error)
+            }
+        },
         matching::Matched::Ended(verdict) => {
             phases::collect_global(connection, plan);
             verdict
@@ -46,6 +56,10 @@ pub(crate) async fn exchange(connection: &mut Connection<'_>, plan: &WorkerPlan)
         Verdict::Fail(error) => Err(Local::Error(error)),
     };
 
+    if connection.session.upstream_status == Some(101) {
+        // A tunnel may be open for days; what it takes is bounded by connections.
+        admitted = None;
+    }
     let ended = match answered {
         Ok(upstream) => match relay::prepare(connection, plan, upstream).await {
             relay::Prepared::Stream(upstream) => relay::run(connection, plan, upstream).await,
@@ -54,6 +68,9 @@ pub(crate) async fn exchange(connection: &mut Connection<'_>, plan: &WorkerPlan)
         Err(local) => Box::pin(reply::send(connection, plan, local)).await,
     };
     record::finish(connection, plan, &ended);
+    if let Some(admission) = admitted {
+        admission.finish(connection, &ended);
+    }
     ended.after
 }
 

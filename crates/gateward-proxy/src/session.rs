@@ -7,7 +7,9 @@ use crate::pump::Pump;
 use gateward_http::ResponseHead;
 use gateward_net::Deadline;
 use gateward_plugin::{Exchange, Try};
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 
 /// Sessions kept for reuse per worker.
 const SPARE_SESSIONS: usize = 128;
@@ -26,6 +28,8 @@ pub(crate) struct Session {
     /// Targets tried, by index in the upstream's list of this generation.
     pub(crate) excluded: Vec<usize>,
     pub(crate) excluded_of: u64,
+    /// Which part of a hedged request this is, if it is one.
+    pub(crate) role: Role,
     /// Plugin instances chosen for this request, in order.
     pub(crate) active: Vec<u32>,
     /// Of everything that receives from the upstream and sends to the client.
@@ -52,6 +56,18 @@ pub(crate) struct Session {
     pub(crate) held_back: Vec<u8>,
 }
 
+/// Two tries of one request may go on at the same time.
+#[derive(Debug, Default)]
+pub(crate) enum Role {
+    /// The try has no other beside it.
+    #[default]
+    Only,
+    /// Another may start: it must know which target this one has.
+    First(Rc<Cell<Option<usize>>>),
+    /// It started beside a first one, and is of use with another target only.
+    Second,
+}
+
 /// Marks in the life of a request, in microseconds of the worker's clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Times {
@@ -72,6 +88,7 @@ impl Session {
             tries: Vec::new(),
             excluded: Vec::new(),
             excluded_of: 0,
+            role: Role::Only,
             active: Vec::new(),
             deadline,
             times: Times::default(),

@@ -1,9 +1,11 @@
 //! What the operator sets for the data plane, and every limit it keeps.
 
+use gateward_balance::LimitRule;
 use gateward_http::HeadLimits;
 use gateward_model::RouterFlavor;
 use gateward_net::PoolSettings;
 use ipnet::IpNet;
+use std::time::Duration;
 
 /// Settings of the data plane; fixed while the process runs.
 #[derive(Debug, Clone)]
@@ -30,6 +32,13 @@ pub struct Settings {
     pub underscores: Underscores,
     /// Answer the `Kong-Debug: 1` header with route and service names (Kong: `allow_debug_header`).
     pub allow_debug_header: bool,
+    /// Requests at the same time, per worker; over it, those of low priority are turned away first. `None`: no limit.
+    pub concurrency: Option<LimitRule>,
+    /// Milliseconds after which a client connection is told to go with its next response, so that clients spread anew
+    /// over the nodes; each gets up to a fifth less, at random. 0: never.
+    pub max_connection_age_ms: u64,
+    /// Idle time after which the kernel probes the other side of client and upstream connections. `None`: never.
+    pub tcp_keepalive: Option<Duration>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -131,6 +140,9 @@ impl Default for Settings {
             upgrades: Vec::new(),
             underscores: Underscores::default(),
             allow_debug_header: false,
+            concurrency: None,
+            max_connection_age_ms: 0,
+            tcp_keepalive: Some(Duration::from_secs(60)),
             limits: Limits::default(),
         }
     }

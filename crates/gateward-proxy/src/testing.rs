@@ -52,13 +52,18 @@ pub(crate) fn plan(config: &str, generation: u64, settings: &Settings, telemetry
 
 /// Start a worker that serves `config`; where it listens.
 pub(crate) fn gateway(config: &str, settings: Settings) -> SocketAddr {
+    measured_gateway(config, settings).0
+}
+
+/// Likewise, with what it counts.
+pub(crate) fn measured_gateway(config: &str, settings: Settings) -> (SocketAddr, Arc<Telemetry>) {
     let telemetry = Telemetry::new(1, Limits::default());
     let plan = plan(config, 1, &settings, &telemetry);
-    let node = Node::new(settings, telemetry, None, plan);
+    let node = Node::new(settings, telemetry.clone(), None, plan);
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), BACKLOG).unwrap();
     let address = listener.local_addr().unwrap();
     tokio::task::spawn_local(run_worker(node, 0, vec![listener], Duration::ZERO));
-    address
+    (address, telemetry)
 }
 
 /// Start a backend that does `script` with every connection; its port.

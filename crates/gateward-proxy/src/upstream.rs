@@ -14,11 +14,13 @@ use crate::error::{ProxyError, Side};
 use crate::forward;
 use crate::hashing;
 use crate::health::Attempt;
+use crate::hedge;
 use crate::outcome::Local;
 use crate::phases::{request_error, send_continue};
 use crate::plan::Backend;
+use crate::protection::{Opening, Place, Protection};
 use crate::pump::{Pace, PumpError};
-use crate::session::Session;
+use crate::session::{Role, Session};
 use crate::upstreams::{UpstreamHandle, WorkerTarget};
 use crate::worker::{Worker, WorkerPlan};
 use gateward_balance::Ticket;
@@ -66,6 +68,7 @@ struct Load {
     target: Rc<WorkerTarget>,
     /// How it went, for the target's health.
     attempt: Option<Attempt>,
+    _place: Option<Place>,
 }
 
 /// Where a try goes.
@@ -82,12 +85,51 @@ struct Share {
 }
 
 /// A try that failed.
-struct Failed {
-    error: ProxyError,
+pub(crate) struct Failed {
+    pub(crate) error: ProxyError,
     /// Bytes of the request went out.
-    sent: bool,
+    pub(crate) sent: bool,
     /// It died on a pooled connection without an answer.
-    stale: bool,
+    pub(crate) stale: bool,
+    pub(crate) again: Again,
+}
+
+/// Whether another try may follow a failed one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// If the request allows it and the retry budget has something left.
+    Ask,
+    /// It was decided that it does, and the budget has paid.
+    Paid,
+    /// There is no time left.
+    No,
+}
+
+/// What is asked, the same for every try.
+pub(crate) struct Asking<'a> {
+    plan: &'a WorkerPlan,
+    pub(crate) service: &'a Service,
+    backend: Backend,
+    hash: Option<u64>,
+    pub(crate) protection: Option<Rc<Protection>>,
+}
+
+impl Asking<'_> {
+    /// Whether a second try can go elsewhere than the first.
+    pub(crate) fn has_alternatives(&self, worker: &Worker) -> bool {
+        match self.backend {
+            Backend::Upstream(index) => self.plan.upstream(index, worker).borrow().has_alternatives(),
+            Backend::Host(_) => false,
+        }
+    }
+}
+
+/// Tries to come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tries {
+    pub(crate) left: u16,
+    /// Pooled connections are not to be trusted any more.
+    pub(crate) fresh_only: bool,
 }
 
 /// Send the request of `connection` upstream until an answer's head is there.
@@ -98,52 +140,74 @@ pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> R
     let (Some(service), Some(backend)) = (service, backend) else {
         return Err(Local::Error(ProxyError::NoService));
     };
-    let hash = match backend {
+    let (hash, protection) = match backend {
         Backend::Upstream(index) => {
             let upstream = plan.upstream(index, connection.worker).borrow();
             let ids = &connection.worker.ids;
-            hashing::hash(upstream.entity(), &mut session.exchange, || {
+            let hash = hashing::hash(upstream.entity(), &mut session.exchange, || {
                 format!("{:016x}{:016x}", ids.next(), ids.next())
-            })
+            });
+            (hash, upstream.protection())
         }
-        Backend::Host(_) => None,
+        Backend::Host(_) => (None, None),
     };
     if announced_length(connection) > body_limit(connection) {
         return Err(Local::Error(ProxyError::BodyTooLarge));
     }
     adopt_buffered_body(connection);
     forward::count_down(&mut connection.session.exchange.request);
-    let mut left = service.retries;
-    let mut fresh_only = false;
+    if let Some(protection) = &protection {
+        protection.begin();
+    }
+    let asking = Asking { plan, service, backend, hash, protection };
+    ask_until_answered(connection, &asking).await.map_err(Local::Error)
+}
+
+async fn ask_until_answered(connection: &mut Connection<'_>, asking: &Asking<'_>) -> Result<Box<Answered>, ProxyError> {
+    let mut tries = Tries { left: asking.service.retries, fresh_only: false };
     loop {
-        let failed = match attempt(connection, plan, service, backend, hash, fresh_only).await {
+        let outcome = match &asking.protection {
+            None => attempt(connection, asking, tries.fresh_only).await,
+            Some(protection) => Box::pin(hedge::attempt(connection, asking, protection, tries)).await,
+        };
+        let failed = match outcome {
             Ok(answered) => return Ok(answered),
             Err(failed) => failed,
         };
-        if !may_repeat(connection, &failed) || (left == 0 && !failed.stale) {
-            return Err(Local::Error(failed.error));
+        if !may_repeat(connection, &failed) || (tries.left == 0 && !failed.stale) {
+            return Err(failed.error);
+        }
+        let protection = asking.protection.as_ref().filter(|_| failed.again == Again::Ask && !failed.stale);
+        if protection.is_some_and(|protection| !protection.may_repeat(connection.worker)) {
+            return Err(failed.error);
         }
         connection.session.upload.rewind();
         if failed.stale {
-            fresh_only = true;
+            tries.fresh_only = true;
             // It says nothing about the target, which a hash may have chosen.
             connection.session.excluded.pop();
         } else {
-            left -= 1;
+            tries.left -= 1;
             connection.worker.metrics.count(Counter::UpstreamRetries);
         }
     }
 }
 
 fn may_repeat(connection: &Connection<'_>, failed: &Failed) -> bool {
-    // Without a target there is nothing that could come out otherwise.
-    let hopeless = failed.error == ProxyError::NoTarget || failed.error.side() != Side::Upstream;
+    // Without a target or a place there is nothing that could come out otherwise.
+    let hopeless = matches!(failed.error, ProxyError::NoTarget | ProxyError::Limited(_))
+        || failed.error.side() != Side::Upstream
+        || failed.again == Again::No;
     if hopeless || !connection.session.upload.can_rewind() {
         return false;
     }
-    let request = &connection.session.exchange.request;
-    let method = connection.session.exchange.upstream.method.as_ref().unwrap_or(&request.method);
-    !failed.sent || (method.is_idempotent() && !matches!(failed.error, ProxyError::UpstreamHead(_)))
+    !failed.sent || (is_idempotent(connection) && !matches!(failed.error, ProxyError::UpstreamHead(_)))
+}
+
+/// Whether the request as it goes upstream may be sent more than once.
+pub(crate) fn is_idempotent(connection: &Connection<'_>) -> bool {
+    let exchange = &connection.session.exchange;
+    exchange.upstream.method.as_ref().unwrap_or(&exchange.request.method).is_idempotent()
 }
 
 /// Send a body that was buffered for plugins from memory.
@@ -155,19 +219,22 @@ fn adopt_buffered_body(connection: &mut Connection<'_>) {
     }
 }
 
-async fn attempt(
+/// One try.
+pub(crate) async fn attempt(
     connection: &mut Connection<'_>,
-    plan: &WorkerPlan,
-    service: &Service,
-    backend: Backend,
-    hash: Option<u64>,
+    asking: &Asking<'_>,
     fresh_only: bool,
 ) -> Result<Box<Answered>, Failed> {
-    let unsent = |error| Failed { error, sent: false, stale: false };
+    let unsent = |error| Failed { error, sent: false, stale: false, again: Again::Ask };
+    let service = asking.service;
     let began = connection.worker.now_us();
     connection.session.times.forwarded.get_or_insert(began);
-    let mut destination = choose(connection, plan, service, backend, hash, began).await.map_err(unsent)?;
-    let mut link = match connect(connection, service, destination.address, fresh_only, began).await {
+    let place = match &asking.protection {
+        None => None,
+        Some(protection) => Box::pin(protection.enter(u64::from(service.connect_timeout))).await.map_err(unsent)?,
+    };
+    let mut destination = choose(connection, asking, place, began).await.map_err(unsent)?;
+    let mut link = match connect(connection, asking, destination.address, fresh_only, began).await {
         Ok(link) => link,
         Err(error) => {
             if let Some(share) = &mut destination.share {
@@ -216,18 +283,18 @@ pub(crate) fn body_limit(connection: &Connection<'_>) -> u64 {
 /// Pick a target and resolve its name, for which there is as much time as for connecting.
 async fn choose(
     connection: &mut Connection<'_>,
-    plan: &WorkerPlan,
-    service: &Service,
-    backend: Backend,
-    hash: Option<u64>,
+    asking: &Asking<'_>,
+    place: Option<Place>,
     now_us: u64,
 ) -> Result<Destination, ProxyError> {
     let worker = connection.worker;
+    let service = asking.service;
     let now_ms = worker.deadlines.now_ms();
-    let (host, port, literal, share) = match backend {
+    let (host, port, literal, share) = match asking.backend {
         Backend::Host(literal) => (service.host.as_str(), service.port, literal, None),
         Backend::Upstream(index) => {
-            let share = pick(connection.session, worker, plan.upstream(index, worker), hash, now_us)?;
+            let upstream = asking.plan.upstream(index, worker);
+            let share = pick(connection.session, worker, upstream, asking.hash, place, now_us)?;
             ("", share.target.port, share.target.literal, Some(share))
         }
     };
@@ -250,6 +317,7 @@ fn pick(
     worker: &Rc<Worker>,
     handle: &UpstreamHandle,
     hash: Option<u64>,
+    place: Option<Place>,
     now_us: u64,
 ) -> Result<Share, ProxyError> {
     let mut upstream = handle.borrow_mut();
@@ -258,6 +326,12 @@ fn pick(
         session.excluded_of = upstream.generation();
     }
     let (ticket, target) = upstream.pick(hash, &session.excluded, now_us).ok_or(ProxyError::NoTarget)?;
+    match &session.role {
+        Role::Only => {}
+        Role::First(chosen) => chosen.set(Some(ticket.index())),
+        Role::Second if session.excluded.contains(&ticket.index()) => return Err(ProxyError::NoTarget),
+        Role::Second => {}
+    }
     session.excluded.push(ticket.index());
     upstream.started(ticket, now_us);
     let load = Load {
@@ -267,6 +341,7 @@ fn pick(
         latency_us: None,
         target: target.clone(),
         attempt: None,
+        _place: place,
     };
     Ok(Share { load, target, upstream: upstream.entity().clone() })
 }
@@ -274,12 +349,14 @@ fn pick(
 /// A connection to `address`: pooled, or new.
 async fn connect(
     connection: &mut Connection<'_>,
-    service: &Service,
+    asking: &Asking<'_>,
     address: SocketAddr,
     fresh_only: bool,
     began_us: u64,
 ) -> Result<Link, ProxyError> {
     let worker = connection.worker;
+    let service = asking.service;
+    let connect_ms = u64::from(service.connect_timeout);
     let session = &mut *connection.session;
     let method = session.exchange.upstream.method.as_ref().unwrap_or(&session.exchange.request.method);
     if !fresh_only && service.proxy_protocol.is_none() {
@@ -293,12 +370,31 @@ async fn connect(
             return Ok(Link::new(pooled, worker.clone(), true));
         }
     }
-    session.deadline.arm(u64::from(service.connect_timeout));
+    let opening = match &asking.protection {
+        None => None,
+        Some(protection) => {
+            Box::pin(protection.open(worker, address, fresh_only || service.proxy_protocol.is_some(), connect_ms))
+                .await?
+        }
+    };
+    let lease = match opening {
+        None => None,
+        Some(Opening::New(lease)) => Some(lease),
+        Some(Opening::Idle(pooled)) => {
+            worker.metrics.count(Counter::UpstreamReuses);
+            session.tries.push(attempt_record(worker, address, began_us, true, None));
+            return Ok(Link::new(pooled, worker.clone(), true));
+        }
+    };
+    session.deadline.arm(connect_ms);
     let error = match session.deadline.guard(Box::pin(dial(address, service, session))).await {
         Ok(Ok(stream)) => {
             worker.metrics.count(Counter::UpstreamConnects);
+            if let Some(idle) = worker.node.settings.tcp_keepalive {
+                stream.keep_alive(idle);
+            }
             session.tries.push(attempt_record(worker, address, began_us, false, None));
-            let connection = UpstreamConnection { stream, address, requests: 0 };
+            let connection = UpstreamConnection { stream, address, requests: 0, lease };
             let link = Link::new(connection, worker.clone(), false);
             return Ok(Link { announced: service.proxy_protocol.is_some(), ..link });
         }
@@ -315,6 +411,8 @@ async fn connect(
 fn failed_attempt(error: ProxyError) -> Option<Attempt> {
     match error {
         ProxyError::ConnectTimeout | ProxyError::UpstreamTimeout => Some(Attempt::Late),
+        // The target was not even asked.
+        ProxyError::Limited(_) => None,
         error if error.side() == Side::Upstream => Some(Attempt::Broken),
         _ => None,
     }
@@ -373,7 +471,7 @@ async fn send_and_wait(
             if let Some(load) = answered.link.load.as_mut().filter(|_| !stale) {
                 load.attempt = failed_attempt(error);
             }
-            Err(Failed { error, sent: true, stale })
+            Err(Failed { error, sent: true, stale, again: Again::Ask })
         }
     }
 }
@@ -461,6 +559,11 @@ impl Link {
     /// The way to the upstream.
     pub(crate) fn channel(&self) -> Channel<'_> {
         Channel::Http1(&self.connection.stream)
+    }
+
+    /// Microseconds from the choice of the target to its response head.
+    pub(crate) fn latency_us(&self) -> Option<u64> {
+        self.load.as_ref().and_then(|load| load.latency_us)
     }
 
     /// The exchange on it is complete: keep the connection for another.

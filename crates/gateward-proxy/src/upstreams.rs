@@ -3,6 +3,7 @@
 
 use crate::health::{Attempt, HealthRegistry, UpstreamHealth};
 use crate::plan::{Plan, TargetPlan, UpstreamPlan};
+use crate::protection::{Protection, Registry};
 use gateward_balance::{Balancer, TargetHealth, TargetSpec, Ticket};
 use gateward_model::{Algorithm, EntityId};
 use gateward_net::monotonic_us;
@@ -37,32 +38,33 @@ pub(crate) struct WorkerUpstream {
     /// The plan's targets, to be held by requests under way.
     targets: Vec<Rc<WorkerTarget>>,
     balancer: Balancer,
+    protection: Option<Rc<Protection>>,
 }
 
 /// Shared by requests of old and new generations.
 pub(crate) type UpstreamHandle = Rc<RefCell<WorkerUpstream>>;
 
 impl WorkerUpstream {
-    fn new(plan: UpstreamPlan, health: Option<Arc<UpstreamHealth>>, configuration: u64, seed: u64) -> Self {
+    fn new(plan: UpstreamPlan, registries: Registries<'_>, configuration: u64, seed: u64) -> Self {
+        let health = registries.health.upstream(plan.entity.id);
         let targets = targets(&plan, health.as_deref());
         let balancer = Balancer::new(algorithm(&plan), &specs(&plan, &targets, health.as_deref()), seed);
-        Self { plan, health, configuration, targets, balancer }
+        let protection = protection(&plan, registries, None);
+        Self { plan, health, configuration, targets, balancer, protection }
     }
 
     /// Follow `plan`, unless a request that began under an earlier configuration brings it.
-    fn update(
-        &mut self,
-        plan: &UpstreamPlan,
-        health: impl FnOnce() -> Option<Arc<UpstreamHealth>>,
-        configuration: u64,
-    ) {
+    fn update(&mut self, plan: &UpstreamPlan, registries: Registries<'_>, configuration: u64) {
         if configuration <= self.configuration {
             return;
         }
         self.configuration = configuration;
-        self.health = health();
+        self.health = registries.health.upstream(plan.entity.id);
         if self.plan != *plan {
             self.targets = targets(plan, self.health.as_deref());
+            if self.plan.entity.resilience != plan.entity.resilience {
+                self.protection = protection(plan, registries, self.protection.as_ref());
+            }
             self.plan = plan.clone();
             self.weigh();
         }
@@ -112,6 +114,15 @@ impl WorkerUpstream {
         &self.plan.entity
     }
 
+    /// Whether there is more than one target.
+    pub(crate) fn has_alternatives(&self) -> bool {
+        self.targets.len() > 1
+    }
+
+    pub(crate) fn protection(&self) -> Option<Rc<Protection>> {
+        self.protection.clone()
+    }
+
     pub(crate) fn started(&mut self, ticket: Ticket, now_us: u64) {
         self.balancer.started(ticket, now_us);
     }
@@ -119,6 +130,21 @@ impl WorkerUpstream {
     pub(crate) fn finished(&mut self, ticket: Ticket, latency_us: Option<u64>, now_us: u64) {
         self.balancer.finished(ticket, latency_us, now_us);
     }
+}
+
+/// What the node knows of all upstreams.
+#[derive(Clone, Copy)]
+pub(crate) struct Registries<'a> {
+    pub(crate) health: &'a HealthRegistry,
+    pub(crate) protections: &'a Registry,
+}
+
+fn protection(
+    plan: &UpstreamPlan,
+    registries: Registries<'_>,
+    before: Option<&Rc<Protection>>,
+) -> Option<Rc<Protection>> {
+    Protection::new(plan.entity.resilience.as_ref(), plan.entity.id, registries.protections, before)
 }
 
 /// The upstreams a worker has used, made at first use, kept while the configuration has them.
@@ -133,18 +159,17 @@ impl Known {
         &self,
         plan: &Plan,
         index: usize,
-        health: &HealthRegistry,
+        registries: Registries<'_>,
         seed: impl FnOnce() -> u64,
     ) -> UpstreamHandle {
         let (plan, configuration) = (&plan.upstreams[index], plan.snapshot.generation);
-        let health = || health.upstream(plan.entity.id);
         match self.handles.borrow_mut().entry(plan.entity.id) {
             Entry::Occupied(known) => {
-                known.get().borrow_mut().update(plan, health, configuration);
+                known.get().borrow_mut().update(plan, registries, configuration);
                 known.get().clone()
             }
             Entry::Vacant(place) => {
-                let made = WorkerUpstream::new(plan.clone(), health(), configuration, seed());
+                let made = WorkerUpstream::new(plan.clone(), registries, configuration, seed());
                 place.insert(Rc::new(RefCell::new(made))).clone()
             }
         }
@@ -223,7 +248,9 @@ mod tests {
             let (old, new) = (plan("1", 1), plan("2", 2));
             let known = Known::default();
             for (plan, port) in [(&old, 1), (&new, 2), (&old, 2), (&new, 2)] {
-                let handle = known.handle(plan, 0, &HealthRegistry::default(), || 0);
+                let (health, protections) = (HealthRegistry::default(), Registry::default());
+                let registries = Registries { health: &health, protections: &protections };
+                let handle = known.handle(plan, 0, registries, || 0);
                 let (_, target) = handle.borrow_mut().pick(None, &[], 0).unwrap();
                 assert_eq!(target.port, port);
             }

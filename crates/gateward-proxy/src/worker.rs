@@ -8,6 +8,7 @@ use crate::own::OwnFields;
 use crate::plan::Plan;
 use crate::session::{Session, Spare};
 use crate::upstreams::{Known, UpstreamHandle};
+use gateward_balance::ConcurrencyLimit;
 use gateward_model::{Route, Service};
 use gateward_net::{Deadlines, Pool, Resolver, monotonic_us};
 use gateward_telemetry::WorkerMetrics;
@@ -26,6 +27,8 @@ pub(crate) struct Worker {
     pub(crate) resolver: Rc<Resolver>,
     pub(crate) ids: Ids,
     pub(crate) own: OwnFields,
+    /// How many requests to serve at the same time, if there is a limit.
+    pub(crate) concurrency: Option<RefCell<ConcurrencyLimit>>,
     /// Client connections open.
     pub(crate) connections: Cell<usize>,
     current: RefCell<Rc<WorkerPlan>>,
@@ -61,7 +64,7 @@ impl WorkerPlan {
     pub(crate) fn upstream(&self, index: u32, worker: &Worker) -> &UpstreamHandle {
         let index = index as usize;
         self.upstreams[index]
-            .get_or_init(|| worker.known.handle(&self.shared, index, &worker.node.health, || worker.ids.next()))
+            .get_or_init(|| worker.known.handle(&self.shared, index, worker.node.registries(), || worker.ids.next()))
     }
 }
 
@@ -78,6 +81,7 @@ impl Worker {
             resolver: Rc::default(),
             ids,
             own: OwnFields::new(&node.settings),
+            concurrency: node.settings.concurrency.map(|rule| RefCell::new(ConcurrencyLimit::new(rule))),
             connections: Cell::new(0),
             current: RefCell::new(Rc::new(current)),
             known: Known::default(),

@@ -136,6 +136,10 @@ catalog! {
         "Upgraded connections that ended, by what ended them.";
     CLIENT_TIMEOUTS = "gateward_connections_timed_out_total" Counter Count []
         "Client connections cut because the client missed a deadline.";
+    CONNECTIONS_AGED = "gateward_connections_aged_total" Counter Count []
+        "Client connections closed after a response because they had reached max-connection-age.";
+    CONCURRENCY_LIMIT = "gateward_concurrency_limit" Gauge Count []
+        "Requests that all workers together may serve at the same time; 0 without a limit.";
     UPSTREAM_CONNECTIONS_ACTIVE = "gateward_upstream_connections_active" Gauge Count []
         "Upstream connections in use by a request.";
     UPSTREAM_CONNECTIONS_IDLE = "gateward_upstream_connections_idle" Gauge Count []
@@ -150,6 +154,14 @@ catalog! {
         "Pooled upstream connections found closed or expired.";
     UPSTREAM_RETRIES = "gateward_upstream_retries_total" Counter Count []
         "Further attempts to reach an upstream after a failed one.";
+    UPSTREAM_RETRIES_OVER_BUDGET = "gateward_upstream_retries_over_budget_total" Counter Count []
+        "Further attempts and hedges not made because the upstream's retry budget was used up.";
+    UPSTREAM_TRIES_ABANDONED = "gateward_upstream_tries_abandoned_total" Counter Count []
+        "Attempts given up because no response head came within per_try_timeout.";
+    UPSTREAM_HEDGES = "gateward_upstream_hedges_total" Counter Count []
+        "Second attempts started beside a slow first one.";
+    UPSTREAM_HEDGES_WON = "gateward_upstream_hedges_won_total" Counter Count []
+        "Second attempts that answered before the first.";
     UPSTREAM_POOL_EVICTIONS = "gateward_upstream_pool_evictions_total" Counter Count []
         "Idle upstream connections closed to keep a pool within its size.";
     UPSTREAM_SENT_BYTES = "gateward_upstream_sent_bytes_total" Counter Bytes []

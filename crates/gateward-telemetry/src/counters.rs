@@ -16,6 +16,8 @@ pub enum Counter {
     ConnectionsClosed,
     /// Client connections cut because the client missed a deadline.
     ClientTimeouts,
+    /// Client connections closed after a response because they were old enough.
+    ConnectionsAged,
     /// Panics caught in plugins.
     PluginPanics,
     /// Upstream connections established.
@@ -28,6 +30,14 @@ pub enum Counter {
     UpstreamIdleDiscarded,
     /// Further attempts after a failed one.
     UpstreamRetries,
+    /// Further attempts that were not made because the upstream's retry budget was used up.
+    UpstreamRetriesOverBudget,
+    /// Attempts given up because their response head did not come in the time of a try.
+    UpstreamTriesAbandoned,
+    /// Second attempts started beside a slow first one.
+    UpstreamHedges,
+    /// Second attempts that answered first.
+    UpstreamHedgesWon,
     /// Idle upstream connections closed to keep a pool within its size.
     UpstreamPoolEvictions,
     /// Bytes sent to upstreams.
@@ -38,17 +48,22 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in order of its index.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 18] = [
         Self::ConnectionsAccepted,
         Self::ConnectionsRefused,
         Self::ConnectionsClosed,
         Self::ClientTimeouts,
+        Self::ConnectionsAged,
         Self::PluginPanics,
         Self::UpstreamConnects,
         Self::UpstreamConnectFailures,
         Self::UpstreamReuses,
         Self::UpstreamIdleDiscarded,
         Self::UpstreamRetries,
+        Self::UpstreamRetriesOverBudget,
+        Self::UpstreamTriesAbandoned,
+        Self::UpstreamHedges,
+        Self::UpstreamHedgesWon,
         Self::UpstreamPoolEvictions,
         Self::UpstreamBytesSent,
         Self::UpstreamBytesReceived,
@@ -62,12 +77,17 @@ impl Counter {
             Self::ConnectionsRefused => &catalog::CONNECTIONS_REFUSED,
             Self::ConnectionsClosed => &catalog::CONNECTIONS_CLOSED,
             Self::ClientTimeouts => &catalog::CLIENT_TIMEOUTS,
+            Self::ConnectionsAged => &catalog::CONNECTIONS_AGED,
             Self::PluginPanics => &catalog::PLUGIN_PANICS,
             Self::UpstreamConnects => &catalog::UPSTREAM_CONNECTS,
             Self::UpstreamConnectFailures => &catalog::UPSTREAM_CONNECT_FAILURES,
             Self::UpstreamReuses => &catalog::UPSTREAM_REUSES,
             Self::UpstreamIdleDiscarded => &catalog::UPSTREAM_IDLE_DISCARDED,
             Self::UpstreamRetries => &catalog::UPSTREAM_RETRIES,
+            Self::UpstreamRetriesOverBudget => &catalog::UPSTREAM_RETRIES_OVER_BUDGET,
+            Self::UpstreamTriesAbandoned => &catalog::UPSTREAM_TRIES_ABANDONED,
+            Self::UpstreamHedges => &catalog::UPSTREAM_HEDGES,
+            Self::UpstreamHedgesWon => &catalog::UPSTREAM_HEDGES_WON,
             Self::UpstreamPoolEvictions => &catalog::UPSTREAM_POOL_EVICTIONS,
             Self::UpstreamBytesSent => &catalog::UPSTREAM_SENT_BYTES,
             Self::UpstreamBytesReceived => &catalog::UPSTREAM_RECEIVED_BYTES,
@@ -89,16 +109,19 @@ pub enum Gauge {
     UpstreamConnectionsActive,
     /// Upstream connections waiting in a pool.
     UpstreamConnectionsIdle,
+    /// Requests that may be served at the same time, where there is a limit.
+    ConcurrencyLimit,
 }
 
 impl Gauge {
     /// Every gauge, in order of its index.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::ConnectionsActive,
         Self::RequestsInFlight,
         Self::TunnelsActive,
         Self::UpstreamConnectionsActive,
         Self::UpstreamConnectionsIdle,
+        Self::ConcurrencyLimit,
     ];
 
     /// The metric that exports this gauge.
@@ -109,6 +132,7 @@ impl Gauge {
             Self::RequestsInFlight => &catalog::REQUESTS_IN_FLIGHT,
             Self::TunnelsActive => &catalog::TUNNELS_ACTIVE,
             Self::UpstreamConnectionsActive => &catalog::UPSTREAM_CONNECTIONS_ACTIVE,
+            Self::ConcurrencyLimit => &catalog::CONCURRENCY_LIMIT,
             Self::UpstreamConnectionsIdle => &catalog::UPSTREAM_CONNECTIONS_IDLE,
         }
     }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,7 @@ pub struct Load {
     method: String,
     connections: usize,
     interval: Duration,
+    within: Duration,
 }
 
 /// A load under way; stops when dropped.
@@ -44,6 +45,8 @@ pub struct LoadReport {
     pub ok: u64,
     /// All other requests, and connections that could not be made.
     pub failed: u64,
+    /// Of these, answered with a 2xx status but too late.
+    pub late: u64,
     /// Complete responses by status.
     pub by_status: BTreeMap<u16, u64>,
     /// The first failures of each connection, described.
@@ -72,7 +75,14 @@ impl Load {
 
     /// The given bytes, a complete request of this method, over one connection.
     pub fn request(addr: SocketAddr, method: &str, request: Vec<u8>) -> Self {
-        Self { addr, request, method: method.to_owned(), connections: 1, interval: Duration::ZERO }
+        Self {
+            addr,
+            request,
+            method: method.to_owned(),
+            connections: 1,
+            interval: Duration::ZERO,
+            within: Duration::MAX,
+        }
     }
 
     /// How many connections, each on a thread of its own.
@@ -89,13 +99,20 @@ impl Load {
         self
     }
 
+    /// How long a client waits: an answer that takes longer is a failure.
+    #[must_use]
+    pub fn within(mut self, within: Duration) -> Self {
+        self.within = within;
+        self
+    }
+
     /// Starts it, to run until [`RunningLoad::stop`].
     pub fn start(self) -> RunningLoad {
         let stopping = Arc::new(AtomicBool::new(false));
         let threads = (0..self.connections)
             .map(|_| {
                 let (load, stopping) = (self.clone(), Arc::clone(&stopping));
-                std::thread::spawn(move || load.drive(&stopping))
+                std::thread::spawn(move || load.drive(|| !stopping.load(Ordering::Relaxed)))
             })
             .collect();
         RunningLoad { stopping, threads }
@@ -111,13 +128,30 @@ impl Load {
         running.stop()
     }
 
-    fn drive(&self, stopping: &AtomicBool) -> LoadReport {
+    /// Runs it until `requests` were sent over all connections together.
+    ///
+    /// # Panics
+    /// As [`RunningLoad::stop`].
+    pub fn run_requests(self, requests: u64) -> LoadReport {
+        let left = AtomicU64::new(requests);
+        let one_more = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        let mut total = LoadReport::default();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..self.connections).map(|_| scope.spawn(|| self.drive(one_more))).collect();
+            for thread in threads {
+                total.add(thread.join().expect("a load thread does not panic"));
+            }
+        });
+        total
+    }
+
+    fn drive(&self, go_on: impl Fn() -> bool) -> LoadReport {
         let mut report = LoadReport::default();
         let mut connection: Option<(RawClient, u64)> = None;
-        while !stopping.load(Ordering::Relaxed) {
+        while go_on() {
             let started = Instant::now();
             match self.exchange(&mut connection, &mut report.connects) {
-                Ok(response) => report.count(&response, started.elapsed()),
+                Ok(response) => report.count(&response, started.elapsed(), self.within),
                 Err(failure) => {
                     report.fail(failure);
                     connection = None;
@@ -195,10 +229,13 @@ impl LoadReport {
         );
     }
 
-    fn count(&mut self, response: &RawResponse, latency: Duration) {
+    fn count(&mut self, response: &RawResponse, latency: Duration, within: Duration) {
         *self.by_status.entry(response.status).or_default() += 1;
         self.latencies.record(latency);
-        if (200..300).contains(&response.status) {
+        if (200..300).contains(&response.status) && latency > within {
+            self.late += 1;
+            self.fail(format!("status {} after {latency:?}", response.status));
+        } else if (200..300).contains(&response.status) {
             self.ok += 1;
         } else {
             self.fail(format!("status {}: {}", response.status, response.text()));
@@ -215,6 +252,7 @@ impl LoadReport {
     fn add(&mut self, other: Self) {
         self.ok += other.ok;
         self.failed += other.failed;
+        self.late += other.late;
         self.connects += other.connects;
         for (status, count) in other.by_status {
             *self.by_status.entry(status).or_default() += count;

@@ -12,10 +12,10 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -128,6 +128,18 @@ impl ApiResponse {
     }
 }
 
+/// Instead of an answer: the connection is to be reset. The control side never does; a backend for tests may.
+#[derive(Debug)]
+pub(crate) struct Reset;
+
+impl std::fmt::Display for Reset {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("the connection is reset on purpose")
+    }
+}
+
+impl std::error::Error for Reset {}
+
 /// Serve `listener` with `handler` until the task is dropped or another process has the socket; bodies up to
 /// `body_limit` bytes.
 ///
@@ -145,7 +157,7 @@ where
     let handler = Arc::new(handler);
     accept(listener, drain, move |request| {
         let handler = handler.clone();
-        async move { respond(request, body_limit, &*handler).await }
+        async move { Ok(respond(request, body_limit, &*handler).await) }
     })
     .await
 }
@@ -161,7 +173,7 @@ pub(crate) async fn accept<F>(
     answer: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
 ) -> io::Result<()>
 where
-    F: Future<Output = Response<Full<Bytes>>> + Send,
+    F: Future<Output = Result<Response<Full<Bytes>>, Reset>> + Send,
 {
     let address = listener.local_addr()?;
     let listener = listener.into_tokio()?;
@@ -192,25 +204,29 @@ where
 /// because a request may be on its way.
 async fn connection<F>(stream: TcpStream, answer: impl Fn(Request<Incoming>) -> F, is_last: impl Fn() -> bool)
 where
-    F: Future<Output = Response<Full<Bytes>>>,
+    F: Future<Output = Result<Response<Full<Bytes>>, Reset>>,
 {
     let _ = stream.set_nodelay(true);
     let is_last = &is_last;
+    let is_reset = &AtomicBool::new(false);
     let service = service_fn(|request| {
         let response = answer(request);
         async move {
-            let mut response = response.await;
+            let mut response = response.await.inspect_err(|Reset| is_reset.store(true, Ordering::Relaxed))?;
             if is_last() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(response)
+            Ok::<_, Reset>(response)
         }
     });
-    let served = hyper::server::conn::http1::Builder::new()
+    let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = served.await {
+    let served = (&mut connection).await;
+    if is_reset.load(Ordering::Relaxed) {
+        let _ = connection.into_parts().io.into_inner().set_zero_linger();
+    } else if let Err(error) = served {
         tracing::debug!(%error, "a connection of the control side ended early");
     }
 }

@@ -1,7 +1,9 @@
-//! `gateward echo`: a backend that answers with the request it got, for trying things out.
+//! `gateward echo`: a backend that answers with the request it got, for trying things out; also what happens when it
+//! does not.
 
+use crate::cli::faults::{self, Fault, Script};
 use crate::cli::{FAILURE, complain};
-use crate::server;
+use crate::server::{self, Reset};
 use bytes::Bytes;
 use gateward_net::{Drain, Listener};
 use http_body_util::{BodyExt, Full};
@@ -12,6 +14,7 @@ use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -27,6 +30,17 @@ pub(crate) struct Arguments {
     /// Name in every answer; the address if not given
     #[arg(long, value_name = "TEXT")]
     name: Option<String>,
+    #[arg(long, value_name = "SCRIPT", default_value = "", hide_default_value = true, help = faults::HELP)]
+    faults: Script,
+}
+
+/// What a backend is like.
+#[derive(Debug, Default)]
+pub(crate) struct Nature {
+    /// Name in every answer; the address if there is none.
+    pub(crate) name: Option<String>,
+    /// What it does wrong.
+    pub(crate) faults: Script,
 }
 
 /// Serve until a signal.
@@ -43,7 +57,8 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("echo").enable_all().build()?;
     for address in &arguments.listen {
-        let bound = start(&runtime, *address, arguments.name.clone())?;
+        let nature = Nature { name: arguments.name.clone(), faults: arguments.faults.clone() };
+        let bound = start(&runtime, *address, nature)?;
         complain(&format!("echo listens on {bound}"));
     }
     runtime.block_on(async {
@@ -60,22 +75,43 @@ fn serve(arguments: &Arguments) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When the address is in use.
-pub(crate) fn start(runtime: &Runtime, address: SocketAddr, name: Option<String>) -> anyhow::Result<SocketAddr> {
+pub(crate) fn start(runtime: &Runtime, address: SocketAddr, nature: Nature) -> anyhow::Result<SocketAddr> {
     let listener = Listener::bind(address, BACKLOG).map_err(|error| {
         anyhow::anyhow!("cannot listen on {address}: {error}; choose another address with --listen")
     })?;
     let bound = listener.local_addr()?;
-    let name: Arc<str> = name.unwrap_or_else(|| bound.to_string()).into();
+    let name: Arc<str> = nature.name.unwrap_or_else(|| bound.to_string()).into();
+    let faults = Arc::new((nature.faults, AtomicU64::new(0)));
     runtime.spawn(async move {
         let answer = move |request| {
-            let name = name.clone();
-            async move { answer(&name, request).await }
+            let (name, faults) = (name.clone(), faults.clone());
+            async move {
+                let number = faults.1.fetch_add(1, Ordering::Relaxed) + 1;
+                let status = go_wrong(faults.0.fault(number)).await?;
+                let mut response = answer(&name, request).await;
+                *response.status_mut() = status;
+                Ok(response)
+            }
         };
         if let Err(error) = server::accept(listener, Drain::new(), answer).await {
             tracing::error!(%error, "an echo listener could not be used");
         }
     });
     Ok(bound)
+}
+
+/// What the script wants before there is an answer, and the status of that.
+async fn go_wrong(fault: Option<Fault>) -> Result<StatusCode, Reset> {
+    match fault {
+        None => Ok(StatusCode::OK),
+        Some(Fault::Status(status)) => Ok(status),
+        Some(Fault::Reset) => Err(Reset),
+        Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::Delay(delay)) => {
+            tokio::time::sleep(delay).await;
+            Ok(StatusCode::OK)
+        }
+    }
 }
 
 async fn answer(name: &str, request: Request<Incoming>) -> Response<Full<Bytes>> {
@@ -106,7 +142,6 @@ async fn answer(name: &str, request: Request<Incoming>) -> Response<Full<Bytes>>
         "body_bytes": body_bytes,
     });
     let mut response = Response::new(Full::from(format!("{text:#}\n")));
-    *response.status_mut() = StatusCode::OK;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

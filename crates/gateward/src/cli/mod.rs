@@ -2,6 +2,7 @@
 
 mod check;
 mod echo;
+mod faults;
 mod gateway;
 mod quickstart;
 

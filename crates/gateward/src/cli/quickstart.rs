@@ -109,7 +109,8 @@ fn start_backends() -> Result<tokio::runtime::Runtime> {
                  {EXAMPLE_PATH}, change its addresses, and use 'gateward echo --listen' and 'gateward gateway --config'"
             )
         })?;
-        echo::start(&runtime, address, Some(name.to_owned()))?;
+        let nature = echo::Nature { name: Some(name.to_owned()), ..echo::Nature::default() };
+        echo::start(&runtime, address, nature)?;
     }
     Ok(runtime)
 }

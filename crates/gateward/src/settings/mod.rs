@@ -13,4 +13,4 @@ mod values;
 pub(crate) use resolve::{ConfigSource, Options, resolve};
 pub(crate) use sources::{Flags, Given};
 pub(crate) use table::reference;
-pub(crate) use values::{Listen, LogLevel, OutputFormat, router_flavor};
+pub(crate) use values::{Listen, LogLevel, OutputFormat, duration, router_flavor};

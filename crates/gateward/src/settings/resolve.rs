@@ -175,6 +175,9 @@ fn data_plane(reader: &mut Reader<'_>) -> Settings {
         upgrades: reader.read("upgrade-protocols", values::upgrades),
         underscores: reader.read("underscores-in-headers", values::underscores),
         allow_debug_header: reader.read("allow-debug-header", values::switch),
+        concurrency: reader.read("concurrency-limit", values::concurrency_limit),
+        max_connection_age_ms: reader.milliseconds("max-connection-age"),
+        tcp_keepalive: Some(reader.read("tcp-keepalive", values::keepalive)).filter(|idle| !idle.is_zero()),
         limits: limits(reader),
     }
 }

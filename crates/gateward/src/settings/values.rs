@@ -1,5 +1,6 @@
 //! Parsers of values: texts in Kong's and nginx's syntax to types. Errors say what is allowed.
 
+use gateward_balance::LimitRule;
 use gateward_model::RouterFlavor;
 use gateward_net::proxy_protocol::Mode;
 use gateward_proxy::{HeaderTokens, RealIp, Underscores};
@@ -179,6 +180,25 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     duration
         .filter(|duration| *duration <= LONGEST)
         .ok_or_else(|| format!("'{text}' is not a time; write seconds, such as 60, or 500ms, 5m, 1h"))
+}
+
+/// Idle time before TCP probes: 0, or what the kernel takes (TCP_KEEPIDLE: whole seconds up to 32767).
+pub(crate) fn keepalive(text: &str) -> Result<Duration, String> {
+    let idle = duration(text)?;
+    let fits = idle.is_zero() || (1..=32_767).contains(&idle.as_secs());
+    fits.then_some(idle).ok_or_else(|| format!("'{text}' is not a time of 1 to 32767 seconds; 0 turns probes off"))
+}
+
+/// `off`, `adaptive`, or a number of requests.
+pub(crate) fn concurrency_limit(text: &str) -> Result<Option<LimitRule>, String> {
+    match text.trim() {
+        "off" => Ok(None),
+        "adaptive" => Ok(Some(LimitRule::Adaptive { least: 8, most: 10_000 })),
+        number => match number.parse() {
+            Ok(limit @ 1..=1_000_000) => Ok(Some(LimitRule::Fixed(limit))),
+            _ => Err(format!("'{text}' is no limit of requests; write off, adaptive or a number from 1 to 1000000")),
+        },
+    }
 }
 
 /// `on` or `off`.
@@ -395,6 +415,11 @@ mod tests {
     fn words() {
         assert_eq!(workers("3"), Ok(3));
         assert!(workers("auto").is_ok() && workers("0").is_err() && workers("x").is_err());
+        assert_eq!(concurrency_limit("off"), Ok(None));
+        assert_eq!(concurrency_limit("300"), Ok(Some(LimitRule::Fixed(300))));
+        assert!(matches!(concurrency_limit("adaptive"), Ok(Some(LimitRule::Adaptive { .. }))));
+        assert!(concurrency_limit("0").is_err() && concurrency_limit("auto").is_err());
+        assert!(keepalive("0").unwrap().is_zero() && keepalive("0.5").is_err() && keepalive("60").is_ok());
         assert_eq!(access_log("/dev/stdout combined"), Ok(Some(AccessLogTarget::Stdout)));
         assert_eq!(access_log("off"), Ok(None));
         assert_eq!(networks("10.0.0.0/8, ::1").unwrap().len(), 2);
