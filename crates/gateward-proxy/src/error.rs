@@ -62,6 +62,9 @@ pub enum ProxyError {
     /// No connection could be made.
     #[error("upstream refused the connection")]
     Connect,
+    /// The upstream takes no more requests: all connections there may be are full.
+    #[error("upstream is full")]
+    UpstreamFull,
     /// No connection could be made in time.
     #[error("connecting to the upstream timed out")]
     ConnectTimeout,
@@ -95,7 +98,7 @@ impl ProxyError {
             Self::Method => 405,
             Self::Loop => 508,
             Self::NoRoute => 404,
-            Self::NoService | Self::NoTarget | Self::NameResolution => 503,
+            Self::NoService | Self::NoTarget | Self::NameResolution | Self::UpstreamFull => 503,
             Self::Connect | Self::UpstreamClosed | Self::UpstreamHead(_) | Self::UpstreamBody => 502,
             Self::ConnectTimeout | Self::UpstreamTimeout => 504,
             Self::PluginPanic => 500,
@@ -131,6 +134,7 @@ impl ProxyError {
             Self::NoTarget => "no_target",
             Self::NameResolution => "name_resolution",
             Self::Connect => "connect_failure",
+            Self::UpstreamFull => "upstream_full",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamClosed => "upstream_closed",
@@ -158,6 +162,7 @@ impl ProxyError {
             Self::NoTarget
             | Self::NameResolution
             | Self::Connect
+            | Self::UpstreamFull
             | Self::ConnectTimeout
             | Self::UpstreamTimeout
             | Self::UpstreamClosed

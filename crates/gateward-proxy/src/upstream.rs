@@ -6,11 +6,13 @@
 //! byte came back says nothing about the target, so repeating on a new connection does not count as a retry.
 
 use crate::answer;
-use crate::body::STREAM_BYTES;
+use crate::body::{Encoder, STREAM_BYTES};
 use crate::channel::Channel;
 use crate::client::Connection;
 use crate::error::{ProxyError, Side};
 use crate::forward;
+use crate::h2_client::Leased;
+use crate::h2_upstream;
 use crate::hashing;
 use crate::health::Attempt;
 use crate::outcome::Local;
@@ -41,10 +43,18 @@ pub(crate) struct Answered {
 
 /// A connection to a target.
 pub(crate) struct Link {
-    pub(crate) connection: UpstreamConnection,
-    in_use: InUse,
+    wire: Wire,
+    in_use: Option<InUse>,
     load: Option<Load>,
     reused: bool,
+}
+
+/// What a connection is to its request.
+enum Wire {
+    /// Its own, until it is put back.
+    Http1(UpstreamConnection),
+    /// A stream of one that others use too.
+    Http2(Box<Leased>),
 }
 
 /// Counts a connection as in use while it exists, however the exchange ends.
@@ -147,7 +157,7 @@ fn adopt_buffered_body(connection: &mut Connection<'_>) {
     let session = &mut *connection.session;
     if session.exchange.body.is_some() {
         session.received_bytes += session.upload.body_bytes;
-        session.upload.begin(BodyFraming::None, crate::body::Encoder::Raw);
+        session.upload.begin(BodyFraming::None, Encoder::Raw);
     }
 }
 
@@ -178,6 +188,9 @@ async fn attempt(
         None => (service.host.as_str(), service.port, None),
     };
     forward::write_head(connection.session, settings, &connection.worker.own, host, port, host_header);
+    if link.channel().ends_messages() {
+        connection.session.upload.encoder = Encoder::Raw;
+    }
     link.load = destination.share.map(|share| share.load);
     let pace = Pace {
         read_ms: settings.limits.body_timeout_ms,
@@ -275,6 +288,9 @@ async fn connect(
     fresh_only: bool,
     began_us: u64,
 ) -> Result<Link, ProxyError> {
+    if h2_upstream::is_for(service) {
+        return Box::pin(connect_shared(connection, service, address, began_us)).await;
+    }
     let worker = connection.worker;
     let session = &mut *connection.session;
     let method = session.exchange.upstream.method.as_ref().unwrap_or(&session.exchange.request.method);
@@ -300,10 +316,36 @@ async fn connect(
         Ok(_) => ProxyError::Connect,
         Err(_) => ProxyError::ConnectTimeout,
     };
-    worker.metrics.count(Counter::UpstreamConnectFailures);
-    let failure = if error == ProxyError::Connect { "failed" } else { "timeout" };
-    session.tries.push(attempt_record(worker, address, began_us, false, Some(failure)));
+    note_no_connection(worker, session, address, began_us, error);
     Err(error)
+}
+
+/// A stream to `address` on a connection that other requests use too.
+async fn connect_shared(
+    connection: &mut Connection<'_>,
+    service: &Service,
+    address: SocketAddr,
+    began_us: u64,
+) -> Result<Link, ProxyError> {
+    let (worker, session) = (connection.worker, &mut *connection.session);
+    let keep = || InUse::new(worker.clone());
+    match h2_upstream::connect(worker, &session.deadline, service, address, keep).await {
+        Ok((leased, reused)) => {
+            worker.metrics.count(if reused { Counter::UpstreamReuses } else { Counter::UpstreamConnects });
+            session.tries.push(attempt_record(worker, address, began_us, reused, None));
+            Ok(Link::shared(leased, reused))
+        }
+        Err(error) => {
+            note_no_connection(worker, session, address, began_us, error);
+            Err(error)
+        }
+    }
+}
+
+fn note_no_connection(worker: &Worker, session: &mut Session, address: SocketAddr, began_us: u64, error: ProxyError) {
+    worker.metrics.count(Counter::UpstreamConnectFailures);
+    let failure = if error == ProxyError::ConnectTimeout { "timeout" } else { "failed" };
+    session.tries.push(attempt_record(worker, address, began_us, false, Some(failure)));
 }
 
 /// What a failed try says about its target.
@@ -346,7 +388,7 @@ async fn send_and_wait(
                 load.latency_us = Some(now.saturating_sub(began_us));
                 load.attempt = Some(Attempt::Status(session.response_head.status));
             }
-            answered.link.connection.requests += 1;
+            answered.link.count_request();
             Ok(answered)
         }
         Err(error) => {
@@ -355,11 +397,13 @@ async fn send_and_wait(
                 attempt.failure = Some(if error == ProxyError::UpstreamTimeout { "timeout" } else { "failed" });
             }
             session.download.input.reset();
-            let stale = reused && silent && error == ProxyError::UpstreamClosed;
+            // Where the peer says that it did not look, sending again is like sending at last.
+            let refused = answered.link.is_refused();
+            let stale = reused && silent && (error == ProxyError::UpstreamClosed) && !refused;
             if let Some(load) = answered.link.load.as_mut().filter(|_| !stale) {
                 load.attempt = failed_attempt(error);
             }
-            Err(Failed { error, sent: true, stale })
+            Err(Failed { error, sent: !refused, stale })
         }
     }
 }
@@ -438,19 +482,45 @@ fn tolerate_early_answer(sent: Result<(), PumpError>) -> Result<(), ProxyError> 
 
 impl Link {
     fn new(connection: UpstreamConnection, worker: Rc<Worker>, reused: bool) -> Self {
-        worker.metrics.gauge_add(Gauge::UpstreamConnectionsActive, 1);
-        Self { connection, in_use: InUse { worker }, load: None, reused }
+        Self { wire: Wire::Http1(connection), in_use: Some(InUse::new(worker)), load: None, reused }
+    }
+
+    /// A stream of a connection that counts itself.
+    fn shared(leased: Leased, reused: bool) -> Self {
+        Self { wire: Wire::Http2(Box::new(leased)), in_use: None, load: None, reused }
     }
 
     /// The way to the upstream.
     pub(crate) fn channel(&self) -> Channel<'_> {
-        Channel::Http1(&self.connection.stream)
+        match &self.wire {
+            Wire::Http1(connection) => Channel::Http1(&connection.stream),
+            Wire::Http2(leased) => Channel::Http2(&leased.stream),
+        }
+    }
+
+    fn is_refused(&self) -> bool {
+        matches!(&self.wire, Wire::Http2(leased) if leased.stream.is_refused())
+    }
+
+    fn count_request(&mut self) {
+        if let Wire::Http1(connection) = &mut self.wire {
+            connection.requests += 1;
+        }
     }
 
     /// The exchange on it is complete: keep the connection for another.
     pub(crate) fn release(self) {
-        let worker = &self.in_use.worker;
-        worker.pool.put(self.connection, worker.deadlines.now_ms());
+        if let (Wire::Http1(connection), Some(in_use)) = (self.wire, &self.in_use) {
+            let worker = &in_use.worker;
+            worker.pool.put(connection, worker.deadlines.now_ms());
+        }
+    }
+}
+
+impl InUse {
+    fn new(worker: Rc<Worker>) -> Self {
+        worker.metrics.gauge_add(Gauge::UpstreamConnectionsActive, 1);
+        Self { worker }
     }
 }
 
