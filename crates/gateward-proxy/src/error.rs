@@ -74,6 +74,9 @@ pub enum ProxyError {
     /// The upstream closed its connection before or within its response head.
     #[error("upstream closed the connection")]
     UpstreamClosed,
+    /// The time a gRPC client gave the call is over.
+    #[error("the call's deadline passed")]
+    Deadline,
     /// The upstream's response head breaks the protocol.
     #[error("malformed upstream response: {0}")]
     UpstreamHead(HeadError),
@@ -100,7 +103,7 @@ impl ProxyError {
             Self::NoRoute => 404,
             Self::NoService | Self::NoTarget | Self::NameResolution | Self::UpstreamFull => 503,
             Self::Connect | Self::UpstreamClosed | Self::UpstreamHead(_) | Self::UpstreamBody => 502,
-            Self::ConnectTimeout | Self::UpstreamTimeout => 504,
+            Self::ConnectTimeout | Self::UpstreamTimeout | Self::Deadline => 504,
             Self::PluginPanic => 500,
         }
     }
@@ -137,6 +140,7 @@ impl ProxyError {
             Self::UpstreamFull => "upstream_full",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::Deadline => "grpc_deadline",
             Self::UpstreamClosed => "upstream_closed",
             Self::UpstreamHead(_) => "upstream_malformed_head",
             Self::UpstreamBody => "upstream_broken_body",
@@ -165,6 +169,7 @@ impl ProxyError {
             | Self::UpstreamFull
             | Self::ConnectTimeout
             | Self::UpstreamTimeout
+            | Self::Deadline
             | Self::UpstreamClosed
             | Self::UpstreamHead(_)
             | Self::UpstreamBody => Side::Upstream,

@@ -15,6 +15,7 @@ mod error;
 mod flow;
 mod forward;
 mod forwarded;
+mod grpc;
 mod h2_client;
 mod h2_server;
 mod h2_upstream;

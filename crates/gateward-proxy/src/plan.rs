@@ -34,6 +34,10 @@ pub(crate) struct RoutePlan {
     pub(crate) backend: Option<Backend>,
     /// Requests in the clear are told to use TLS.
     pub(crate) https_only: bool,
+    /// For gRPC.
+    pub(crate) grpc: bool,
+    /// For gRPC over TLS only.
+    pub(crate) grpcs_only: bool,
 }
 
 /// Where a service leads.
@@ -186,6 +190,8 @@ fn route_plan(
         series: telemetry.series(&service_label(service.as_deref()), &route_label(route)),
         chain: chains.of(Some(route.id), service.as_ref().map(|service| service.id)),
         backend,
+        grpc: route.protocols.iter().any(|protocol| matches!(protocol, Protocol::Grpc | Protocol::Grpcs)),
+        grpcs_only: route.protocols.contains(&Protocol::Grpcs) && !route.protocols.contains(&Protocol::Grpc),
         https_only: !route.protocols.contains(&Protocol::Http) && route.protocols.contains(&Protocol::Https),
     }
 }

@@ -182,6 +182,11 @@ async fn attempt(
             return Err(unsent(error));
         }
     };
+    if let Some(call) = connection.session.call
+        && !call.pass_deadline(began, &mut connection.session.exchange.request.headers)
+    {
+        return Err(unsent(ProxyError::Deadline));
+    }
     let settings = &connection.worker.node.settings;
     let (host, port, host_header) = match &destination.share {
         Some(share) => (share.target.host.as_str(), share.target.port, share.upstream.host_header.as_deref()),
@@ -192,12 +197,7 @@ async fn attempt(
         connection.session.upload.encoder = Encoder::Raw;
     }
     link.load = destination.share.map(|share| share.load);
-    let pace = Pace {
-        read_ms: settings.limits.body_timeout_ms,
-        write_ms: u64::from(service.write_timeout),
-        rate: settings.limits.body_rate,
-        most: body_limit(connection),
-    };
+    let pace = upload_pace(connection, u64::from(service.read_timeout), u64::from(service.write_timeout));
     // Boxed, because it changes hands a dozen times from here to the end of the exchange.
     let answered = Box::new(Answered { link, read_ms: u64::from(service.read_timeout), write_ms: pace.write_ms });
     send_and_wait(connection, answered, pace, began).await
@@ -211,6 +211,17 @@ fn announced_length(connection: &Connection<'_>) -> u64 {
         (None, BodyFraming::Length(length)) => length,
         (None, _) => 0,
     }
+}
+
+/// How the request's body may come in and go on. The messages of a gRPC call may come as seldom as those of its
+/// response.
+pub(crate) fn upload_pace(connection: &Connection<'_>, read_ms: u64, write_ms: u64) -> Pace {
+    let limits = &connection.worker.node.settings.limits;
+    let (read_ms, rate) = match connection.session.call {
+        Some(_) => (read_ms.max(limits.body_timeout_ms), 0),
+        None => (limits.body_timeout_ms, limits.body_rate),
+    };
+    Pace { read_ms, write_ms, rate, most: body_limit(connection) }
 }
 
 /// Longest body this request may have.

@@ -4,7 +4,7 @@ use crate::codes::CodeTable;
 use crate::consumers::TrafficTally;
 use crate::histogram::HistogramSnapshot;
 use crate::series::Names;
-use crate::worker::{LatencyTallies, SeriesSlot, Slab};
+use crate::worker::{CALL_STATUSES, LatencyTallies, SeriesSlot, Slab};
 use crate::{ControlCounter, Counter, Fault, Gauge, OVERFLOW_LABEL};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub struct MetricsSnapshot {
     pub gauges: [i64; Gauge::ALL.len()],
     /// Refusals by reason.
     pub refusals: BTreeMap<&'static str, u64>,
+    /// gRPC calls by status, 0 to 16; the last are those without a known one.
+    pub calls: [u64; CALL_STATUSES],
     /// Series that have figures, in the order in which they were first configured.
     pub series: Vec<SeriesSnapshot>,
     /// In the order of [`ControlCounter::ALL`].
@@ -150,6 +152,9 @@ impl MetricsSnapshot {
         }
         for (total, level) in self.gauges.iter_mut().zip(&slab.gauges) {
             *total += level.value();
+        }
+        for (total, tally) in self.calls.iter_mut().zip(&slab.calls) {
+            *total += tally.value();
         }
         slab.refusals.for_each(|reason, n| *self.refusals.entry(reason).or_default() += n);
     }

@@ -12,6 +12,9 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// The statuses gRPC knows, 0 to 16, and one place for none or another.
+pub(crate) const CALL_STATUSES: usize = 18;
+
 /// The figures of one worker. 128 bytes: CPUs fetch cache lines in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -23,6 +26,8 @@ pub(crate) struct Slab {
     pub(crate) counters: [Tally; Counter::ALL.len()],
     pub(crate) gauges: [Level; Gauge::ALL.len()],
     pub(crate) refusals: Refusals,
+    /// gRPC calls by status; the last one is for those without a known one.
+    pub(crate) calls: [Tally; CALL_STATUSES],
     pub(crate) series: Sparse<SeriesSlot>,
     pub(crate) consumers: Sparse<ConsumerSlot>,
     consumer_limit: usize,
@@ -70,6 +75,7 @@ impl Slab {
             counters: Default::default(),
             gauges: Default::default(),
             refusals: Refusals::default(),
+            calls: Default::default(),
             series: Sparse::with_capacity(limits.series.saturating_add(crate::series::RESERVED)),
             consumers: Sparse::with_capacity(limits.consumers),
             consumer_limit: limits.consumers,
@@ -135,6 +141,12 @@ impl WorkerMetrics {
     /// Reasons are a fixed vocabulary; a worker tells 64 apart and gathers the rest under `__overflow__`.
     pub fn refuse(&self, reason: &'static str) {
         self.slab.refusals.count(reason);
+    }
+
+    /// Counts a gRPC call by the status with which it ended.
+    pub fn count_call(&self, status: Option<u8>) {
+        let status = status.map_or(CALL_STATUSES - 1, usize::from);
+        self.slab.calls[status.min(CALL_STATUSES - 1)].add(1);
     }
 
     fn record_series(&self, sample: &Sample<'_>) {
