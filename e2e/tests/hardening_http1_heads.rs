@@ -89,8 +89,6 @@ fn request_lines_have_one_form() {
         (b"G\x80T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         (b"GET /\r\n", 400),
         (b"GET /\r\n\r\n", 400),
-        // One byte off the preface of HTTP/2.
-        (b"PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n", 505),
     ]);
 }
 

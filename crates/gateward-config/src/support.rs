@@ -86,9 +86,9 @@ pub(crate) fn check(subject: &mut Subject<'_, '_>) {
 
 fn service(subject: &mut Subject<'_, '_>) {
     match subject.text("protocol") {
-        Some("http") | None => {}
+        Some("http" | "grpc") | None => {}
         Some(protocol) => {
-            let message = format!("this build serves http upstreams only; '{protocol}' is not supported yet");
+            let message = format!("this build serves http and grpc upstreams only; '{protocol}' is not supported yet");
             subject.error("protocol", message);
         }
     }
@@ -101,9 +101,10 @@ fn service(subject: &mut Subject<'_, '_>) {
 
 fn route(subject: &mut Subject<'_, '_>) {
     let protocols = subject.list("protocols");
-    if let Some(index) = protocols.iter().position(|protocol| !matches!(protocol.as_str(), "http" | "https")) {
-        let what = if protocols[index].starts_with("grpc") { "gRPC" } else { "TCP, TLS and UDP" };
-        let message = format!("this build serves http and https routes only; {what} routes are not supported yet");
+    if let Some(index) =
+        protocols.iter().position(|protocol| !matches!(protocol.as_str(), "http" | "https" | "grpc" | "grpcs"))
+    {
+        let message = "this build serves http and grpc routes, with TLS or without; TCP, TLS and UDP routes are not supported yet";
         subject.error(&format!("protocols[{index}]"), message);
     }
     for field in ["snis", "sources", "destinations"] {

@@ -237,7 +237,7 @@ fn routes() {
         "routes: [{paths: [/], protocols: [http, tcp], https_redirect_status_code: 200}]",
         &[
             "2:41: routes[0].protocols[1]: protocols of different kinds; a route has one of: http/https, grpc/grpcs, tcp/tls/udp, tls_passthrough",
-            "2:41: routes[0].protocols[1]: this build serves http and https routes only; TCP, TLS and UDP routes are not supported yet",
+            "2:41: routes[0].protocols[1]: this build serves http and grpc routes, with TLS or without; TCP, TLS and UDP routes are not supported yet",
             "2:75: routes[0].https_redirect_status_code: 200 is not one of: 426, 301, 302, 307, 308",
         ],
     );
@@ -395,7 +395,7 @@ fn credentials() {
 fn what_this_build_cannot_serve() {
     check(
         "services: [{name: a, url: 'https://h'}]",
-        &["2:12: services[0].protocol: this build serves http upstreams only; 'https' is not supported yet"],
+        &["2:12: services[0].protocol: this build serves http and grpc upstreams only; 'https' is not supported yet"],
     );
     check(
         "services: [{name: a, host: h, tls_verify: true, path: /x, protocol: grpc}]",
@@ -403,22 +403,16 @@ fn what_this_build_cannot_serve() {
             "2:43: services[0].tls_verify: must not be set when 'protocol' is 'grpc'; it is for https and tls",
             "2:43: services[0].tls_verify: this build opens no TLS connections to upstreams; remove this field",
             "2:55: services[0].path: must not be set when 'protocol' is 'grpc'",
-            "2:69: services[0].protocol: this build serves http upstreams only; 'grpc' is not supported yet",
         ],
     );
     check(
         "routes: [{protocols: [tcp], destinations: [{port: 9000}]}]",
         &[
-            "2:23: routes[0].protocols[0]: this build serves http and https routes only; TCP, TLS and UDP routes are not supported yet",
+            "2:23: routes[0].protocols[0]: this build serves http and grpc routes, with TLS or without; TCP, TLS and UDP routes are not supported yet",
             "2:43: routes[0].destinations: this build does not match routes by this field yet; remove it",
         ],
     );
-    check(
-        "routes: [{protocols: [grpc], paths: [/a]}]",
-        &[
-            "2:23: routes[0].protocols[0]: this build serves http and https routes only; gRPC routes are not supported yet",
-        ],
-    );
+    check("routes: [{protocols: [grpc], paths: [/a]}]", &[]);
     check(
         "routes: [{protocols: [https], snis: [a.com]}]",
         &["2:37: routes[0].snis: this build does not match routes by this field yet; remove it"],

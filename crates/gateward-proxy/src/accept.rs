@@ -127,7 +127,8 @@ async fn look_after(worker: Rc<Worker>) {
     let (mut reported_idle, mut reported_limit) = (0, 0);
     loop {
         tokio::time::sleep(SWEEP).await;
-        let closed = worker.pool.sweep(worker.deadlines.now_ms());
+        let now_ms = worker.deadlines.now_ms();
+        let closed = worker.pool.sweep(now_ms) + worker.http2.sweep(now_ms);
         worker.metrics.add(Counter::UpstreamIdleDiscarded, closed);
         let idle = worker.pool.len() as i64;
         worker.metrics.gauge_add(Gauge::UpstreamConnectionsIdle, idle - reported_idle);

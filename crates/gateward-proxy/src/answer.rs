@@ -5,12 +5,16 @@
 
 use crate::channel::Channel;
 use crate::error::ProxyError;
+use crate::http2::{Answer, Http2Stream, message_fields};
 use crate::session::Session;
 use crate::upgrade;
-use gateward_http::{HeadError, HeadLimits, Parsed, ResponseHead, Version, hop, parse_response_head, worth_parsing};
+use gateward_http::{
+    HeadError, HeadLimits, Parsed, ResponseHead, Version, hop, parse_response_head, read_response_head, worth_parsing,
+};
 use gateward_net::Deadline;
 use gateward_plugin::Exchange;
 use std::cell::Cell;
+use std::future::poll_fn;
 
 /// Milliseconds for passing an interim response to the client.
 const INTERIM_MS: u64 = 60_000;
@@ -27,13 +31,15 @@ pub(crate) async fn receive(
     sent_at: &Cell<Option<u64>>,
     client: Channel<'_>,
 ) -> Result<(), ProxyError> {
+    let upstream = match upstream {
+        Channel::Http1(stream) => stream,
+        Channel::Http2(stream) => {
+            return Box::pin(receive_fields(stream, session, limits, read_ms, sent_at, client)).await;
+        }
+    };
     let (mut interim, mut seen) = (0, 0);
     let Session { exchange, response_head: head, download, deadline, upgrade, .. } = session;
     let method = exchange.upstream.method.as_ref().unwrap_or(&exchange.request.method);
-    let upstream = match upstream {
-        Channel::Http1(stream) => stream,
-        Channel::Http2(_) => return Err(ProxyError::UpstreamClosed),
-    };
     loop {
         if !download.input.is_empty() && worth_parsing(download.input.filled(), seen, limits) {
             match parse_response_head(download.input.filled(), limits, method, head)
@@ -86,6 +92,46 @@ pub(crate) async fn receive(
         }
     }
     Ok(())
+}
+
+/// Likewise for an answer on a stream of HTTP/2.
+async fn receive_fields(
+    upstream: &Http2Stream,
+    session: &mut Session,
+    limits: &HeadLimits,
+    read_ms: u64,
+    sent_at: &Cell<Option<u64>>,
+    client: Channel<'_>,
+) -> Result<(), ProxyError> {
+    let Session { exchange, response_head: head, deadline, .. } = session;
+    let method = exchange.upstream.method.as_ref().unwrap_or(&exchange.request.method);
+    for _ in 0..=INTERIM_MAX {
+        let began_ms = deadline.now_ms();
+        let mut left_ms = read_ms;
+        let answer = loop {
+            deadline.arm(left_ms);
+            match deadline.guard(poll_fn(|context| upstream.poll_answer(context))).await {
+                Ok(Ok(answer)) => break answer,
+                Ok(Err(_)) => return Err(ProxyError::UpstreamClosed),
+                Err(_) => left_ms = silence_left(read_ms, sent_at.get(), began_ms, deadline.now_ms()),
+            }
+            if left_ms == 0 {
+                return Err(ProxyError::UpstreamTimeout);
+            }
+        };
+        let (response, last, ended) = match answer {
+            Answer::Interim(response) => (response, false, false),
+            Answer::Final(response, ended) => (response, true, ended),
+        };
+        let fields = message_fields(response.headers());
+        read_response_head(response.status().as_u16(), fields, ended, method, limits, head)
+            .map_err(ProxyError::UpstreamHead)?;
+        if last {
+            return Ok(());
+        }
+        Box::pin(pass_interim(exchange, head, client, deadline)).await?;
+    }
+    Err(ProxyError::UpstreamHead(HeadError::StatusLine))
 }
 
 /// How much longer an upstream may be silent that has been since `began_ms`. While the request is still being sent,

@@ -63,6 +63,9 @@ pub enum ProxyError {
     /// No connection could be made.
     #[error("upstream refused the connection")]
     Connect,
+    /// The upstream takes no more requests: all connections there may be are full.
+    #[error("upstream is full")]
+    UpstreamFull,
     /// No connection could be made in time.
     #[error("connecting to the upstream timed out")]
     ConnectTimeout,
@@ -72,6 +75,9 @@ pub enum ProxyError {
     /// The upstream closed its connection before or within its response head.
     #[error("upstream closed the connection")]
     UpstreamClosed,
+    /// The time a gRPC client gave the call is over.
+    #[error("the call's deadline passed")]
+    Deadline,
     /// The upstream's response head breaks the protocol.
     #[error("malformed upstream response: {0}")]
     UpstreamHead(HeadError),
@@ -130,9 +136,9 @@ impl ProxyError {
             Self::Method => 405,
             Self::Loop => 508,
             Self::NoRoute => 404,
-            Self::NoService | Self::NoTarget | Self::NameResolution | Self::Limited(_) => 503,
+            Self::NoService | Self::NoTarget | Self::NameResolution | Self::UpstreamFull | Self::Limited(_) => 503,
             Self::Connect | Self::UpstreamClosed | Self::UpstreamHead(_) | Self::UpstreamBody => 502,
-            Self::ConnectTimeout | Self::UpstreamTimeout => 504,
+            Self::ConnectTimeout | Self::UpstreamTimeout | Self::Deadline => 504,
             Self::PluginPanic => 500,
         }
     }
@@ -166,8 +172,10 @@ impl ProxyError {
             Self::NoTarget => "no_target",
             Self::NameResolution => "name_resolution",
             Self::Connect => "connect_failure",
+            Self::UpstreamFull => "upstream_full",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::Deadline => "grpc_deadline",
             Self::UpstreamClosed => "upstream_closed",
             Self::UpstreamHead(_) => "upstream_malformed_head",
             Self::UpstreamBody => "upstream_broken_body",
@@ -194,8 +202,10 @@ impl ProxyError {
             Self::NoTarget
             | Self::NameResolution
             | Self::Connect
+            | Self::UpstreamFull
             | Self::ConnectTimeout
             | Self::UpstreamTimeout
+            | Self::Deadline
             | Self::UpstreamClosed
             | Self::UpstreamHead(_)
             | Self::UpstreamBody

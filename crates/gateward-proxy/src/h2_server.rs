@@ -10,15 +10,17 @@ use crate::channel::Channel;
 use crate::client::{Age, Connection};
 use crate::error::ProxyError;
 use crate::flow::Source;
+use crate::grpc::Call;
 use crate::head;
 use crate::http2::{self, Http2Stream, Io, Watch, message_fields};
 use crate::linger::linger;
-use crate::outcome::{After, Ended};
+use crate::outcome::{After, Ended, Local};
 use crate::record;
+use crate::reply;
 use crate::request;
 use crate::session::Session;
 use crate::settings::Limits;
-use crate::worker::Worker;
+use crate::worker::{Worker, WorkerPlan};
 use gateward_http::{MessageParts, read_request_head};
 use gateward_net::{Deadline, Stage, Stream};
 use gateward_telemetry::Counter;
@@ -251,6 +253,7 @@ async fn serve_request(
     session.begin();
     session.times.started = worker.now_us();
     let received = fill_head(worker, session, &parts, body.is_end_stream());
+    session.call = Call::of(&session.exchange.request.headers, session.times.started);
     let stream = Http2Stream::accepted(body, response);
     let deadline = worker.deadlines.register();
     let plan = worker.plan();
@@ -260,34 +263,68 @@ async fn serve_request(
     if received.is_ok() {
         take_what_is_there(&mut connection, &stream).await;
     }
-    let outcome = {
+    let due = connection.session.call.and_then(|call| call.left_us(connection.session.times.started));
+    let ending = {
         let work = async {
             match received {
                 Ok(()) => request::exchange(&mut connection, &plan).await,
                 Err(error) => request::refuse(&mut connection, &plan, error).await,
             }
         };
-        let mut work = std::pin::pin!(work);
-        poll_fn(|context| match work.as_mut().poll(context) {
-            Poll::Ready(after) => Poll::Ready(Some(after)),
-            Poll::Pending => stream.poll_abandoned(context).map(|()| None),
-        })
-        .await
+        until_over(work, &stream, due.map(|left_us| (worker.deadlines.register(), left_us))).await
     };
-    match outcome {
-        // What was under way for it has ended with the work.
-        None => {
-            let sent_bytes = connection.session.download.sent_bytes;
+    match ending {
+        Ending::Finished(After::Abort) => stream.reset(Reason::INTERNAL_ERROR),
+        // The rest of a request that has been answered is not wanted (RFC 9113 section 8.1).
+        Ending::Finished(_) => stream.reset(Reason::NO_ERROR),
+        // What was under way has ended with the work.
+        Ending::Abandoned => {
             if stream.is_unanswered() {
                 connection.session.exchange.response.status = 499;
             }
-            let ended = Ended { after: After::Abort, error: Some(ProxyError::ClientGone), sent_bytes };
-            record::finish(&connection, &plan, &ended);
+            finish(&connection, &plan, ProxyError::ClientGone);
         }
-        Some(After::Abort) => stream.reset(Reason::INTERNAL_ERROR),
-        // The rest of a request that has been answered is not wanted (RFC 9113 section 8.1).
-        Some(After::KeepAlive | After::Close | After::Http2) => stream.reset(Reason::NO_ERROR),
+        Ending::Late if stream.is_unanswered() => {
+            let ended = reply::send(&mut connection, &plan, Local::Error(ProxyError::Deadline)).await;
+            record::finish(&connection, &plan, &ended);
+            stream.reset(Reason::NO_ERROR);
+        }
+        Ending::Late => {
+            finish(&connection, &plan, ProxyError::Deadline);
+            stream.reset(Reason::CANCEL);
+        }
     }
+}
+
+/// How the work for a request ended.
+enum Ending {
+    Finished(After),
+    /// The client gave the request up, or is gone.
+    Abandoned,
+    /// The call's deadline passed.
+    Late,
+}
+
+/// Do `work` until it is done, the client gives `stream` up, or the time it gave is over.
+async fn until_over(work: impl Future<Output = After>, stream: &Http2Stream, due: Option<(Deadline, u64)>) -> Ending {
+    let mut work = std::pin::pin!(work);
+    let done = poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(after) => Poll::Ready(Ending::Finished(after)),
+        Poll::Pending => stream.poll_abandoned(context).map(|()| Ending::Abandoned),
+    });
+    match due {
+        None => done.await,
+        Some((deadline, left_us)) => {
+            deadline.arm(left_us / 1000);
+            deadline.guard(done).await.unwrap_or(Ending::Late)
+        }
+    }
+}
+
+/// Close the books on a request whose work was cut short.
+fn finish(connection: &Connection<'_>, plan: &WorkerPlan, error: ProxyError) {
+    let sent_bytes = connection.session.download.sent_bytes;
+    record::finish(connection, plan, &Ended { after: After::Abort, error: Some(error), sent_bytes });
 }
 
 /// Read the head as if it had come in lines.

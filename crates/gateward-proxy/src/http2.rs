@@ -11,7 +11,7 @@ mod stream;
 
 pub(crate) use fields::message_fields;
 pub(crate) use io::{Io, Watch};
-pub(crate) use stream::Http2Stream;
+pub(crate) use stream::{Answer, Http2Stream};
 
 /// What every connection announces and keeps to, either side.
 ///
@@ -37,5 +37,8 @@ pub(crate) const RESET_STREAMS: usize = 100;
 pub(crate) const RESET_REMEMBERED: std::time::Duration = std::time::Duration::from_secs(1);
 /// Resets by this side because of errors of the peer, over the life of a connection.
 pub(crate) const ERROR_RESETS: usize = 1024;
+/// Bytes of the fields of an upstream's answer, as SETTINGS_MAX_HEADER_LIST_SIZE measures them; the limits on heads
+/// are kept apart from this.
+pub(crate) const ANSWER_LIST_BYTES: u32 = 256 * 1024;
 /// What a field adds to its length in the measure of SETTINGS_MAX_HEADER_LIST_SIZE (RFC 9113 section 10.5.1).
 pub(crate) const FIELD_OVERHEAD: usize = 32;

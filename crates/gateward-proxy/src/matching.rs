@@ -2,6 +2,7 @@
 
 use crate::client::Connection;
 use crate::error::{ProxyError, status_message};
+use crate::grpc;
 use crate::instance::ChainId;
 use crate::outcome::Verdict;
 use crate::worker::WorkerPlan;
@@ -60,6 +61,9 @@ pub(crate) fn find(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Matche
     let route_plan = &plan.shared.routes[found.index];
     if route_plan.https_only && exchange.client.forwarded_proto == Scheme::Http {
         let answer = https_required(exchange, route.https_redirect_status_code);
+        return Matched::Ended(Verdict::Respond(answer));
+    }
+    if let Some(answer) = grpc::refusal(exchange, route_plan) {
         return Matched::Ended(Verdict::Respond(answer));
     }
     Matched::Route { chain: route_plan.chain }

@@ -38,6 +38,10 @@ pub(crate) struct RoutePlan {
     pub(crate) https_only: bool,
     /// Whom to turn away first when not all can be served.
     pub(crate) priority: Priority,
+    /// For gRPC.
+    pub(crate) grpc: bool,
+    /// For gRPC over TLS only.
+    pub(crate) grpcs_only: bool,
 }
 
 /// Where a service leads.
@@ -190,6 +194,8 @@ fn route_plan(
         series: telemetry.series(&service_label(service.as_deref()), &route_label(route)),
         chain: chains.of(Some(route.id), service.as_ref().map(|service| service.id)),
         backend,
+        grpc: route.protocols.iter().any(|protocol| matches!(protocol, Protocol::Grpc | Protocol::Grpcs)),
+        grpcs_only: route.protocols.contains(&Protocol::Grpcs) && !route.protocols.contains(&Protocol::Grpc),
         https_only: !route.protocols.contains(&Protocol::Http) && route.protocols.contains(&Protocol::Https),
         priority: shed::priority(route),
     }

@@ -2,6 +2,7 @@
 
 use crate::client::Connection;
 use crate::error::{ProxyError, Side};
+use crate::grpc;
 use crate::outcome::Ended;
 use crate::phases;
 use crate::reply::is_operators;
@@ -39,7 +40,8 @@ pub(crate) fn finish(connection: &Connection<'_>, plan: &WorkerPlan, ended: &End
             Source::Error => gateward_telemetry::Source::Error,
             Source::Service => gateward_telemetry::Source::Service,
         },
-        fault: fault(exchange.response.status, exchange.response.source, ended.error),
+        fault: call_fault(connection, ended)
+            .unwrap_or_else(|| fault(exchange.response.status, exchange.response.source, ended.error)),
         request_us: record.request_us,
         gateway_us: record.gateway_us,
         upstream_us: record.upstream_us,
@@ -78,6 +80,16 @@ fn fault(status: u16, source: Source, error: Option<ProxyError>) -> Fault {
         None if (400..500).contains(&status) => Fault::Client,
         None => Fault::None,
     }
+}
+
+/// Likewise for a gRPC call that ended with a response in gRPC, which has a status of its own.
+fn call_fault(connection: &Connection<'_>, ended: &Ended) -> Option<Fault> {
+    let session = &*connection.session;
+    session.call?;
+    let response = &session.exchange.response;
+    let status = grpc::status_of_response(&session.download.trailers, &response.headers);
+    connection.worker.metrics.count_call(status);
+    (ended.error.is_none() && (status.is_some() || response.status == 200)).then(|| grpc::fault(status))
 }
 
 fn note(connection: &Connection<'_>, error: ProxyError) {

@@ -11,7 +11,7 @@ use crate::pump::{Pace, PumpError};
 use crate::reply::{self, persistence, reads_chunked, write_end, write_fields};
 use crate::session::Session;
 use crate::tunnel;
-use crate::upstream::{Answered, body_limit};
+use crate::upstream::{Answered, upload_pace};
 use crate::worker::WorkerPlan;
 use gateward_http::{BodyFraming, Method, hop};
 use gateward_plugin::Source;
@@ -210,13 +210,7 @@ async fn run_both(
     pace: Pace,
     filtered: bool,
 ) -> Result<(), ProxyError> {
-    let limits = &connection.worker.node.settings.limits;
-    let upload_pace = Pace {
-        read_ms: limits.body_timeout_ms,
-        write_ms: answered.write_ms,
-        rate: limits.body_rate,
-        most: body_limit(connection),
-    };
+    let upload_pace = upload_pace(connection, answered.read_ms, answered.write_ms);
     let Connection { worker, client, deadline, session, .. } = connection;
     let (client, upstream) = (*client, answered.link.channel());
     let mut upload = std::mem::take(&mut session.upload);

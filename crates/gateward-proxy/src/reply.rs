@@ -4,6 +4,7 @@ use crate::client::Connection;
 use crate::error::{ProxyError, Side};
 use crate::flow::Discard;
 use crate::forward::write_framing;
+use crate::grpc;
 use crate::outcome::{After, Ended, Local, Persistence};
 use crate::own::PSEUDONYM;
 use crate::phases;
@@ -28,7 +29,11 @@ pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, loc
         connection.session.exchange.response.status = 499;
         return Ended { after: After::Abort, error, sent_bytes: 0 };
     }
+    let call_ended = connection.session.call.map(|_| grpc::Failure::of(&local));
     let mut body = render(connection, local);
+    if let Some(failure) = call_ended {
+        failure.restate(&mut connection.session.exchange.response, &mut body);
+    }
     apply_early(&mut connection.session.exchange);
     phases::header_filter(connection, plan);
     if phases::filters_body(connection, plan) {
@@ -48,7 +53,9 @@ pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, loc
     session.download.conclude();
     // These never have content, whatever a plugin was told to send (RFC 9110 sections 15.3.5 and 15.4.5).
     let bodiless = matches!(session.exchange.response.status, 100..200 | 204 | 304);
-    let framing = if bodiless { BodyFraming::None } else { BodyFraming::Length(body.len() as u64) };
+    // A gRPC failure is all head, and ends the stream with it.
+    let all_head = bodiless || (session.call.is_some() && body.is_empty());
+    let framing = if all_head { BodyFraming::None } else { BodyFraming::Length(body.len() as u64) };
     write_fields(session, None, &OWN);
     write_end(session, framing, persistence);
     if !head_only && !bodiless {

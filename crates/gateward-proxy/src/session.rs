@@ -2,6 +2,7 @@
 //! none of it and a busy one allocates none of it.
 
 use crate::body;
+use crate::grpc::Call;
 use crate::outcome::Persistence;
 use crate::pump::Pump;
 use gateward_http::ResponseHead;
@@ -46,6 +47,8 @@ pub(crate) struct Session {
     pub(crate) direct: Vec<u8>,
     /// Where the connection came in.
     pub(crate) local: SocketAddr,
+    /// The request is a gRPC call.
+    pub(crate) call: Option<Call>,
     /// Index of the matched route.
     pub(crate) route: Option<usize>,
     /// What the response head said about the client's connection.
@@ -98,6 +101,7 @@ impl Session {
             peer: Vec::new(),
             direct: Vec::new(),
             local: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            call: None,
             route: None,
             persistence: Persistence::Close,
             upgrade: None,
@@ -117,6 +121,7 @@ impl Session {
         self.times = Times::default();
         self.received_bytes = 0;
         self.upstream_status = None;
+        self.call = None;
         self.route = None;
         self.upgrade = None;
         self.held_back = Vec::new();

@@ -118,7 +118,7 @@ pub(crate) async fn run(connection: &mut Connection<'_>, answered: Box<Answered>
     let limits = connection.worker.node.settings.limits;
     let Connection { worker, client, deadline, session, .. } = connection;
     // HTTP/2 has no upgrades: a request that came that way has asked for none.
-    let Channel::Http1(client) = *client else {
+    let (Channel::Http1(client), Channel::Http1(upstream)) = (*client, answered.link.channel()) else {
         return Ended {
             after: After::Abort,
             error: Some(ProxyError::UpstreamHead(HeadError::StatusLine)),
@@ -132,7 +132,6 @@ pub(crate) async fn run(connection: &mut Connection<'_>, answered: Box<Answered>
     }
     let open = Open::new(worker);
     let (sent, received) = (Cell::new(0), Cell::new(0));
-    let upstream = &answered.link.connection.stream;
     let tunnel = Tunnel {
         client,
         upstream,

@@ -7,11 +7,13 @@
 
 use crate::announce::announce;
 use crate::answer;
-use crate::body::STREAM_BYTES;
+use crate::body::{Encoder, STREAM_BYTES};
 use crate::channel::Channel;
 use crate::client::Connection;
 use crate::error::{ProxyError, Side};
 use crate::forward;
+use crate::h2_client::Leased;
+use crate::h2_upstream;
 use crate::hashing;
 use crate::health::Attempt;
 use crate::hedge;
@@ -45,12 +47,20 @@ pub(crate) struct Answered {
 
 /// A connection to a target.
 pub(crate) struct Link {
-    pub(crate) connection: UpstreamConnection,
-    in_use: InUse,
+    wire: Wire,
+    in_use: Option<InUse>,
     load: Option<Load>,
     reused: bool,
     /// It began with a PROXY header, and so is for this client alone.
     announced: bool,
+}
+
+/// What a connection is to its request.
+enum Wire {
+    /// Its own, until it is put back.
+    Http1(UpstreamConnection),
+    /// A stream of one that others use too.
+    Http2(Box<Leased>),
 }
 
 /// Counts a connection as in use while it exists, however the exchange ends.
@@ -215,7 +225,7 @@ fn adopt_buffered_body(connection: &mut Connection<'_>) {
     let session = &mut *connection.session;
     if session.exchange.body.is_some() {
         session.received_bytes += session.upload.body_bytes;
-        session.upload.begin(BodyFraming::None, crate::body::Encoder::Raw);
+        session.upload.begin(BodyFraming::None, Encoder::Raw);
     }
 }
 
@@ -243,19 +253,22 @@ pub(crate) async fn attempt(
             return Err(unsent(error));
         }
     };
+    if let Some(call) = connection.session.call
+        && !call.pass_deadline(began, &mut connection.session.exchange.request.headers)
+    {
+        return Err(unsent(ProxyError::Deadline));
+    }
     let settings = &connection.worker.node.settings;
     let (host, port, host_header) = match &destination.share {
         Some(share) => (share.target.host.as_str(), share.target.port, share.upstream.host_header.as_deref()),
         None => (service.host.as_str(), service.port, None),
     };
     forward::write_head(connection.session, settings, &connection.worker.own, host, port, host_header);
+    if link.channel().ends_messages() {
+        connection.session.upload.encoder = Encoder::Raw;
+    }
     link.load = destination.share.map(|share| share.load);
-    let pace = Pace {
-        read_ms: settings.limits.body_timeout_ms,
-        write_ms: u64::from(service.write_timeout),
-        rate: settings.limits.body_rate,
-        most: body_limit(connection),
-    };
+    let pace = upload_pace(connection, u64::from(service.read_timeout), u64::from(service.write_timeout));
     // Boxed, because it changes hands a dozen times from here to the end of the exchange.
     let answered = Box::new(Answered { link, read_ms: u64::from(service.read_timeout), write_ms: pace.write_ms });
     send_and_wait(connection, answered, pace, began).await
@@ -269,6 +282,17 @@ fn announced_length(connection: &Connection<'_>) -> u64 {
         (None, BodyFraming::Length(length)) => length,
         (None, _) => 0,
     }
+}
+
+/// How the request's body may come in and go on. The messages of a gRPC call may come as seldom as those of its
+/// response.
+pub(crate) fn upload_pace(connection: &Connection<'_>, read_ms: u64, write_ms: u64) -> Pace {
+    let limits = &connection.worker.node.settings.limits;
+    let (read_ms, rate) = match connection.session.call {
+        Some(_) => (read_ms.max(limits.body_timeout_ms), 0),
+        None => (limits.body_timeout_ms, limits.body_rate),
+    };
+    Pace { read_ms, write_ms, rate, most: body_limit(connection) }
 }
 
 /// Longest body this request may have.
@@ -354,8 +378,11 @@ async fn connect(
     fresh_only: bool,
     began_us: u64,
 ) -> Result<Link, ProxyError> {
-    let worker = connection.worker;
     let service = asking.service;
+    if h2_upstream::is_for(service) {
+        return Box::pin(connect_shared(connection, service, address, began_us)).await;
+    }
+    let worker = connection.worker;
     let connect_ms = u64::from(service.connect_timeout);
     let session = &mut *connection.session;
     let method = session.exchange.upstream.method.as_ref().unwrap_or(&session.exchange.request.method);
@@ -401,10 +428,36 @@ async fn connect(
         Ok(_) => ProxyError::Connect,
         Err(_) => ProxyError::ConnectTimeout,
     };
-    worker.metrics.count(Counter::UpstreamConnectFailures);
-    let failure = if error == ProxyError::Connect { "failed" } else { "timeout" };
-    session.tries.push(attempt_record(worker, address, began_us, false, Some(failure)));
+    note_no_connection(worker, session, address, began_us, error);
     Err(error)
+}
+
+/// A stream to `address` on a connection that other requests use too.
+async fn connect_shared(
+    connection: &mut Connection<'_>,
+    service: &Service,
+    address: SocketAddr,
+    began_us: u64,
+) -> Result<Link, ProxyError> {
+    let (worker, session) = (connection.worker, &mut *connection.session);
+    let keep = || InUse::new(worker.clone());
+    match h2_upstream::connect(worker, &session.deadline, service, address, keep).await {
+        Ok((leased, reused)) => {
+            worker.metrics.count(if reused { Counter::UpstreamReuses } else { Counter::UpstreamConnects });
+            session.tries.push(attempt_record(worker, address, began_us, reused, None));
+            Ok(Link::shared(leased, reused))
+        }
+        Err(error) => {
+            note_no_connection(worker, session, address, began_us, error);
+            Err(error)
+        }
+    }
+}
+
+fn note_no_connection(worker: &Worker, session: &mut Session, address: SocketAddr, began_us: u64, error: ProxyError) {
+    worker.metrics.count(Counter::UpstreamConnectFailures);
+    let failure = if error == ProxyError::ConnectTimeout { "timeout" } else { "failed" };
+    session.tries.push(attempt_record(worker, address, began_us, false, Some(failure)));
 }
 
 /// What a failed try says about its target.
@@ -458,7 +511,7 @@ async fn send_and_wait(
                 load.latency_us = Some(now.saturating_sub(began_us));
                 load.attempt = Some(Attempt::Status(session.response_head.status));
             }
-            answered.link.connection.requests += 1;
+            answered.link.count_request();
             Ok(answered)
         }
         Err(error) => {
@@ -467,11 +520,13 @@ async fn send_and_wait(
                 attempt.failure = Some(if error == ProxyError::UpstreamTimeout { "timeout" } else { "failed" });
             }
             session.download.input.reset();
-            let stale = reused && silent && error == ProxyError::UpstreamClosed;
+            // Where the peer says that it did not look, sending again is like sending at last.
+            let refused = answered.link.is_refused();
+            let stale = reused && silent && (error == ProxyError::UpstreamClosed) && !refused;
             if let Some(load) = answered.link.load.as_mut().filter(|_| !stale) {
                 load.attempt = failed_attempt(error);
             }
-            Err(Failed { error, sent: true, stale, again: Again::Ask })
+            Err(Failed { error, sent: !refused, stale, again: Again::Ask })
         }
     }
 }
@@ -552,13 +607,31 @@ fn tolerate_early_answer(sent: Result<(), PumpError>) -> Result<(), ProxyError> 
 
 impl Link {
     fn new(connection: UpstreamConnection, worker: Rc<Worker>, reused: bool) -> Self {
-        worker.metrics.gauge_add(Gauge::UpstreamConnectionsActive, 1);
-        Self { connection, in_use: InUse { worker }, load: None, reused, announced: false }
+        let wire = Wire::Http1(connection);
+        Self { wire, in_use: Some(InUse::new(worker)), load: None, reused, announced: false }
+    }
+
+    /// A stream of a connection that counts itself.
+    fn shared(leased: Leased, reused: bool) -> Self {
+        Self { wire: Wire::Http2(Box::new(leased)), in_use: None, load: None, reused, announced: false }
     }
 
     /// The way to the upstream.
     pub(crate) fn channel(&self) -> Channel<'_> {
-        Channel::Http1(&self.connection.stream)
+        match &self.wire {
+            Wire::Http1(connection) => Channel::Http1(&connection.stream),
+            Wire::Http2(leased) => Channel::Http2(&leased.stream),
+        }
+    }
+
+    fn is_refused(&self) -> bool {
+        matches!(&self.wire, Wire::Http2(leased) if leased.stream.is_refused())
+    }
+
+    fn count_request(&mut self) {
+        if let Wire::Http1(connection) = &mut self.wire {
+            connection.requests += 1;
+        }
     }
 
     /// Microseconds from the choice of the target to its response head.
@@ -571,8 +644,17 @@ impl Link {
         if self.announced {
             return;
         }
-        let worker = &self.in_use.worker;
-        worker.pool.put(self.connection, worker.deadlines.now_ms());
+        if let (Wire::Http1(connection), Some(in_use)) = (self.wire, &self.in_use) {
+            let worker = &in_use.worker;
+            worker.pool.put(connection, worker.deadlines.now_ms());
+        }
+    }
+}
+
+impl InUse {
+    fn new(worker: Rc<Worker>) -> Self {
+        worker.metrics.gauge_add(Gauge::UpstreamConnectionsActive, 1);
+        Self { worker }
     }
 }
 

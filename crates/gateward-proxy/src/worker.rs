@@ -3,6 +3,7 @@
 
 use crate::forward::write_origin;
 use crate::forwarded::write_ip;
+use crate::h2_client::Http2Pool;
 use crate::node::Node;
 use crate::own::OwnFields;
 use crate::plan::Plan;
@@ -24,6 +25,8 @@ pub(crate) struct Worker {
     pub(crate) metrics: WorkerMetrics,
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) pool: Pool,
+    /// HTTP/2 connections to upstreams.
+    pub(crate) http2: Http2Pool,
     pub(crate) resolver: Rc<Resolver>,
     pub(crate) ids: Ids,
     pub(crate) own: OwnFields,
@@ -78,6 +81,7 @@ impl Worker {
             metrics,
             deadlines: Deadlines::new(),
             pool: Pool::new(node.settings.pool),
+            http2: Http2Pool::new(node.settings.pool),
             resolver: Rc::default(),
             ids,
             own: OwnFields::new(&node.settings),

@@ -112,6 +112,8 @@ catalog! {
         "Latency added by the gateway and its plugins.";
     UPSTREAM_LATENCY = "gateward_upstream_latency_seconds" Histogram Seconds []
         "Time from asking the upstream to its response head.";
+    GRPC_CALLS = "gateward_grpc_calls_total" Counter Count ["grpc_status"]
+        "gRPC calls by the status with which they ended; none: the response ended without one.";
     REFUSALS = "gateward_refusals_total" Counter Count ["reason"]
         "Requests and connections the gateway turned down, by reason.";
     CLIENT_RECEIVED_BYTES = "gateward_client_received_bytes_total" Counter Bytes []

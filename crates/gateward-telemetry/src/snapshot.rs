@@ -4,7 +4,7 @@ use crate::codes::CodeTable;
 use crate::consumers::TrafficTally;
 use crate::histogram::HistogramSnapshot;
 use crate::series::Names;
-use crate::worker::{LatencyTallies, SeriesSlot, Slab};
+use crate::worker::{CALL_STATUSES, LatencyTallies, SeriesSlot, Slab};
 use crate::{ControlCounter, Counter, Fault, Gauge, OVERFLOW_LABEL};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ pub struct MetricsSnapshot {
     pub proxy_protocol: BTreeMap<(&'static str, &'static str), u64>,
     /// Connections by the VPC endpoint of the PROXY header.
     pub endpoints: BTreeMap<Box<str>, u64>,
+    /// gRPC calls by status, 0 to 16; the last are those without a known one.
+    pub calls: [u64; CALL_STATUSES],
     /// Series that have figures, in the order in which they were first configured.
     pub series: Vec<SeriesSnapshot>,
     /// In the order of [`ControlCounter::ALL`].
@@ -162,6 +164,9 @@ impl MetricsSnapshot {
         }
         if let Some(tally) = slab.proxy_protocol.get() {
             tally.add_to(&mut self.proxy_protocol, &mut self.endpoints);
+        }
+        for (total, tally) in self.calls.iter_mut().zip(&slab.calls) {
+            *total += tally.value();
         }
         slab.refusals.for_each(|reason, n| *self.refusals.entry(reason).or_default() += n);
     }

@@ -13,6 +13,9 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// The statuses gRPC knows, 0 to 16, and one place for none or another.
+pub(crate) const CALL_STATUSES: usize = 18;
+
 /// The figures of one worker. 128 bytes: CPUs fetch cache lines in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -28,6 +31,8 @@ pub(crate) struct Slab {
     pub(crate) tunnel_ends: OnceLock<Box<Refusals>>,
     /// Exists once a listener took PROXY headers.
     pub(crate) proxy_protocol: OnceLock<Box<ProxyProtocolTally>>,
+    /// gRPC calls by status; the last one is for those without a known one.
+    pub(crate) calls: [Tally; CALL_STATUSES],
     pub(crate) series: Sparse<SeriesSlot>,
     pub(crate) consumers: Sparse<ConsumerSlot>,
     consumer_limit: usize,
@@ -77,6 +82,7 @@ impl Slab {
             refusals: Refusals::default(),
             tunnel_ends: OnceLock::new(),
             proxy_protocol: OnceLock::new(),
+            calls: Default::default(),
             series: Sparse::with_capacity(limits.series.saturating_add(crate::series::RESERVED)),
             consumers: Sparse::with_capacity(limits.consumers),
             consumer_limit: limits.consumers,
@@ -153,6 +159,12 @@ impl WorkerMetrics {
     /// tells a bounded number of these apart and gathers the rest under `__overflow__`.
     pub fn proxied(&self, required: bool, outcome: ProxyProtocolOutcome, vpce_id: Option<&str>) {
         self.slab.proxy_protocol.get_or_init(Box::default).count(required, outcome, vpce_id);
+    }
+
+    /// Counts a gRPC call by the status with which it ended.
+    pub fn count_call(&self, status: Option<u8>) {
+        let status = status.map_or(CALL_STATUSES - 1, usize::from);
+        self.slab.calls[status.min(CALL_STATUSES - 1)].add(1);
     }
 
     fn record_series(&self, sample: &Sample<'_>) {

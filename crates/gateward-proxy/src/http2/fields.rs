@@ -1,6 +1,6 @@
 //! Heads between the lines of HTTP/1.1, which the exchange writes, and the fields of HTTP/2.
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, TE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 
@@ -25,13 +25,17 @@ pub(super) fn request(head: &[u8], scheme: &Scheme) -> Option<Request<()>> {
     let mut parts = line.split(|byte| *byte == b' ');
     let (method, target) = (parts.next()?, parts.next()?);
     let mut authority = None;
-    let headers = fields(rest, |name, value| {
+    let mut headers = fields(rest, |name, value| {
         let host = name.eq_ignore_ascii_case(b"host");
         if host {
             authority = Authority::try_from(value).ok();
         }
         host
     })?;
+    if headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+        // Without it a server takes the gateway for a proxy that loses trailers.
+        headers.entry(TE).or_insert(HeaderValue::from_static("trailers"));
+    }
     let mut uri = http::uri::Parts::default();
     uri.scheme = Some(scheme.clone());
     uri.authority = Some(authority?);

@@ -15,7 +15,7 @@ use http::uri::Scheme;
 use http::{HeaderMap, Response, StatusCode};
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 /// Bytes handed to the connection at a time: a few frames.
 const SEND_AT_ONCE: usize = 64 * 1024;
@@ -26,6 +26,8 @@ pub(crate) struct Http2Stream {
     sending: RefCell<Sending>,
     /// Of a request sent: its answer to come.
     answer: RefCell<Option<ResponseFuture>>,
+    /// Waits for the request to be sent, so that its answer can be waited for.
+    awaiting: RefCell<Option<Waker>>,
     /// The peer said that it did not look at the request (RFC 9113 section 8.7).
     refused: Cell<bool>,
 }
@@ -74,7 +76,7 @@ impl Http2Stream {
 
     fn new(receiving: Receiving, sending: Sending) -> Self {
         let (receiving, sending) = (RefCell::new(receiving), RefCell::new(sending));
-        Self { receiving, sending, answer: RefCell::default(), refused: Cell::new(false) }
+        Self { receiving, sending, answer: RefCell::default(), awaiting: RefCell::default(), refused: Cell::new(false) }
     }
 
     /// Whether nothing of what was asked was done, so that asking again is safe whatever was asked.
@@ -85,7 +87,13 @@ impl Http2Stream {
     /// Wait for the next interim response or the response.
     pub(crate) fn poll_answer(&self, context: &mut Context<'_>) -> Poll<io::Result<Answer>> {
         let mut answer = self.answer.borrow_mut();
-        let Some(coming) = answer.as_mut() else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        let Some(coming) = answer.as_mut() else {
+            if matches!(*self.sending.borrow(), Sending::Request(..)) {
+                *self.awaiting.borrow_mut() = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
         match coming.poll_informational(context) {
             Poll::Ready(Some(Ok(interim))) => return Poll::Ready(Ok(Answer::Interim(interim))),
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.note(error))),
@@ -155,6 +163,9 @@ impl Http2Stream {
                 let request = fields::request(head, &scheme).ok_or(io::ErrorKind::InvalidData)?;
                 let (answer, stream) = sender.send_request(request, ended).map_err(|error| self.note(error))?;
                 *self.answer.borrow_mut() = Some(answer);
+                if let Some(waker) = self.awaiting.take() {
+                    waker.wake();
+                }
                 stream
             }
             Sending::Body { .. } | Sending::Broken => return Err(io::ErrorKind::BrokenPipe.into()),

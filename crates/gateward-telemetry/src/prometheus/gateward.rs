@@ -64,6 +64,11 @@ fn render_requests(snapshot: &MetricsSnapshot, writer: &mut Writer<'_>) {
     }
     writer.single(&catalog::CLIENT_RECEIVED_BYTES, snapshot.bytes_in);
     writer.single(&catalog::CLIENT_SENT_BYTES, snapshot.bytes_out);
+    writer.family(&catalog::GRPC_CALLS);
+    for (status, n) in snapshot.calls.iter().enumerate().filter(|(_, n)| **n > 0) {
+        let name = if status < snapshot.calls.len() - 1 { status.to_string() } else { "none".to_owned() };
+        writer.sample(&catalog::GRPC_CALLS, &[&name], *n);
+    }
     writer.family(&catalog::REFUSALS);
     for (reason, n) in &snapshot.refusals {
         writer.sample(&catalog::REFUSALS, &[reason], n);
