@@ -4,6 +4,8 @@
 //! speak only the HTTP that the load generator sends (keep-alive requests without bodies) and end a connection
 //! on anything else; they are not servers to expose to anybody.
 
+pub mod websocket;
+
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 

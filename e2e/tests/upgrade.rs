@@ -1,6 +1,7 @@
 //! Replacing the program while it serves: the sockets go to the new process, and nobody notices.
 
-use gateward_e2e::one_route;
+use gateward_e2e::protocol_load::ProtocolLoad;
+use gateward_e2e::{one_route, websocket};
 use gateward_testkit::load::{Load, RunningLoad};
 use gateward_testkit::{Backend, Gateway, GatewayBuilder, TempDir, eventually, http, pause};
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// A back end, a configuration for it, and a place for the upgrade socket.
 struct Scene {
-    _backend: Backend,
+    _backends: [Backend; 2],
     config: String,
     folder: TempDir,
 }
@@ -26,7 +27,9 @@ impl Scene {
     fn new() -> Self {
         let backend = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         let folder = TempDir::new().expect("a folder can be made");
-        Self { config: one_route(&backend.url()), _backend: backend, folder }
+        let echo = websocket::echo_backend();
+        let chat = format!("- {{name: chat, url: '{}', routes: [{{name: chat, paths: [/chat]}}]}}\n", echo.url());
+        Self { config: one_route(&backend.url()) + &chat, _backends: [backend, echo], folder }
     }
 
     fn socket(&self) -> PathBuf {
@@ -46,7 +49,10 @@ impl Scene {
 }
 
 /// What every kind of client does while processes follow each other.
-struct Traffic(Vec<(&'static str, RunningLoad)>);
+struct Traffic {
+    http1: Vec<(&'static str, RunningLoad)>,
+    others: Vec<(&'static str, ProtocolLoad)>,
+}
 
 impl Traffic {
     fn start(gateway: &Gateway) -> Self {
@@ -56,18 +62,24 @@ impl Traffic {
         };
         let millisecond = Duration::from_millis(1);
         let probe = Duration::from_millis(20);
-        Self(vec![
+        let others =
+            vec![("HTTP/2", ProtocolLoad::http2(proxy)), ("WebSocket", ProtocolLoad::websocket(proxy, "/chat"))];
+        let http1 = vec![
             ("keep-alive", Load::get(proxy, "/").connections(4).start()),
             ("one request per connection", Load::request(proxy, "GET", each(proxy, "/")).interval(millisecond).start()),
             ("readiness", Load::request(status, "GET", each(status, "/status/ready")).interval(probe).start()),
             ("readiness, kept connection", Load::get(status, "/status/ready").interval(probe).start()),
-        ])
+        ];
+        Self { http1, others }
     }
 
     #[track_caller]
     fn assert_all_ok(self) {
         pause(Duration::from_millis(300));
-        for (name, load) in self.0 {
+        for (name, load) in self.others {
+            load.assert_all_ok(name);
+        }
+        for (name, load) in self.http1 {
             let report = load.stop();
             println!("{name}: {} requests over {} connections", report.ok, report.connects);
             report.assert_all_ok();

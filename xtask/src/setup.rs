@@ -33,6 +33,8 @@ const FOR_BENCH: &[Need] = &[
     Need { program: "nginx", package: "nginx", without: "the comparison with nginx" },
     Need { program: "haproxy", package: "haproxy", without: "the comparison with HAProxy" },
     Need { program: "wrk", package: "wrk", without: "every measurement" },
+    Need { program: "h2load", package: "nghttp2-client", without: "the rows of HTTP/2 and gRPC" },
+    Need { program: "openssl", package: "openssl", without: "the rows of TLS" },
     Need { program: "taskset", package: "util-linux", without: "every measurement" },
 ];
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::bench::load::Service;
 use crate::bench::peers::{BACKEND_PORT, address, gateward_command, write};
 use crate::bench::wrk::{self, Load};
 use crate::bench::{Bench, gateway_config, process, start};
@@ -45,9 +46,9 @@ struct Swaps {
 /// The gateway, the backend or wrk cannot run, or the gateway ends under load.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let bench = Bench::prepare()?;
-    let _backend = bench.start_backend()?;
+    let _backend = bench.start_backend(Service::Plain)?;
     let file = write(&bench.out, "soak.yml", &gateway_config::soak(BACKEND_PORT, 0))?;
-    let command = gateward_command(&bench.release, &file, PORT, None)?;
+    let command = gateward_command(&bench.release, &file, &address(PORT), PORT, None)?;
     let mut gateway = start(&command, PORT, None, &bench.out.join("soak.log"))?;
     let url = format!("http://{}/", address(PORT));
     let plan = wrk::Plan { url: &url, headers: &[], connections: 64, seconds: options.minutes * 60, core: None };

@@ -16,7 +16,15 @@ pub(crate) fn bare(backend: u16) -> String {
     )
 }
 
-/// The same with key-auth, rate-limiting (local) and prometheus.
+/// One service that speaks gRPC, one route.
+pub(crate) fn grpc(backend: u16) -> String {
+    format!(
+        "_format_version: \"3.0\"\nservices:\n- name: backend\n  url: grpc://127.0.0.1:{backend}\n  routes:\n  \
+         - name: all\n    protocols: [grpc]\n    paths: [/]\n"
+    )
+}
+
+/// [`bare`] with key-auth, rate-limiting (local) and prometheus.
 pub(crate) fn plugins(backend: u16) -> String {
     let plugins = "plugins:\n- name: key-auth\n- name: rate-limiting\n  config:\n    second: 1000000000\n    policy: local\n\
                    - name: prometheus\n  config:\n    per_consumer: true\n    status_code_metrics: true\n    \

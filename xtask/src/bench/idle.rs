@@ -1,4 +1,4 @@
-//! Memory of the gateway: at rest, and with a thousand connections that have been used once.
+//! Memory of a proxy: at rest, and with many connections that have been used once.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,24 +11,22 @@ use super::process::resident_bytes;
 use super::report::Idle;
 use crate::shell::{pause, quietly};
 
-const CONNECTIONS: u64 = 1000;
-
 /// Open files that every measured program can count on.
 const FILES: u64 = 16_384;
 
-/// Opens the connections to a running gateway and compares.
+/// Opens connections to a running proxy and compares.
 ///
 /// # Errors
 /// A connection is refused or answers something other than 200.
-pub(crate) fn measure(process: u32, address: &str) -> Result<Idle> {
+pub(crate) fn measure(process: u32, address: &str, connections: u64) -> Result<Idle> {
     let idle_bytes = resident_bytes(process);
-    let mut connections = Vec::new();
-    for _ in 0..CONNECTIONS {
-        connections.push(use_once(address)?);
+    let mut open = Vec::new();
+    for _ in 0..connections {
+        open.push(use_once(address)?);
     }
     pause(Duration::from_secs(1));
     let loaded_bytes = resident_bytes(process);
-    Ok(Idle { idle_bytes, loaded_bytes, connections: CONNECTIONS })
+    Ok(Idle { idle_bytes, loaded_bytes, connections })
 }
 
 /// Lifts the soft limit of open files of this process (and so of what it starts) where it is low.

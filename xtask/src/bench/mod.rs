@@ -5,8 +5,12 @@
 //! noisy, so the contestants of a row take turns (A B C A B C) and only ratios of medians within one run mean
 //! anything. A peer that cannot run is reported with the reason, never left out.
 
+mod configs;
 pub(crate) mod gateway_config;
+mod h2load;
+mod handshakes;
 mod idle;
+pub(crate) mod load;
 pub(crate) mod peers;
 pub(crate) mod process;
 mod report;
@@ -20,29 +24,57 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use self::idle::lift_file_limit;
-use self::peers::{BACKEND_PORT, Peer, address};
-use self::report::{Entry, Idle, Row, Sample};
+use self::load::{Load, Service, Work};
+use self::peers::{Peer, address, backend_port};
+use self::report::{Entry, Idle, Memory, Row, Sample};
 use crate::setup;
 use crate::shell::{Running, cargo, must, pause, root, succeeds, target_dir};
 
-const CONNECTIONS: u32 = 64;
 const PROXY_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
+/// Client connections that every proxy is configured for, except where a row needs more.
+const POSSIBLE_CONNECTIONS: u64 = 4000;
 
-/// The rows, with who takes part in each.
-const ROWS: &[(&str, &[Peer])] = &[
-    ("bare", &[Peer::Nginx, Peer::Haproxy, Peer::Envoy, Peer::Floor, Peer::Gateward]),
-    ("routes10k", &[Peer::Gateward, Peer::GatewardRoutes]),
-    ("plugins", &[Peer::Nginx, Peer::GatewardPlugins]),
-    ("idle", &[]),
+/// A row: what is served and done, and who takes part.
+struct RowPlan {
+    name: &'static str,
+    service: Service,
+    work: Work,
+    contestants: &'static [Peer],
+}
+
+/// The proxies that can do all of it.
+const ALL: &[Peer] = &[Peer::Nginx, Peer::Haproxy, Peer::Envoy, Peer::Gateward];
+
+const fn row(name: &'static str, service: Service, work: Work, contestants: &'static [Peer]) -> RowPlan {
+    RowPlan { name, service, work, contestants }
+}
+
+/// Rows of CPU time.
+#[rustfmt::skip]
+const ROWS: &[RowPlan] = &[
+    row("bare", Service::Plain, Work::Requests, &[Peer::Nginx, Peer::Haproxy, Peer::Envoy, Peer::Floor, Peer::Gateward]),
+    row("routes10k", Service::Plain, Work::Requests, &[Peer::Gateward, Peer::GatewardRoutes]),
+    row("plugins", Service::Plain, Work::Requests, &[Peer::Nginx, Peer::GatewardPlugins]),
+    row("tls", Service::Tls, Work::Requests, ALL),
+    row("handshakes", Service::Tls, Work::Handshakes { resumed: false }, ALL),
+    row("resumptions", Service::Tls, Work::Handshakes { resumed: true }, ALL),
+    row("h2", Service::H2, Work::Requests, ALL),
+    row("h2c", Service::H2c, Work::Requests, ALL),
+    row("grpc", Service::Grpc, Work::Calls, ALL),
+    row("websocket", Service::WebSocket, Work::Messages, ALL),
 ];
+
+/// Rows of memory: their names, how many idle connections, who takes part.
+const MEMORY: &[(&str, u64, &[Peer])] = &[("idle", 1000, &[Peer::Gateward]), ("idle10k", 10_000, ALL)];
 
 /// What to measure, and for how long.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Only this row: bare, routes10k, plugins or idle.
-    #[arg(long, value_parser = ["bare", "routes10k", "plugins", "idle"])]
-    only: Option<String>,
+    /// Only these rows, separated by commas: bare, routes10k, plugins, tls, handshakes, resumptions, h2, h2c, grpc,
+    /// websocket, idle, idle10k.
+    #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(names()))]
+    only: Vec<String>,
     /// Seconds of one round of one contestant.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
@@ -60,6 +92,10 @@ enum Format {
     Table,
 }
 
+fn names() -> Vec<&'static str> {
+    ROWS.iter().map(|row| row.name).chain(MEMORY.iter().map(|(name, ..)| *name)).collect()
+}
+
 /// Measures; true when every contestant took part without a failed request.
 ///
 /// # Errors
@@ -68,22 +104,27 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     setup::for_bench()?;
     lift_file_limit();
     let bench = Bench::prepare()?;
-    let _backend = bench.start_backend()?;
-    let (mut rows, mut idle) = (Vec::new(), None);
-    for (name, contestants) in ROWS.iter().filter(|(name, _)| options.only.as_deref().is_none_or(|only| only == *name))
-    {
-        if *name == "idle" {
-            idle = Some(bench.idle().map_err(|error| format!("{error:#}")));
-        } else {
-            rows.push(bench.row(name, contestants, options)?);
-        }
+    let (mut rows, mut memory) = (Vec::new(), Vec::new());
+    let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
+    for plan in ROWS.iter().filter(|plan| wanted(plan.name)) {
+        let _backend = bench.start_backend(plan.service)?;
+        rows.push(bench.row(plan, options));
+    }
+    for (name, connections, contestants) in MEMORY.iter().filter(|(name, ..)| wanted(name)) {
+        let _backend = bench.start_backend(Service::Plain)?;
+        let entry = |peer: &Peer| {
+            eprintln!("{name}: {}", peer.name());
+            (peer.name(), bench.idle(*peer, *connections).map_err(|error| format!("{error:#}")))
+        };
+        memory.push(Memory { name, entries: contestants.iter().map(entry).collect() });
     }
     match options.format {
-        Format::Table => println!("{}", report::table(&rows, idle.as_ref())),
-        Format::Json => println!("{:#}", report::json(&rows, idle.as_ref())),
+        Format::Table => println!("{}", report::table(&rows, &memory)),
+        Format::Json => println!("{:#}", report::json(&rows, &memory)),
     }
     let complete = |entry: &Entry| entry.median().is_some_and(|sample| sample.failed == 0);
-    Ok(rows.iter().flat_map(|row| &row.entries).all(complete) && idle.is_none_or(|idle| idle.is_ok()))
+    let measured = |row: &Memory| row.entries.iter().all(|(_, outcome)| outcome.is_ok());
+    Ok(rows.iter().flat_map(|row| &row.entries).all(complete) && memory.iter().all(measured))
 }
 
 /// Where programs and files are.
@@ -100,7 +141,9 @@ impl Bench {
     pub(crate) fn prepare() -> Result<Self> {
         let bench = Self { out: root().join("bench/out"), release: target_dir()?.join("release") };
         std::fs::create_dir_all(&bench.out)?;
-        must(cargo().args(["build", "--release", "-p", "gateward-bench", "--bin", "backend", "--bin", "floor"]))?;
+        let programs = ["backend", "floor", "grpc_backend", "websocket_backend", "websocket_load"];
+        let programs = programs.iter().flat_map(|program| ["--bin", *program]);
+        must(cargo().args(["build", "--release", "-p", "gateward-bench"]).args(programs))?;
         if !succeeds(cargo().args(["build", "--release", "-p", "gateward"]))? {
             // An older binary would be measured under a newer name.
             let _ = std::fs::remove_file(bench.release.join("gateward"));
@@ -109,75 +152,74 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Starts the backend on the load's core.
+    /// Starts what is behind the proxies on the load's core.
     ///
     /// # Errors
     /// It does not build or its port is taken.
-    pub(crate) fn start_backend(&self) -> Result<Running> {
-        let mut command = Command::new(self.release.join("backend"));
-        command.args(["--listen", &address(BACKEND_PORT)]);
-        start(&command, BACKEND_PORT, Some(LOAD_CORE), &self.out.join("backend.log"))
+    pub(crate) fn start_backend(&self, service: Service) -> Result<Running> {
+        let program = match service {
+            Service::Grpc => "grpc_backend",
+            Service::WebSocket => "websocket_backend",
+            _ => "backend",
+        };
+        let port = backend_port(service);
+        let mut command = Command::new(self.release.join(program));
+        command.args(["--listen", &address(port)]);
+        start(&command, port, Some(LOAD_CORE), &self.out.join(format!("{program}.log")))
     }
 
     /// Every round starts every contestant anew: where a process' memory happens to lie decides a few percent of its
     /// time, and must be drawn for each round like everything else that is luck.
-    fn row(&self, name: &'static str, contestants: &[Peer], options: &Options) -> Result<Row> {
+    fn row(&self, plan: &RowPlan, options: &Options) -> Row {
+        let RowPlan { name, work, contestants, .. } = plan;
         let mut entries: Vec<(Peer, Result<Vec<Sample>, String>)> =
             contestants.iter().map(|peer| (*peer, Ok(Vec::new()))).collect();
         for round in 1..=options.rounds {
             for (peer, outcome) in &mut entries {
                 let Ok(samples) = outcome else { continue };
-                match self.start_peer(*peer) {
-                    Ok(process) => {
-                        load(*peer, 1)?;
-                        let sample = measure(*peer, &process, options.seconds)?;
-                        eprintln!("{name}: round {round}/{}: {}: {:.2} us", options.rounds, peer.name(), sample.cpu_us);
+                let unit = work.unit();
+                match self.measure(*peer, plan, options.seconds) {
+                    Ok(sample) => {
+                        let (rounds, peer, cpu_us) = (options.rounds, peer.name(), sample.cpu_us);
+                        eprintln!("{name}: round {round}/{rounds}: {peer}: {cpu_us:.2} us/{unit}");
                         samples.push(sample);
                     }
                     Err(error) => {
-                        eprintln!("{name}: {} is missing", peer.name());
+                        eprintln!("{name}: {} is missing: {error:#}", peer.name());
                         *outcome = Err(format!("{error:#}"));
                     }
                 }
             }
         }
         let entry = |(peer, outcome): (Peer, _)| Entry { name: peer.name().to_owned(), outcome };
-        Ok(Row { name, entries: entries.into_iter().map(entry).collect() })
+        Row { name, unit: work.unit(), entries: entries.into_iter().map(entry).collect() }
     }
 
-    fn start_peer(&self, peer: Peer) -> Result<Running> {
-        let command = peer.command(&self.out, &self.release)?;
+    /// One round: CPU spent by the proxy while it is loaded, after a second to warm up.
+    fn measure(&self, peer: Peer, plan: &RowPlan, seconds: u64) -> Result<Sample> {
+        let RowPlan { service, work, .. } = *plan;
+        let process = self.start_peer(peer, service, POSSIBLE_CONNECTIONS)?;
+        let load = |seconds| load::run(peer, service, work, seconds, LOAD_CORE, &self.out, &self.release);
+        load(1)?;
+        let before = process::cpu_seconds(process.id());
+        let done = load(seconds)?;
+        let spent = process::cpu_seconds(process.id()) - before;
+        #[expect(clippy::cast_precision_loss, reason = "request counts are far below 2^52")]
+        let count = done.count.max(1) as f64;
+        let Load { per_second, p50_us, p99_us, failed, .. } = done;
+        Ok(Sample { cpu_us: spent * 1e6 / count, per_second, p50_us, p99_us, failed })
+    }
+
+    fn start_peer(&self, peer: Peer, service: Service, connections: u64) -> Result<Running> {
+        let command = peer.command(&self.out, &self.release, service, connections)?;
         start(&command, peer.port(), Some(PROXY_CORE), &self.out.join(format!("{}.log", peer.name())))
     }
 
-    fn idle(&self) -> Result<Idle> {
-        eprintln!("idle: starting gateward");
-        let process = self.start_peer(Peer::Gateward)?;
+    fn idle(&self, peer: Peer, connections: u64) -> Result<Idle> {
+        let process = self.start_peer(peer, Service::Plain, connections + POSSIBLE_CONNECTIONS)?;
         pause(Duration::from_secs(1));
-        idle::measure(process.id(), &address(Peer::Gateward.port()))
+        idle::measure(process.id(), &address(peer.port()), connections)
     }
-}
-
-/// One round: CPU spent by the proxy while it is loaded.
-fn measure(peer: Peer, process: &Running, seconds: u64) -> Result<Sample> {
-    let before = process::cpu_seconds(process.id());
-    let load = load(peer, seconds)?;
-    let spent = process::cpu_seconds(process.id()) - before;
-    #[expect(clippy::cast_precision_loss, reason = "request counts are far below 2^52")]
-    let requests = load.requests.max(1) as f64;
-    Ok(Sample {
-        cpu_us: spent * 1e6 / requests,
-        per_second: load.per_second,
-        p50_us: load.p50_us,
-        p99_us: load.p99_us,
-        failed: load.socket_errors + load.bad_statuses,
-    })
-}
-
-fn load(peer: Peer, seconds: u64) -> Result<wrk::Load> {
-    let url = format!("http://{}{}", address(peer.port()), peer.path());
-    let headers = peer.headers();
-    wrk::run(&wrk::Plan { url: &url, headers, connections: CONNECTIONS, seconds, core: Some(LOAD_CORE) })
 }
 
 /// Starts a program, pinned if asked for, and waits until its port answers.

@@ -8,12 +8,18 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::configs::{self, Site};
 use super::gateway_config;
+use super::load::{Certificate, Service};
 use crate::setup;
 use crate::shell::find;
 
-/// The port of the backend behind every proxy.
+/// The port of the HTTP/1.1 backend.
 pub(crate) const BACKEND_PORT: u16 = 9201;
+/// The port of the gRPC backend.
+const GRPC_PORT: u16 = 9202;
+/// The port of the WebSocket backend.
+const WEBSOCKET_PORT: u16 = 9203;
 
 /// A proxy that takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,20 +83,60 @@ impl Peer {
     ///
     /// # Errors
     /// The program is not installed, or a file cannot be written.
-    pub(crate) fn command(self, out: &Path, release: &Path) -> Result<Command> {
+    pub(crate) fn command(self, out: &Path, release: &Path, service: Service, connections: u64) -> Result<Command> {
+        let certificate = Certificate::make(out)?;
+        let backend = backend_port(service);
+        let site = Site { service, port: self.port(), backend, connections, certificate: &certificate };
         Ok(match self {
-            Peer::Nginx => nginx(out, self.port())?,
-            Peer::Haproxy => haproxy(out, self.port())?,
-            Peer::Envoy => envoy(out, self.port())?,
+            Peer::Nginx => {
+                let program = find("nginx").context("nginx is not installed")?;
+                let file = write(out, "nginx.conf", &configs::nginx(&site, &out.display().to_string()))?;
+                let mut command = Command::new(program);
+                command.arg("-p").arg(out).arg("-c").arg(file);
+                command
+            }
+            Peer::Haproxy => {
+                let program = find("haproxy").context("haproxy is not installed")?;
+                let file = write(out, "haproxy.cfg", &configs::haproxy(&site))?;
+                let mut command = Command::new(program);
+                command.arg("-f").arg(file).arg("-db");
+                command
+            }
+            Peer::Envoy => {
+                let hint = "envoy is not installed; `cargo xtask setup --bench` installs it";
+                let program = setup::envoy().context(hint)?;
+                let file = write(out, "envoy.yaml", &configs::envoy(&site))?;
+                let mut command = Command::new(program);
+                command.arg("-c").arg(file).args([
+                    "--concurrency",
+                    "1",
+                    "--log-level",
+                    "error",
+                    "--use-dynamic-base-id",
+                ]);
+                command
+            }
             Peer::Floor => {
                 let mut floor = Command::new(release.join("floor"));
-                floor.args(["--listen", &address(self.port()), "--upstream", &address(BACKEND_PORT)]);
+                floor.args(["--listen", &address(self.port()), "--upstream", &address(backend)]);
                 floor
             }
-            Peer::Gateward => gateward(out, release, self, &gateway_config::bare(BACKEND_PORT))?,
-            Peer::GatewardRoutes => gateward(out, release, self, &gateway_config::routes(BACKEND_PORT))?,
-            Peer::GatewardPlugins => gateward(out, release, self, &gateway_config::plugins(BACKEND_PORT))?,
+            Peer::Gateward if service == Service::Grpc => {
+                gateward(out, release, self, &gateway_config::grpc(backend), &site)?
+            }
+            Peer::Gateward => gateward(out, release, self, &gateway_config::bare(backend), &site)?,
+            Peer::GatewardRoutes => gateward(out, release, self, &gateway_config::routes(backend), &site)?,
+            Peer::GatewardPlugins => gateward(out, release, self, &gateway_config::plugins(backend), &site)?,
         })
+    }
+}
+
+/// The port of what is behind the proxies.
+pub(crate) fn backend_port(service: Service) -> u16 {
+    match service {
+        Service::Grpc => GRPC_PORT,
+        Service::WebSocket => WEBSOCKET_PORT,
+        _ => BACKEND_PORT,
     }
 }
 
@@ -99,18 +145,24 @@ pub(crate) fn address(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }
 
-/// The command for a gateway with one worker and a declarative file.
+/// The command for a gateway with a declarative file; its status port is `port` and a thousand.
 ///
 /// # Errors
 /// The binary does not exist.
-pub(crate) fn gateward_command(release: &Path, file: &Path, port: u16, workers: Option<u32>) -> Result<Command> {
+pub(crate) fn gateward_command(
+    release: &Path,
+    file: &Path,
+    listen: &str,
+    port: u16,
+    workers: Option<u32>,
+) -> Result<Command> {
     let binary = release.join("gateward");
     if !binary.is_file() {
         bail!("{} does not exist", binary.display());
     }
     let mut command = Command::new(binary);
     command.args(["gateway", "--config"]).arg(file);
-    command.args(["--proxy-listen", &address(port), "--admin-listen", "off"]);
+    command.args(["--proxy-listen", listen, "--admin-listen", "off"]);
     command.args(["--status-listen", &address(port + 1000)]);
     if let Some(workers) = workers {
         command.args(["--workers", &workers.to_string()]);
@@ -118,96 +170,18 @@ pub(crate) fn gateward_command(release: &Path, file: &Path, port: u16, workers: 
     Ok(command)
 }
 
-fn gateward(out: &Path, release: &Path, peer: Peer, config: &str) -> Result<Command> {
+fn gateward(out: &Path, release: &Path, peer: Peer, config: &str, site: &Site<'_>) -> Result<Command> {
     let file = write(out, &format!("{}.yml", peer.name()), config)?;
-    gateward_command(release, &file, peer.port(), Some(1))
-}
-
-fn nginx(out: &Path, port: u16) -> Result<Command> {
-    let program = find("nginx").context("nginx is not installed")?;
-    let folder = out.display();
-    let text = format!(
-        "worker_processes 1;\ndaemon off;\npid {folder}/nginx.pid;\nerror_log {folder}/nginx-error.log;\n\
-         events {{ worker_connections 4096; }}\n\
-         http {{\n  access_log off;\n  server_tokens off;\n  tcp_nodelay on;\n  keepalive_requests 1000000000;\n  \
-         client_body_temp_path {folder}/nginx-body;\n  proxy_temp_path {folder}/nginx-proxy;\n  \
-         fastcgi_temp_path {folder}/nginx-fastcgi;\n  uwsgi_temp_path {folder}/nginx-uwsgi;\n  \
-         scgi_temp_path {folder}/nginx-scgi;\n  \
-         upstream backend {{ server {backend}; keepalive 512; keepalive_requests 1000000000; }}\n  \
-         server {{\n    listen {listen};\n    location / {{\n      proxy_pass http://backend;\n      \
-         proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n      \
-         proxy_set_header Host {backend};\n      \
-         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n      \
-         proxy_set_header X-Request-Id $request_id;\n    }}\n  }}\n}}\n",
-        backend = address(BACKEND_PORT),
-        listen = address(port),
-    );
-    let file = write(out, "nginx.conf", &text)?;
-    let mut command = Command::new(program);
-    command.arg("-p").arg(out).arg("-c").arg(file);
-    Ok(command)
-}
-
-fn haproxy(out: &Path, port: u16) -> Result<Command> {
-    let program = find("haproxy").context("haproxy is not installed")?;
-    let text = format!(
-        "global\n  nbthread 1\n  maxconn 4000\n\
-         defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  \
-         option http-keep-alive\n  http-reuse always\n\
-         frontend in\n  bind {listen}\n  option forwardfor\n  http-request set-header Host {backend}\n  \
-         http-request set-header X-Request-Id %[uuid()]\n  default_backend out\n\
-         backend out\n  server one {backend}\n",
-        listen = address(port),
-        backend = address(BACKEND_PORT),
-    );
-    let file = write(out, "haproxy.cfg", &text)?;
-    let mut command = Command::new(program);
-    command.arg("-f").arg(file).arg("-db");
-    Ok(command)
-}
-
-fn envoy(out: &Path, port: u16) -> Result<Command> {
-    let program = setup::envoy().context("envoy is not installed; `cargo xtask setup --bench` installs it")?;
-    let text = format!(
-        r#"static_resources:
-  listeners:
-  - address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: in
-          use_remote_address: true
-          generate_request_id: true
-          route_config:
-            virtual_hosts:
-            - name: all
-              domains: ["*"]
-              routes:
-              - match: {{ prefix: "/" }}
-                route: {{ cluster: backend, host_rewrite_literal: "{backend}" }}
-          http_filters:
-          - name: envoy.filters.http.router
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
-              suppress_envoy_headers: true
-  clusters:
-  - name: backend
-    connect_timeout: 5s
-    type: STATIC
-    load_assignment:
-      cluster_name: backend
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {backend_port} }} }} }}
-"#,
-        backend = address(BACKEND_PORT),
-        backend_port = BACKEND_PORT,
-    );
-    let file = write(out, "envoy.yaml", &text)?;
-    let mut command = Command::new(program);
-    command.arg("-c").arg(file).args(["--concurrency", "1", "--log-level", "error", "--use-dynamic-base-id"]);
+    let flags = match site.service {
+        Service::Plain | Service::WebSocket => "",
+        Service::Tls => " ssl",
+        Service::H2 => " ssl http2",
+        Service::H2c | Service::Grpc => " http2",
+    };
+    let mut command = gateward_command(release, &file, &format!("{}{flags}", address(site.port)), site.port, Some(1))?;
+    if matches!(site.service, Service::Tls | Service::H2) {
+        command.args(["--ssl-cert", &site.certificate.certificate, "--ssl-cert-key", &site.certificate.key]);
+    }
     Ok(command)
 }
 

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 pub(crate) struct Sample {
     pub(crate) cpu_us: f64,
     pub(crate) per_second: f64,
-    pub(crate) p50_us: f64,
-    pub(crate) p99_us: f64,
-    /// Socket errors and statuses outside 2xx and 3xx.
+    pub(crate) p50_us: Option<f64>,
+    pub(crate) p99_us: Option<f64>,
+    /// Whatever was not done as asked.
     pub(crate) failed: u64,
 }
 
@@ -22,10 +22,18 @@ pub(crate) struct Entry {
 /// One row of the comparison: contestants measured in turns.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
+    /// What is counted, in the singular.
+    pub(crate) unit: &'static str,
     pub(crate) entries: Vec<Entry>,
 }
 
-/// Memory of the gateway.
+/// Memory of each contestant of a row, or why it could not take part.
+pub(crate) struct Memory {
+    pub(crate) name: &'static str,
+    pub(crate) entries: Vec<(&'static str, Result<Idle, String>)>,
+}
+
+/// Memory of a proxy.
 pub(crate) struct Idle {
     pub(crate) idle_bytes: u64,
     pub(crate) loaded_bytes: u64,
@@ -48,8 +56,8 @@ impl Entry {
         Some(Sample {
             cpu_us: median(samples.iter().map(|sample| sample.cpu_us)),
             per_second: median(samples.iter().map(|sample| sample.per_second)),
-            p50_us: median(samples.iter().map(|sample| sample.p50_us)),
-            p99_us: median(samples.iter().map(|sample| sample.p99_us)),
+            p50_us: median_of(samples.iter().filter_map(|sample| sample.p50_us)),
+            p99_us: median_of(samples.iter().filter_map(|sample| sample.p99_us)),
             failed: samples.iter().map(|sample| sample.failed).sum(),
         })
     }
@@ -70,18 +78,20 @@ impl Row {
     fn baselines(&self) -> Vec<(&'static str, Option<f64>)> {
         match self.name {
             "bare" => vec![("best of nginx, haproxy", self.best_peer()), ("floor", self.cpu("floor"))],
-            "plugins" => vec![("nginx", self.cpu("nginx"))],
+            "plugins" | "tls" | "handshakes" | "resumptions" | "websocket" => vec![("nginx", self.cpu("nginx"))],
+            "h2" | "h2c" | "grpc" => vec![("envoy", self.cpu("envoy")), ("nginx", self.cpu("nginx"))],
             _ => vec![("one route", self.cpu("gateward"))],
         }
     }
 }
 
 /// The rows as Markdown, fit for docs/performance.md.
-pub(crate) fn table(rows: &[Row], idle: Option<&Result<Idle, String>>) -> String {
+pub(crate) fn table(rows: &[Row], memory: &[Memory]) -> String {
     let mut text = String::new();
     for row in rows {
         let baselines = row.baselines();
-        text += &format!("\n**{}**\n\n| proxy | CPU us/request | requests/s | p50 us | p99 us | failed |", row.name);
+        let (name, unit) = (row.name, row.unit);
+        text += &format!("\n**{name}**\n\n| proxy | CPU us/{unit} | {unit}s/s | p50 us | p99 us | failed |");
         text += &baselines.iter().map(|(name, _)| format!(" vs {name} |")).collect::<String>();
         text += "\n|---|---|---|---|---|---|";
         text += &"---|".repeat(baselines.len());
@@ -90,19 +100,21 @@ pub(crate) fn table(rows: &[Row], idle: Option<&Result<Idle, String>>) -> String
             text += &line(entry, &baselines);
         }
     }
-    match idle {
-        Some(Ok(idle)) => {
-            let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
-            text += &format!(
-                "\n**idle**: {} MiB resident; {} MiB with {} idle connections: {} bytes per connection\n",
-                mib(idle.idle_bytes),
-                mib(idle.loaded_bytes),
-                idle.connections,
-                idle.per_connection()
-            );
+    for row in memory {
+        let head = "| proxy | at rest MiB | connections | with them MiB | bytes per connection |";
+        text += &format!("\n**{}**\n\n{head}\n|---|---|---|---|---|\n", row.name);
+        for (name, outcome) in &row.entries {
+            text += &match outcome {
+                Ok(idle) => format!(
+                    "| {name} | {} | {} | {} | {} |\n",
+                    idle.idle_bytes.div_ceil(1 << 20),
+                    idle.connections,
+                    idle.loaded_bytes.div_ceil(1 << 20),
+                    idle.per_connection()
+                ),
+                Err(reason) => format!("| {name} | missing: {} |\n", reason.replace('\n', " ")),
+            };
         }
-        Some(Err(reason)) => text += &format!("\n**idle**: missing: {reason}\n"),
-        None => {}
     }
     text
 }
@@ -113,8 +125,13 @@ fn line(entry: &Entry, baselines: &[(&str, Option<f64>)]) -> String {
         return format!("| {} | missing: {} |\n", entry.name, reason.replace('\n', " "));
     };
     let mut text = format!(
-        "| {} | {:.2} | {:.0} | {:.0} | {:.0} | {} |",
-        entry.name, sample.cpu_us, sample.per_second, sample.p50_us, sample.p99_us, sample.failed
+        "| {} | {:.2} | {:.0} | {} | {} | {} |",
+        entry.name,
+        sample.cpu_us,
+        sample.per_second,
+        or_dash(sample.p50_us),
+        or_dash(sample.p99_us),
+        sample.failed
     );
     for (_, baseline) in baselines {
         text += &baseline.map_or(" - |".to_owned(), |baseline| format!(" {:.2}x |", sample.cpu_us / baseline));
@@ -122,24 +139,34 @@ fn line(entry: &Entry, baselines: &[(&str, Option<f64>)]) -> String {
     text + "\n"
 }
 
+fn or_dash(figure: Option<f64>) -> String {
+    figure.map_or("-".to_owned(), |figure| format!("{figure:.0}"))
+}
+
 /// The same for machines.
-pub(crate) fn json(rows: &[Row], idle: Option<&Result<Idle, String>>) -> Value {
+pub(crate) fn json(rows: &[Row], memory: &[Memory]) -> Value {
     let rows: Vec<Value> = rows.iter().map(json_row).collect();
-    let idle = idle.map(|idle| match idle {
+    let memory: Vec<Value> = memory.iter().map(json_memory).collect();
+    json!({ "rows": rows, "memory": memory })
+}
+
+fn json_memory(row: &Memory) -> Value {
+    let entry = |(name, outcome): &(&str, Result<Idle, String>)| match outcome {
         Ok(idle) => json!({
+            "name": name,
             "idle_bytes": idle.idle_bytes,
             "loaded_bytes": idle.loaded_bytes,
             "connections": idle.connections,
             "bytes_per_connection": idle.per_connection(),
         }),
-        Err(reason) => json!({ "missing": reason }),
-    });
-    json!({ "rows": rows, "idle": idle })
+        Err(reason) => json!({ "name": name, "missing": reason }),
+    };
+    json!({ "name": row.name, "entries": row.entries.iter().map(entry).collect::<Vec<_>>() })
 }
 
 fn json_row(row: &Row) -> Value {
     let entries: Vec<Value> = row.entries.iter().map(|entry| json_entry(entry, &row.baselines())).collect();
-    json!({ "name": row.name, "entries": entries })
+    json!({ "name": row.name, "unit": row.unit, "entries": entries })
 }
 
 fn json_entry(entry: &Entry, baselines: &[(&str, Option<f64>)]) -> Value {
@@ -158,6 +185,12 @@ fn json_entry(entry: &Entry, baselines: &[(&str, Option<f64>)]) -> Value {
         "failed": sample.failed,
         "ratios": ratios,
     })
+}
+
+/// `None` where no round has the figure.
+fn median_of(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values = values.peekable();
+    values.peek().is_some().then(|| median(values))
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -181,15 +214,19 @@ mod tests {
         let mut entries = vec![entry("nginx", &[20.0, 22.0, 90.0]), entry("haproxy", &[24.0]), entry("floor", &[10.0])];
         entries.push(entry("gateward", &[10.0, 12.0]));
         entries.push(Entry { name: "envoy".to_owned(), outcome: Err("not installed".to_owned()) });
-        let text = table(&[Row { name: "bare", entries }], None);
-        assert!(text.contains("| gateward | 11.00 | 0 | 0 | 0 | 0 | 0.50x | 1.10x |"), "{text}");
+        let text = table(&[Row { name: "bare", unit: "request", entries }], &[]);
+        assert!(text.contains("| gateward | 11.00 | 0 | - | - | 0 | 0.50x | 1.10x |"), "{text}");
         assert!(text.contains("| envoy | missing: not installed |"), "{text}");
     }
 
     #[test]
     fn memory_per_connection_is_the_difference() {
-        let idle = Ok(Idle { idle_bytes: 10 << 20, loaded_bytes: (10 << 20) + 4_096_000, connections: 1000 });
-        assert!(table(&[], Some(&idle)).contains("4096 bytes per connection"));
-        assert_eq!(json(&[], Some(&idle))["idle"]["bytes_per_connection"], 4096);
+        let idle = Idle { idle_bytes: 10 << 20, loaded_bytes: (10 << 20) + 4_096_000, connections: 1000 };
+        let entries = vec![("gateward", Ok(idle)), ("envoy", Err("not installed".to_owned()))];
+        let memory = [Memory { name: "idle", entries }];
+        let text = table(&[], &memory);
+        assert!(text.contains("| gateward | 10 | 1000 | 14 | 4096 |"), "{text}");
+        assert!(text.contains("| envoy | missing: not installed |"), "{text}");
+        assert_eq!(json(&[], &memory)["memory"][0]["entries"][0]["bytes_per_connection"], 4096);
     }
 }
