@@ -285,3 +285,34 @@ fn services_are_told_who_the_client_is() {
         gateway.stop();
     }
 }
+
+/// HTTP/2 requests know their connection's origin, and no other connection's.
+#[test]
+fn http2_after_a_header() {
+    let backend = Backend::echo();
+    let config = format!(
+        "_format_version: '3.0'\n\
+        services:\n\
+        - {{name: mine, url: '{0}/mine', routes: [{{name: mine, expression: 'net.src.vpce_id == \"vpce-1\"', priority: 2}}]}}\n\
+        - {{name: other, url: '{0}/other', routes: [{{name: other, expression: 'http.path ^= \"/\"', priority: 1}}]}}\n",
+        backend.url()
+    );
+    let gateway = listening(&config, "proxy_protocol=auto").env("KONG_ROUTER_FLAVOR", "expressions").workers(1).start();
+    // Preface, SETTINGS, and HEADERS of GET http://a/ that end the stream (RFC 9113 sections 3.4, 6.2; RFC 7541 appendix A).
+    let http2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x06\x01\x05\0\0\0\x01\x82\x86\x84\x41\x01a";
+    for (header, path, address) in [
+        (v2("vpce-1"), "/mine", "192.0.2.7"),
+        (Vec::new(), "/other", "127.0.0.1"),
+        (v2("vpce-2"), "/other", "192.0.2.7"),
+        (V1.to_vec(), "/other", "192.0.2.7"),
+    ] {
+        let before = backend.request_count();
+        let mut client = RawClient::connect(gateway.proxy());
+        client.send(&[&header[..], http2].concat());
+        eventually(PATIENCE, || backend.request_count() > before);
+        let request = backend.requests().pop().expect("it came");
+        assert!(request.target.starts_with(path), "{}", request.target);
+        assert_eq!(request.header("X-Real-IP"), Some(address));
+    }
+    gateway.stop();
+}

@@ -4,6 +4,7 @@ use crate::arrival;
 use crate::connection;
 use crate::forwarded::is_trusted;
 use crate::node::Node;
+use crate::session::Arrival;
 use crate::worker::Worker;
 use gateward_net::proxy_protocol::Mode;
 use gateward_net::{Listener, Release, Stage, Stream, listen};
@@ -100,7 +101,7 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: Socket
     tokio::task::spawn_local(async move {
         let worker = open.worker.clone();
         match mode {
-            Mode::Off => connection::serve(worker, Stream::plain(stream), peer, local, None).await,
+            Mode::Off => connection::serve(worker, Stream::plain(stream), Arrival { peer, local, origin: None }).await,
             _ => Box::pin(arrival::serve(worker, stream, peer, local, mode)).await,
         }
         drop(open);

@@ -7,6 +7,7 @@
 
 use crate::connection;
 use crate::forwarded::is_trusted;
+use crate::session::Arrival;
 use crate::settings::RealIp;
 use crate::worker::Worker;
 use gateward_net::Stream;
@@ -38,7 +39,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, 
         worker.metrics.count(Counter::ConnectionsRefused);
         return;
     };
-    connection::serve(worker, Stream::plain(tcp), client, local, origin.map(Arc::new)).await;
+    let arrival = Arrival { peer: client, local, origin: origin.map(Arc::new) };
+    connection::serve(worker, Stream::plain(tcp), arrival).await;
 }
 
 /// The header of a connection, within the time for a request head: a balancer may wait for the client's first bytes.

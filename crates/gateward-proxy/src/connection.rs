@@ -7,26 +7,17 @@ use crate::h2_server;
 use crate::linger::linger;
 use crate::outcome::After;
 use crate::request;
-use crate::session::Session;
+use crate::session::{Arrival, Session};
 use crate::worker::Worker;
 use gateward_net::{Deadline, Stage, Stream};
-use gateward_plugin::ProxyOrigin;
 use gateward_telemetry::Counter;
-use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// Milliseconds without a request after which a connection gives its session back.
 const BURST_GAP_MS: u64 = 100;
 
-/// Serve `stream` until it ends. `origin` is what a PROXY header said.
-pub(crate) async fn serve(
-    worker: Rc<Worker>,
-    stream: Stream,
-    peer: SocketAddr,
-    local: SocketAddr,
-    origin: Option<Arc<ProxyOrigin>>,
-) {
+/// Serve `stream` until it ends.
+pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, arrival: Arrival) {
     let deadline = worker.deadlines.register();
     let mut served = 0;
     let age = Age::new(&worker);
@@ -36,14 +27,13 @@ pub(crate) async fn serve(
         if !wait_for_bytes(&worker, &stream, &deadline, served).await {
             break After::Abort;
         }
-        let mut session = worker.session(peer, local);
-        session.exchange.client.origin.clone_from(&origin);
+        let mut session = worker.session(&arrival);
         let after = Box::pin(serve_burst(&worker, &stream, &deadline, &mut session, (&mut served, age))).await;
         let before = (after == After::Http2).then(|| session.upload.input.filled().to_vec());
         worker.give_back(session);
         if let Some(before) = before {
             drop(deadline);
-            return Box::pin(h2_server::serve(worker, stream, before, peer, local)).await;
+            return Box::pin(h2_server::serve(worker, stream, before, arrival)).await;
         }
         if after != After::KeepAlive {
             break after;

@@ -18,7 +18,7 @@ use crate::outcome::{After, Ended, Local};
 use crate::record;
 use crate::reply;
 use crate::request;
-use crate::session::Session;
+use crate::session::{Arrival, Session};
 use crate::settings::Limits;
 use crate::worker::{Worker, WorkerPlan};
 use gateward_http::{MessageParts, read_request_head};
@@ -29,7 +29,6 @@ use h2::{Reason, RecvStream};
 use http::Request;
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -44,8 +43,7 @@ const UNSEEN_RESETS: usize = 50;
 struct Shared {
     worker: Rc<Worker>,
     age: Age,
-    peer: SocketAddr,
-    local: SocketAddr,
+    arrival: Arrival,
     /// Requests whose work goes on.
     open: Cell<usize>,
     /// Of the connection; idle while there are no requests.
@@ -68,7 +66,7 @@ enum End {
 }
 
 /// Serve the HTTP/2 connection `stream` until it ends; `before` was read from it already.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, before: Vec<u8>, peer: SocketAddr, local: SocketAddr) {
+pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, before: Vec<u8>, arrival: Arrival) {
     let stream = Rc::new(stream);
     let io = Io::accepted(stream.clone(), before, worker.deadlines.clone());
     let watch = io.watch();
@@ -80,8 +78,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, before: Vec<u8>, p
         return;
     };
     let age = Age::new(&worker);
-    let shared =
-        Rc::new(Shared { worker, age, peer, local, open: Cell::new(0), deadline, idle: Cell::new(false), watch });
+    let shared = Rc::new(Shared { worker, age, arrival, open: Cell::new(0), deadline, idle: Cell::new(false), watch });
     shared.rest();
     match accept_requests(&mut h2, &shared).await {
         End::Done => return,
@@ -89,7 +86,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, before: Vec<u8>, p
         End::Idle => say_goodbye(&mut h2, &shared, Reason::NO_ERROR).await,
         End::Cut { reason, label } => {
             shared.worker.metrics.refuse(label);
-            tracing::debug!(%peer, label, "HTTP/2 connection cut");
+            tracing::debug!(peer = %shared.arrival.peer, label, "HTTP/2 connection cut");
             say_goodbye(&mut h2, &shared, reason).await;
         }
     }
@@ -195,7 +192,7 @@ fn start(shared: &Rc<Shared>, request: Request<RecvStream>, mut response: SendRe
     let open = Open::new(shared.clone());
     tokio::task::spawn_local(async move {
         let shared = &open.shared;
-        let mut session = shared.worker.session(shared.peer, shared.local);
+        let mut session = shared.worker.session(&shared.arrival);
         serve_request(shared, &mut session, request, response, served).await;
         shared.worker.give_back(session);
     });

@@ -10,7 +10,7 @@ use crate::body::Encoder;
 use crate::client::Connection;
 use crate::error::ProxyError;
 use crate::protection::Protection;
-use crate::session::{Role, Session};
+use crate::session::{Arrival, Role, Session};
 use crate::upstream::{self, Again, Answered, Asking, Failed, Tries, body_limit, is_idempotent};
 use gateward_http::BodyFraming;
 use gateward_telemetry::Counter;
@@ -70,7 +70,8 @@ fn can_watch(connection: &Connection<'_>) -> bool {
         }
         (None, _) => false,
     };
-    at_hand && is_idempotent(connection) && session.upload.can_rewind()
+    // Another protocol is for one upstream connection to agree to.
+    at_hand && session.upgrade.is_none() && is_idempotent(connection) && session.upload.can_rewind()
 }
 
 /// What a race came to.
@@ -240,7 +241,9 @@ fn timed_out(again: Again) -> Failed {
 /// A session with the request of `connection`, for a second try.
 fn copy(connection: &Connection<'_>) -> Box<Session> {
     let session = &*connection.session;
-    let mut copy = connection.worker.session(session.exchange.client.peer, session.local);
+    let client = &session.exchange.client;
+    let arrival = Arrival { peer: client.peer, local: session.local, origin: client.origin.clone() };
+    let mut copy = connection.worker.session(&arrival);
     copy.peer.clone_from(&session.peer);
     copy.direct.clone_from(&session.direct);
     copy.route = session.route;

@@ -7,15 +7,28 @@ use crate::outcome::Persistence;
 use crate::pump::Pump;
 use gateward_http::ResponseHead;
 use gateward_net::Deadline;
-use gateward_plugin::{Exchange, Try};
+use gateward_plugin::{Exchange, ProxyOrigin, Try};
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Sessions kept for reuse per worker.
 const SPARE_SESSIONS: usize = 128;
 /// Bytes of headers above which a session's arenas are given back.
 const HEADERS_KEPT: usize = 64 * 1024;
+
+/// Who a connection is from and where it came in. Every session of the connection is told all of it: what a session
+/// kept of another connection would be somebody else's.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrival {
+    /// The peer, or the client that a trusted PROXY header named.
+    pub(crate) peer: SocketAddr,
+    /// The listener's address.
+    pub(crate) local: SocketAddr,
+    /// What a trusted PROXY header said.
+    pub(crate) origin: Option<Arc<ProxyOrigin>>,
+}
 
 /// State of one request. Reset, not dropped.
 pub(crate) struct Session {

@@ -7,14 +7,13 @@ use crate::h2_client::Http2Pool;
 use crate::node::Node;
 use crate::own::OwnFields;
 use crate::plan::Plan;
-use crate::session::{Session, Spare};
+use crate::session::{Arrival, Session, Spare};
 use crate::upstreams::{Known, UpstreamHandle};
 use gateward_balance::ConcurrencyLimit;
 use gateward_model::{Route, Service};
 use gateward_net::{Deadlines, Pool, Resolver, monotonic_us};
 use gateward_telemetry::WorkerMetrics;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -107,10 +106,12 @@ impl Worker {
     }
 
     /// A session for a connection that has something to do.
-    pub(crate) fn session(&self, peer: SocketAddr, local: SocketAddr) -> Box<Session> {
+    pub(crate) fn session(&self, arrival: &Arrival) -> Box<Session> {
+        let Arrival { peer, local, ref origin } = *arrival;
         let spare = self.spare.borrow_mut().take();
         let mut session = spare.unwrap_or_else(|| Box::new(Session::new(self.deadlines.register())));
         session.exchange.client.peer = peer;
+        session.exchange.client.origin.clone_from(origin);
         session.peer.clear();
         write_ip(peer.ip().to_canonical(), &mut session.peer);
         session.direct.clear();
