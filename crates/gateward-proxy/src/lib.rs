@@ -42,6 +42,7 @@ mod settings;
 mod shed;
 #[cfg(test)]
 mod testing;
+mod tries;
 mod tunnel;
 mod upgrade;
 mod upstream;
