@@ -23,8 +23,15 @@ const CONNECTIONS: usize = 16;
 /// How long the clients wait for an answer.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 /// Every protection of the example, as the beginning of its line.
-const RECORD: [&str; 6] =
-    ["resilience:", "retry_on_statuses:", "per_try_timeout:", "hedging:", "retry_budget:", "circuit_breaker:"];
+const RECORD: [&str; 7] = [
+    "resilience:",
+    "retry_on_statuses:",
+    "per_try_timeout:",
+    "hedging:",
+    "outlier_detection:",
+    "retry_budget:",
+    "circuit_breaker:",
+];
 
 /// A `gateward echo` process; killed when dropped.
 #[derive(Debug)]
@@ -124,7 +131,7 @@ impl fmt::Display for Table {
 
 /// The example with its mix of faults: without protections, with all, and without each of them alone.
 pub fn mixed_faults() -> Table {
-    let variants: [(&str, &[&str]); 9] = [
+    let variants: [(&str, &[&str]); 10] = [
         ("no protections", &["retries:", "resilience"]),
         ("Kong's retries alone", &["resilience"]),
         ("all protections", &[]),
@@ -133,6 +140,7 @@ pub fn mixed_faults() -> Table {
         ("all but per_try_timeout", &["per_try_timeout:"]),
         ("all but hedging", &["hedging:"]),
         ("all but per_try_timeout and hedging", &["per_try_timeout:", "hedging:"]),
+        ("all but outlier_detection", &["outlier_detection:"]),
         ("all but retry_budget and circuit_breaker", &["retry_budget:", "circuit_breaker:"]),
     ];
     let scripts = scripts();

@@ -10,11 +10,10 @@ use crate::body::Encoder;
 use crate::client::Connection;
 use crate::error::ProxyError;
 use crate::protection::Protection;
-use crate::session::{Arrival, Role, Session};
+use crate::session::{Arrival, Role, Session, WatchedTry};
 use crate::upstream::{self, Again, Answered, Asking, Failed, Tries, body_limit, is_idempotent};
 use gateward_http::BodyFraming;
-use gateward_telemetry::Counter;
-use std::cell::Cell;
+use gateward_telemetry::{Counter, WorkerMetrics};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -46,7 +45,7 @@ pub(crate) async fn attempt(
     if !unwelcome || !is_idempotent(connection) || !connection.session.upload.can_rewind() {
         return Ok(answered);
     }
-    if !protection.may_repeat(connection.worker) {
+    if !protection.may_repeat(&connection.worker.metrics) {
         return Ok(answered);
     }
     let session = &mut *connection.session;
@@ -89,17 +88,15 @@ async fn watched(
     let worker = connection.worker;
     let hedge_after = protection.hedge_after().filter(|_| asking.has_alternatives(worker));
     let mut copy = hedge_after.map(|_| copy(connection));
-    let first_target = Rc::new(Cell::new(None));
-    if copy.is_some() {
-        connection.session.role = Role::First(first_target.clone());
-    }
-    let watch = Watch::new(connection, asking, protection, tries, hedge_after);
+    let try_one = Rc::new(WatchedTry::default());
+    connection.session.role = Role::First(try_one.clone());
+    let watch = Watch::new(connection, asking, protection, tries, hedge_after, &try_one);
     let own_deadline = worker.deadlines.register();
     let raced = {
         let (client, served, age) = (connection.client, connection.served, connection.age);
         let first: Attempt<'_> = Box::pin(upstream::attempt(connection, asking, tries.fresh_only));
         let second = copy.as_deref_mut().map(|session| {
-            let target = &first_target;
+            let target = &try_one.target;
             let deadline = &own_deadline;
             move || -> Attempt<'_> {
                 session.excluded.extend(target.get());
@@ -139,8 +136,9 @@ async fn watched(
 
 /// When what happens to a try.
 struct Watch<'a> {
-    connection_worker: &'a crate::worker::Worker,
+    metrics: &'a WorkerMetrics,
     protection: &'a Protection,
+    first: &'a WatchedTry,
     tries: Tries,
     hedge_at: Option<Instant>,
     per_try: Option<Duration>,
@@ -155,6 +153,7 @@ impl<'a> Watch<'a> {
         protection: &'a Protection,
         tries: Tries,
         hedge_after: Option<Duration>,
+        first: &'a WatchedTry,
     ) -> Self {
         let worker = connection.worker;
         let now = Instant::now();
@@ -162,8 +161,9 @@ impl<'a> Watch<'a> {
         let service = asking.service;
         let whole = Duration::from_millis(u64::from(service.connect_timeout) + u64::from(service.read_timeout));
         Self {
-            connection_worker: worker,
+            metrics: &worker.metrics,
             protection,
+            first,
             tries,
             hedge_at: hedge_after.map(|after| now + after),
             per_try: protection.per_try(),
@@ -178,7 +178,7 @@ impl<'a> Watch<'a> {
         mut first: Attempt<'f>,
         mut second: Option<impl FnOnce() -> Attempt<'f>>,
     ) -> Result<Raced, Failed> {
-        let metrics = &self.connection_worker.metrics;
+        let metrics = self.metrics;
         let mut beside: Option<Attempt<'f>> = None;
         let mut failed: Option<Failed> = None;
         let mut try_ends = self.per_try.map(|per_try| Instant::now() + per_try);
@@ -203,11 +203,11 @@ impl<'a> Watch<'a> {
                 () = sleep_until(next) => {
                     let now = Instant::now();
                     if now >= self.ends {
-                        return Err(timed_out(Again::No));
+                        return Err(self.give_up(Again::No));
                     }
                     if now >= hedge_at && let Some(start) = second.take() {
                         self.hedge_at = None;
-                        if self.protection.may_hedge(self.connection_worker) {
+                        if self.protection.may_hedge(metrics) {
                             metrics.count(Counter::UpstreamHedges);
                             beside = Some(start());
                             // The second has its own time.
@@ -215,14 +215,22 @@ impl<'a> Watch<'a> {
                         }
                     } else if try_ends.is_some_and(|ends| now >= ends) {
                         try_ends = None;
-                        if self.tries.left > 0 && self.protection.may_repeat(self.connection_worker) {
+                        if self.tries.left > 0 && self.protection.may_repeat(metrics) {
                             metrics.count(Counter::UpstreamTriesAbandoned);
-                            return Err(timed_out(Again::Paid));
+                            return Err(self.give_up(Again::Paid));
                         }
                     }
                 }
             }
         }
+    }
+}
+
+impl Watch<'_> {
+    /// The first try took too long.
+    fn give_up(&self, again: Again) -> Failed {
+        self.first.given_up.set(true);
+        Failed { error: ProxyError::UpstreamTimeout, sent: true, stale: false, again }
     }
 }
 
@@ -232,10 +240,6 @@ async fn either(beside: &mut Option<Attempt<'_>>) -> Result<Box<Answered>, Faile
         Some(attempt) => attempt.await,
         None => std::future::pending().await,
     }
-}
-
-fn timed_out(again: Again) -> Failed {
-    Failed { error: ProxyError::UpstreamTimeout, sent: true, stale: false, again }
 }
 
 /// A session with the request of `connection`, for a second try.
@@ -441,6 +445,19 @@ mod tests {
             let (gateway, telemetry) = start(&[slow, fast], "per_try_timeout: 30", "");
             assert!(get(gateway).await.ends_with("ok"));
             assert_eq!(counts(&telemetry), [1, 0, 1, 0, 0]);
+        });
+    }
+
+    #[test]
+    fn the_health_of_a_target_counts_tries_given_up() {
+        local(async {
+            let ((slow, asked, _), (fast, ..)) = (target("").await, target(OK).await);
+            let (gateway, telemetry) =
+                start(&[slow, fast], "per_try_timeout: 30, outlier_detection: {consecutive_failures: 2}", "");
+            for _ in 0..5 {
+                assert!(get(gateway).await.ends_with("ok"));
+            }
+            assert_eq!((asked.get(), counts(&telemetry)), (2, [2, 0, 2, 0, 0]), "ejected after two");
         });
     }
 

@@ -45,6 +45,7 @@ mod settings;
 mod shed;
 #[cfg(test)]
 mod testing;
+mod tries;
 mod tunnel;
 mod upgrade;
 mod upstream;

@@ -4,7 +4,6 @@
 use crate::chain::{Chain, Scopes};
 use crate::instance::{ChainId, Instance};
 use crate::settings::Settings;
-use crate::shed;
 use gateward_balance::Priority;
 use gateward_model::{Directory, EntityId, PluginConfig, Protocol, Route, Service, Snapshot, Target, Upstream};
 use gateward_net::resolve::literal;
@@ -197,8 +196,14 @@ fn route_plan(
         grpc: route.protocols.iter().any(|protocol| matches!(protocol, Protocol::Grpc | Protocol::Grpcs)),
         grpcs_only: route.protocols.contains(&Protocol::Grpcs) && !route.protocols.contains(&Protocol::Grpc),
         https_only: !route.protocols.contains(&Protocol::Http) && route.protocols.contains(&Protocol::Https),
-        priority: shed::priority(route),
+        priority: priority(route),
     }
+}
+
+/// The priority of a route's requests, from a tag `gateward:priority=high`.
+fn priority(route: &Route) -> Priority {
+    let tags = route.tags.iter().flatten();
+    tags.filter_map(|tag| Priority::parse(tag.strip_prefix("gateward:priority=")?)).next().unwrap_or_default()
 }
 
 /// Kong labels metrics with names, and with ids where there is none.

@@ -7,11 +7,10 @@
 //! nothing; without a record there is no [`Protection`].
 
 use crate::error::{Limit, ProxyError};
-use crate::worker::Worker;
 use gateward_balance::{BudgetRules, RecentLatencies};
 use gateward_model::{CircuitBreaker, EntityId, Resilience, RetryBudget};
-use gateward_net::{Gate, Lease, UpstreamConnection, monotonic_us};
-use gateward_telemetry::Counter;
+use gateward_net::{Gate, Lease, Pool, UpstreamConnection, monotonic_us};
+use gateward_telemetry::{Counter, WorkerMetrics};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -109,20 +108,20 @@ impl Protection {
     }
 
     /// Whether one more repeat is within the budget, which then pays for it. One that is not is counted.
-    pub(crate) fn may_repeat(&self, worker: &Worker) -> bool {
-        self.rules.retry_budget.is_none_or(|budget| self.pay(budget, worker))
+    pub(crate) fn may_repeat(&self, metrics: &WorkerMetrics) -> bool {
+        self.rules.retry_budget.is_none_or(|budget| self.pay(budget, metrics))
     }
 
     /// Likewise for a second try beside a first, which never goes without a budget.
-    pub(crate) fn may_hedge(&self, worker: &Worker) -> bool {
-        self.pay(self.rules.retry_budget.unwrap_or(HEDGE_BUDGET), worker)
+    pub(crate) fn may_hedge(&self, metrics: &WorkerMetrics) -> bool {
+        self.pay(self.rules.retry_budget.unwrap_or(HEDGE_BUDGET), metrics)
     }
 
-    fn pay(&self, budget: RetryBudget, worker: &Worker) -> bool {
+    fn pay(&self, budget: RetryBudget, metrics: &WorkerMetrics) -> bool {
         let rules = BudgetRules { percent: budget.percent, min_per_second: budget.min_per_second };
         let allowed = self.counts.budget.withdraw(rules, now_s());
         if !allowed {
-            worker.metrics.count(Counter::UpstreamRetriesOverBudget);
+            metrics.count(Counter::UpstreamRetriesOverBudget);
         }
         allowed
     }
@@ -170,10 +169,10 @@ impl Protection {
     }
 
     /// A connection to `address` that became idle, or a place among the open connections, likewise. An idle connection
-    /// of this worker to another target makes room.
+    /// in `pool` to another target makes room.
     pub(crate) async fn open(
         &self,
-        worker: &Worker,
+        (pool, now_ms): (&Pool, impl Fn() -> u64),
         address: SocketAddr,
         fresh_only: bool,
         wait_ms: u64,
@@ -184,9 +183,9 @@ impl Protection {
         let ours = |lease: &Option<Lease>| lease.as_ref().is_some_and(|lease| connections.owns(lease));
         let idle = || match fresh_only {
             true => None,
-            false => worker.pool.take(address, true, worker.deadlines.now_ms()).0.map(Opening::Idle),
+            false => pool.take(address, true, now_ms()).0.map(Opening::Idle),
         };
-        let make_room = || worker.pool.evict(|idle| ours(&idle.lease)).then(open).flatten();
+        let make_room = || pool.evict(|idle| ours(&idle.lease)).then(open).flatten();
         let try_it = || open().or_else(idle).or_else(make_room);
         self.pass(breaker, wait_ms, Limit::Connections, try_it).await.map(Some)
     }

@@ -4,7 +4,7 @@ use crate::client::Connection;
 use crate::error::ProxyError;
 use crate::outcome::{After, Local, Verdict};
 use crate::worker::WorkerPlan;
-use crate::{head, matching, phases, record, relay, reply, shed, upstream};
+use crate::{head, matching, phases, record, relay, reply, shed, tries};
 use gateward_http::RequestHead;
 
 /// Serve one request that has begun to arrive, and say what becomes of the connection.
@@ -51,7 +51,7 @@ pub(crate) async fn exchange(connection: &mut Connection<'_>, plan: &WorkerPlan)
     };
 
     let answered = match verdict {
-        Verdict::Proxy => upstream::ask(connection, plan).await,
+        Verdict::Proxy => tries::ask(connection, plan).await,
         Verdict::Respond(response) => Err(Local::Plugin(response)),
         Verdict::Fail(error) => Err(Local::Error(error)),
     };

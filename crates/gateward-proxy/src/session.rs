@@ -78,10 +78,19 @@ pub(crate) enum Role {
     /// The try has no other beside it.
     #[default]
     Only,
-    /// Another may start: it must know which target this one has.
-    First(Rc<Cell<Option<usize>>>),
+    /// It is watched, and another may start beside it.
+    First(Rc<WatchedTry>),
     /// It started beside a first one, and is of use with another target only.
     Second,
+}
+
+/// What is known of a try from outside.
+#[derive(Debug, Default)]
+pub(crate) struct WatchedTry {
+    /// Its target's index, for a second one to go elsewhere.
+    pub(crate) target: Cell<Option<usize>>,
+    /// It took too long; its target is to hear of it.
+    pub(crate) given_up: Cell<bool>,
 }
 
 /// Marks in the life of a request, in microseconds of the worker's clock.

@@ -9,13 +9,10 @@ use crate::error::{Limit, ProxyError};
 use crate::outcome::Ended;
 use crate::worker::{Worker, WorkerPlan};
 use gateward_balance::Priority;
-use gateward_model::Route;
 use std::rc::Rc;
 
 /// Seconds after which a client that was turned away should come again.
 const RETRY_AFTER_S: &str = "1";
-/// Beginning of the tag that says a route's priority.
-const TAG: &str = "gateward:priority=";
 
 /// A request that was let in; it makes room when dropped.
 pub(crate) struct Admission {
@@ -50,12 +47,6 @@ pub(crate) fn admit(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Resul
     }
     connection.session.exchange.response.early.set("Retry-After", RETRY_AFTER_S);
     Err(ProxyError::Limited(Limit::Concurrency(priority)))
-}
-
-/// The priority of a route's requests, from its tags.
-pub(crate) fn priority(route: &Route) -> Priority {
-    let tags = route.tags.iter().flatten();
-    tags.filter_map(|tag| Priority::parse(tag.strip_prefix(TAG)?)).next().unwrap_or_default()
 }
 
 #[cfg(test)]

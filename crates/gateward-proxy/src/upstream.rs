@@ -1,9 +1,5 @@
-//! Asking the upstream: pick a target, get a connection, send the request, wait for the response head, and try
-//! again where that is allowed.
-//!
-//! A try is repeated when nothing went out, or when the method is idempotent and the body is still at hand
-//! (RFC 9110 section 9.2.2; nginx `proxy_next_upstream error timeout`). A pooled connection that dies before any
-//! byte came back says nothing about the target, so repeating on a new connection does not count as a retry.
+//! One try to ask the upstream: pick a target, get a connection, send the request, wait for the response head. What
+//! follows when it fails is for `tries` to say.
 
 use crate::announce::announce;
 use crate::answer;
@@ -14,19 +10,16 @@ use crate::error::{ProxyError, Side};
 use crate::forward;
 use crate::h2_client::Leased;
 use crate::h2_upstream;
-use crate::hashing;
 use crate::health::Attempt;
-use crate::hedge;
-use crate::outcome::Local;
 use crate::phases::{request_error, send_continue};
 use crate::plan::Backend;
 use crate::protection::{Opening, Place, Protection};
 use crate::pump::{Pace, PumpError};
-use crate::session::{Role, Session};
+use crate::session::{Role, Session, WatchedTry};
 use crate::upstreams::{UpstreamHandle, WorkerTarget};
 use crate::worker::{Worker, WorkerPlan};
 use gateward_balance::Ticket;
-use gateward_http::{BodyFraming, HeadError};
+use gateward_http::HeadError;
 use gateward_model::{Service, Upstream};
 use gateward_net::{Stream, UpstreamConnection};
 use gateward_plugin::Try;
@@ -78,6 +71,8 @@ struct Load {
     target: Rc<WorkerTarget>,
     /// How it went, for the target's health.
     attempt: Option<Attempt>,
+    /// The try is watched and may be given up.
+    watched: Option<Rc<WatchedTry>>,
     _place: Option<Place>,
 }
 
@@ -117,10 +112,10 @@ pub(crate) enum Again {
 
 /// What is asked, the same for every try.
 pub(crate) struct Asking<'a> {
-    plan: &'a WorkerPlan,
+    pub(crate) plan: &'a WorkerPlan,
     pub(crate) service: &'a Service,
-    backend: Backend,
-    hash: Option<u64>,
+    pub(crate) backend: Backend,
+    pub(crate) hash: Option<u64>,
     pub(crate) protection: Option<Rc<Protection>>,
 }
 
@@ -142,91 +137,10 @@ pub(crate) struct Tries {
     pub(crate) fresh_only: bool,
 }
 
-/// Send the request of `connection` upstream until an answer's head is there.
-pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Result<Box<Answered>, Local> {
-    let session = &mut *connection.session;
-    let backend = session.route.and_then(|route| plan.shared.routes[route].backend);
-    let service = session.route.and_then(|route| plan.entry(route).1.as_deref());
-    let (Some(service), Some(backend)) = (service, backend) else {
-        return Err(Local::Error(ProxyError::NoService));
-    };
-    let (hash, protection) = match backend {
-        Backend::Upstream(index) => {
-            let upstream = plan.upstream(index, connection.worker).borrow();
-            let ids = &connection.worker.ids;
-            let hash = hashing::hash(upstream.entity(), &mut session.exchange, || {
-                format!("{:016x}{:016x}", ids.next(), ids.next())
-            });
-            (hash, upstream.protection())
-        }
-        Backend::Host(_) => (None, None),
-    };
-    if announced_length(connection) > body_limit(connection) {
-        return Err(Local::Error(ProxyError::BodyTooLarge));
-    }
-    adopt_buffered_body(connection);
-    forward::count_down(&mut connection.session.exchange.request);
-    if let Some(protection) = &protection {
-        protection.begin();
-    }
-    let asking = Asking { plan, service, backend, hash, protection };
-    ask_until_answered(connection, &asking).await.map_err(Local::Error)
-}
-
-async fn ask_until_answered(connection: &mut Connection<'_>, asking: &Asking<'_>) -> Result<Box<Answered>, ProxyError> {
-    let mut tries = Tries { left: asking.service.retries, fresh_only: false };
-    loop {
-        let outcome = match &asking.protection {
-            None => attempt(connection, asking, tries.fresh_only).await,
-            Some(protection) => Box::pin(hedge::attempt(connection, asking, protection, tries)).await,
-        };
-        let failed = match outcome {
-            Ok(answered) => return Ok(answered),
-            Err(failed) => failed,
-        };
-        if !may_repeat(connection, &failed) || (tries.left == 0 && !failed.stale) {
-            return Err(failed.error);
-        }
-        let protection = asking.protection.as_ref().filter(|_| failed.again == Again::Ask && !failed.stale);
-        if protection.is_some_and(|protection| !protection.may_repeat(connection.worker)) {
-            return Err(failed.error);
-        }
-        connection.session.upload.rewind();
-        if failed.stale {
-            tries.fresh_only = true;
-            // It says nothing about the target, which a hash may have chosen.
-            connection.session.excluded.pop();
-        } else {
-            tries.left -= 1;
-            connection.worker.metrics.count(Counter::UpstreamRetries);
-        }
-    }
-}
-
-fn may_repeat(connection: &Connection<'_>, failed: &Failed) -> bool {
-    // Without a target or a place there is nothing that could come out otherwise.
-    let hopeless = matches!(failed.error, ProxyError::NoTarget | ProxyError::Limited(_))
-        || failed.error.side() != Side::Upstream
-        || failed.again == Again::No;
-    if hopeless || !connection.session.upload.can_rewind() {
-        return false;
-    }
-    !failed.sent || (is_idempotent(connection) && !matches!(failed.error, ProxyError::UpstreamHead(_)))
-}
-
 /// Whether the request as it goes upstream may be sent more than once.
 pub(crate) fn is_idempotent(connection: &Connection<'_>) -> bool {
     let exchange = &connection.session.exchange;
     exchange.upstream.method.as_ref().unwrap_or(&exchange.request.method).is_idempotent()
-}
-
-/// Send a body that was buffered for plugins from memory.
-fn adopt_buffered_body(connection: &mut Connection<'_>) {
-    let session = &mut *connection.session;
-    if session.exchange.body.is_some() {
-        session.received_bytes += session.upload.body_bytes;
-        session.upload.begin(BodyFraming::None, Encoder::Raw);
-    }
 }
 
 /// One try.
@@ -272,16 +186,6 @@ pub(crate) async fn attempt(
     // Boxed, because it changes hands a dozen times from here to the end of the exchange.
     let answered = Box::new(Answered { link, read_ms: u64::from(service.read_timeout), write_ms: pace.write_ms });
     send_and_wait(connection, answered, pace, began).await
-}
-
-/// Length of the request body as far as it is known before it is received.
-fn announced_length(connection: &Connection<'_>) -> u64 {
-    let exchange = &connection.session.exchange;
-    match (&exchange.body, exchange.request.framing) {
-        (Some(body), _) => body.len() as u64,
-        (None, BodyFraming::Length(length)) => length,
-        (None, _) => 0,
-    }
 }
 
 /// How the request's body may come in and go on. The messages of a gRPC call may come as seldom as those of its
@@ -350,12 +254,15 @@ fn pick(
         session.excluded_of = upstream.generation();
     }
     let (ticket, target) = upstream.pick(hash, &session.excluded, now_us).ok_or(ProxyError::NoTarget)?;
-    match &session.role {
-        Role::Only => {}
-        Role::First(chosen) => chosen.set(Some(ticket.index())),
+    let watched = match &session.role {
+        Role::Only => None,
+        Role::First(watched) => {
+            watched.target.set(Some(ticket.index()));
+            Some(watched.clone())
+        }
         Role::Second if session.excluded.contains(&ticket.index()) => return Err(ProxyError::NoTarget),
-        Role::Second => {}
-    }
+        Role::Second => None,
+    };
     session.excluded.push(ticket.index());
     upstream.started(ticket, now_us);
     let load = Load {
@@ -365,6 +272,7 @@ fn pick(
         latency_us: None,
         target: target.clone(),
         attempt: None,
+        watched,
         _place: place,
     };
     Ok(Share { load, target, upstream: upstream.entity().clone() })
@@ -400,8 +308,13 @@ async fn connect(
     let opening = match &asking.protection {
         None => None,
         Some(protection) => {
-            Box::pin(protection.open(worker, address, fresh_only || service.proxy_protocol.is_some(), connect_ms))
-                .await?
+            Box::pin(protection.open(
+                (&worker.pool, || worker.deadlines.now_ms()),
+                address,
+                fresh_only || service.proxy_protocol.is_some(),
+                connect_ms,
+            ))
+            .await?
         }
     };
     let lease = match opening {
@@ -669,7 +582,8 @@ impl Drop for Load {
         let now_us = self.worker.now_us();
         let mut upstream = self.handle.borrow_mut();
         upstream.finished(self.ticket, self.latency_us, now_us);
-        if let Some(attempt) = self.attempt {
+        let given_up = || self.watched.as_ref().is_some_and(|watched| watched.given_up.get()).then_some(Attempt::Late);
+        if let Some(attempt) = self.attempt.or_else(given_up) {
             upstream.report(&self.target, attempt);
         }
     }

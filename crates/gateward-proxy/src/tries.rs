@@ -1,0 +1,109 @@
+//! Asking the upstream until it answers: try, and try again where that is allowed.
+//!
+//! A try is repeated when nothing went out, or when the method is idempotent and the body is still at hand
+//! (RFC 9110 section 9.2.2; nginx `proxy_next_upstream error timeout`). A pooled connection that dies before any
+//! byte came back says nothing about the target, so repeating on a new connection does not count as a retry. What an
+//! upstream's `resilience` record adds is asked of its [`Protection`](crate::protection::Protection).
+
+use crate::client::Connection;
+use crate::error::{ProxyError, Side};
+use crate::forward;
+use crate::hashing;
+use crate::hedge;
+use crate::outcome::Local;
+use crate::plan::Backend;
+use crate::upstream::{self, Again, Answered, Asking, Failed, Tries, body_limit, is_idempotent};
+use crate::worker::WorkerPlan;
+use gateward_http::BodyFraming;
+use gateward_telemetry::Counter;
+
+/// Send the request of `connection` upstream until an answer's head is there.
+pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Result<Box<Answered>, Local> {
+    let session = &mut *connection.session;
+    let backend = session.route.and_then(|route| plan.shared.routes[route].backend);
+    let service = session.route.and_then(|route| plan.entry(route).1.as_deref());
+    let (Some(service), Some(backend)) = (service, backend) else {
+        return Err(Local::Error(ProxyError::NoService));
+    };
+    let (hash, protection) = match backend {
+        Backend::Upstream(index) => {
+            let upstream = plan.upstream(index, connection.worker).borrow();
+            let ids = &connection.worker.ids;
+            let hash = hashing::hash(upstream.entity(), &mut session.exchange, || {
+                format!("{:016x}{:016x}", ids.next(), ids.next())
+            });
+            (hash, upstream.protection())
+        }
+        Backend::Host(_) => (None, None),
+    };
+    if announced_length(connection) > body_limit(connection) {
+        return Err(Local::Error(ProxyError::BodyTooLarge));
+    }
+    adopt_buffered_body(connection);
+    forward::count_down(&mut connection.session.exchange.request);
+    if let Some(protection) = &protection {
+        protection.begin();
+    }
+    let asking = Asking { plan, service, backend, hash, protection };
+    ask_until_answered(connection, &asking).await.map_err(Local::Error)
+}
+
+async fn ask_until_answered(connection: &mut Connection<'_>, asking: &Asking<'_>) -> Result<Box<Answered>, ProxyError> {
+    let mut tries = Tries { left: asking.service.retries, fresh_only: false };
+    loop {
+        let outcome = match &asking.protection {
+            None => upstream::attempt(connection, asking, tries.fresh_only).await,
+            Some(protection) => Box::pin(hedge::attempt(connection, asking, protection, tries)).await,
+        };
+        let failed = match outcome {
+            Ok(answered) => return Ok(answered),
+            Err(failed) => failed,
+        };
+        if !may_repeat(connection, &failed) || (tries.left == 0 && !failed.stale) {
+            return Err(failed.error);
+        }
+        let protection = asking.protection.as_ref().filter(|_| failed.again == Again::Ask && !failed.stale);
+        if protection.is_some_and(|protection| !protection.may_repeat(&connection.worker.metrics)) {
+            return Err(failed.error);
+        }
+        connection.session.upload.rewind();
+        if failed.stale {
+            tries.fresh_only = true;
+            // It says nothing about the target, which a hash may have chosen.
+            connection.session.excluded.pop();
+        } else {
+            tries.left -= 1;
+            connection.worker.metrics.count(Counter::UpstreamRetries);
+        }
+    }
+}
+
+fn may_repeat(connection: &Connection<'_>, failed: &Failed) -> bool {
+    // Without a target or a place there is nothing that could come out otherwise.
+    let hopeless = matches!(failed.error, ProxyError::NoTarget | ProxyError::Limited(_))
+        || failed.error.side() != Side::Upstream
+        || failed.again == Again::No;
+    if hopeless || !connection.session.upload.can_rewind() {
+        return false;
+    }
+    !failed.sent || (is_idempotent(connection) && !matches!(failed.error, ProxyError::UpstreamHead(_)))
+}
+
+/// Length of the request body as far as it is known before it is received.
+fn announced_length(connection: &Connection<'_>) -> u64 {
+    let exchange = &connection.session.exchange;
+    match (&exchange.body, exchange.request.framing) {
+        (Some(body), _) => body.len() as u64,
+        (None, BodyFraming::Length(length)) => length,
+        (None, _) => 0,
+    }
+}
+
+/// Send a body that was buffered for plugins from memory.
+fn adopt_buffered_body(connection: &mut Connection<'_>) {
+    let session = &mut *connection.session;
+    if session.exchange.body.is_some() {
+        session.received_bytes += session.upload.body_bytes;
+        session.upload.begin(BodyFraming::None, crate::body::Encoder::Raw);
+    }
+}
