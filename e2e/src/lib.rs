@@ -6,12 +6,14 @@
 
 #![forbid(unsafe_code)]
 
+mod certificates;
 mod curl;
 mod metrics;
 pub mod protocol_load;
 pub mod resilience;
 pub mod websocket;
 
+pub use certificates::{Authority, Issued, indented};
 pub use curl::{curl, has_program, has_tool};
 pub use metrics::Metrics;
 

@@ -30,7 +30,7 @@ pub(crate) type Resolved = Vec<Vec<Map<String, Value>>>;
 pub(crate) type Places = HashMap<EntityId, Place>;
 
 /// Kinds of entities that may turn out wrong only when they are compiled.
-const COMPILED: [&str; 2] = ["routes", "plugins"];
+const COMPILED: [&str; 5] = ["routes", "plugins", "services", "certificates", "ca_certificates"];
 
 /// Resolve a whole file. The result is only meaningful when no error was reported.
 pub(crate) fn resolve(collected: &Collected<'_>, options: &Options<'_>, report: &mut Report) -> (Resolved, Places) {

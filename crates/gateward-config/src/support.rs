@@ -70,9 +70,6 @@ pub(crate) fn check(subject: &mut Subject<'_, '_>) {
         "services" => service(subject),
         "routes" => route(subject),
         "upstreams" => upstream(subject),
-        "certificates" | "snis" | "ca_certificates" => {
-            subject.warn("", "loaded, but without effect: this build terminates no TLS");
-        }
         "filter_chains" => subject.error("", "this build runs no Wasm filters; remove the filter chain"),
         "jwt_secrets" | "hmacauth_credentials" | "oauth2_credentials" | "keys" | "key_sets" => {
             subject.warn("", "loaded, but without effect: no plugin of this build reads it");
@@ -86,15 +83,11 @@ pub(crate) fn check(subject: &mut Subject<'_, '_>) {
 
 fn service(subject: &mut Subject<'_, '_>) {
     match subject.text("protocol") {
-        Some("http" | "grpc") | None => {}
+        Some("http" | "https" | "grpc") | None => {}
         Some(protocol) => {
-            let message = format!("this build serves http and grpc upstreams only; '{protocol}' is not supported yet");
+            let message =
+                format!("this build serves http, https and grpc upstreams only; '{protocol}' is not supported yet");
             subject.error("protocol", message);
-        }
-    }
-    for field in ["client_certificate", "tls_verify", "tls_verify_depth", "ca_certificates"] {
-        if subject.fields.contains_key(field) {
-            subject.error(field, "this build opens no TLS connections to upstreams; remove this field");
         }
     }
 }
@@ -107,7 +100,7 @@ fn route(subject: &mut Subject<'_, '_>) {
         let message = "this build serves http and grpc routes, with TLS or without; TCP, TLS and UDP routes are not supported yet";
         subject.error(&format!("protocols[{index}]"), message);
     }
-    for field in ["snis", "sources", "destinations"] {
+    for field in ["sources", "destinations"] {
         if subject.fields.contains_key(field) {
             subject.error(field, "this build does not match routes by this field yet; remove it");
         }
@@ -115,9 +108,6 @@ fn route(subject: &mut Subject<'_, '_>) {
 }
 
 fn upstream(subject: &mut Subject<'_, '_>) {
-    if subject.fields.contains_key("client_certificate") {
-        subject.error("client_certificate", "this build opens no TLS connections to upstreams; remove this field");
-    }
     if subject.flag("use_srv_name") {
         subject.warn("use_srv_name", "without effect: this build looks up no SRV records");
     }

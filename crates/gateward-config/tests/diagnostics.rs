@@ -393,15 +393,11 @@ fn credentials() {
 
 #[test]
 fn what_this_build_cannot_serve() {
-    check(
-        "services: [{name: a, url: 'https://h'}]",
-        &["2:12: services[0].protocol: this build serves http and grpc upstreams only; 'https' is not supported yet"],
-    );
+    check("services: [{name: a, url: 'https://h', tls_verify: true, tls_verify_depth: 2}]", &[]);
     check(
         "services: [{name: a, host: h, tls_verify: true, path: /x, protocol: grpc}]",
         &[
             "2:43: services[0].tls_verify: must not be set when 'protocol' is 'grpc'; it is for https and tls",
-            "2:43: services[0].tls_verify: this build opens no TLS connections to upstreams; remove this field",
             "2:55: services[0].path: must not be set when 'protocol' is 'grpc'",
         ],
     );
@@ -413,10 +409,7 @@ fn what_this_build_cannot_serve() {
         ],
     );
     check("routes: [{protocols: [grpc], paths: [/a]}]", &[]);
-    check(
-        "routes: [{protocols: [https], snis: [a.com]}]",
-        &["2:37: routes[0].snis: this build does not match routes by this field yet; remove it"],
-    );
+    check("routes: [{protocols: [https], snis: [a.com]}]", &[]);
     check(
         "services: [{name: s, host: h}]\nfilter_chains: [{service: s, filters: [{name: f}]}]",
         &["3:17: filter_chains[0]: this build runs no Wasm filters; remove the filter chain"],
@@ -429,19 +422,10 @@ fn what_this_build_cannot_serve() {
     );
     let pem = "\"-----BEGIN CERTIFICATE-----\\nYWJj\\n-----END CERTIFICATE-----\"";
     let key = "\"-----BEGIN PRIVATE KEY-----\\nYWJj\\n-----END PRIVATE KEY-----\"";
-    check(
-        &format!("certificates:\n- cert: {pem}\n  key: {key}\n  snis: [{{name: '*.a.com'}}]\n"),
-        &[
-            "3:3: certificates[0]: warning: loaded, but without effect: this build terminates no TLS",
-            "5:10: certificates[0].snis[0]: warning: loaded, but without effect: this build terminates no TLS",
-        ],
-    );
+    check(&format!("certificates:\n- cert: {pem}\n  key: {key}\n  snis: [{{name: '*.a.com'}}]\n"), &[]);
     check(
         "ca_certificates: [{cert: x}]",
-        &[
-            "2:19: ca_certificates[0]: warning: loaded, but without effect: this build terminates no TLS",
-            "2:26: ca_certificates[0].cert: not a certificate in PEM form (-----BEGIN CERTIFICATE-----)",
-        ],
+        &["2:26: ca_certificates[0].cert: not a certificate in PEM form (-----BEGIN CERTIFICATE-----)"],
     );
 }
 

@@ -1,5 +1,5 @@
 //! What the data plane needs from the operating system: worker threads with their own runtimes, listeners,
-//! deadlines, dialling, upstream connection pools, and the stages of a shutdown.
+//! deadlines, TLS, dialling, upstream connection pools, and the stages of a shutdown.
 //!
 //! Nothing here knows HTTP. A worker is one thread; everything it owns is `!Send` and needs no lock.
 
@@ -13,7 +13,9 @@ pub mod listen;
 pub mod pool;
 pub mod proxy_protocol;
 pub mod resolve;
+mod socket;
 pub mod stream;
+pub mod tls;
 pub mod worker;
 
 pub use clock::monotonic_us;
@@ -21,7 +23,7 @@ pub use deadline::{Deadline, Deadlines, Expired};
 pub use drain::{Drain, Stage};
 pub use gate::{Gate, Lease};
 pub use handover::{Handover, Release};
-pub use listen::{AddressCounts, Listener};
-pub use pool::{Pool, PoolSettings, UpstreamConnection};
+pub use listen::{AddressCounts, Listener, ListenerFlags};
+pub use pool::{Peer, Pool, PoolSettings, TlsPeer, UpstreamConnection};
 pub use resolve::{ResolveError, Resolver};
 pub use stream::Stream;

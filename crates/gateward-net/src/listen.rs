@@ -27,6 +27,16 @@ const LATEST_MAX: usize = 1024;
 pub struct Listener {
     socket: std::net::TcpListener,
     proxy_protocol: Mode,
+    flags: ListenerFlags,
+}
+
+/// How a listener's connections are spoken to, in the words of Kong's listener flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ListenerFlags {
+    /// They begin with a TLS handshake, after the PROXY header if there is one.
+    pub ssl: bool,
+    /// HTTP/2 is offered in that handshake.
+    pub http2: bool,
 }
 
 impl Listener {
@@ -53,7 +63,7 @@ impl Listener {
         }
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        Ok(Self { socket: socket.into(), proxy_protocol: Mode::Off })
+        Ok(Self { socket: socket.into(), proxy_protocol: Mode::Off, flags: ListenerFlags::default() })
     }
 
     /// Take PROXY headers as `mode` says; without this they are not expected.
@@ -61,6 +71,18 @@ impl Listener {
     pub fn with_proxy_protocol(mut self, mode: Mode) -> Self {
         self.proxy_protocol = mode;
         self
+    }
+
+    /// Speak to its connections as these flags say; without this in the clear.
+    #[must_use]
+    pub fn with_flags(mut self, flags: ListenerFlags) -> Self {
+        self.flags = flags;
+        self
+    }
+
+    /// How its connections are spoken to.
+    pub fn flags(&self) -> ListenerFlags {
+        self.flags
     }
 
     /// What is done about PROXY headers.
@@ -87,7 +109,7 @@ impl Listener {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a TCP socket that listens"));
         }
         socket.set_nonblocking(true)?;
-        Ok(Self { socket: socket.into(), proxy_protocol: Mode::Off })
+        Ok(Self { socket: socket.into(), proxy_protocol: Mode::Off, flags: ListenerFlags::default() })
     }
 
     /// The same socket once more. It is closed when both are.

@@ -6,15 +6,14 @@
 
 use crate::{Lease, Stream};
 use rustc_hash::FxHashMap;
-use socket2::SockRef;
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::task::{Context, Poll, Waker};
+use std::rc::Rc;
 
 /// Limits of a pool, with Kong's names and defaults (`upstream_keepalive_*`).
 #[derive(Debug, Clone, Copy)]
 pub struct PoolSettings {
-    /// Idle connections kept per address and worker; 0 keeps none.
+    /// Idle connections kept per peer and worker; 0 keeps none.
     pub size: usize,
     /// Requests after which a connection is closed; 0: no limit.
     pub max_requests: u32,
@@ -34,30 +33,35 @@ pub struct UpstreamConnection {
     /// The stream.
     pub stream: Stream,
     /// Where it leads.
-    pub address: SocketAddr,
+    pub peer: Peer,
     /// Requests sent on it so far.
     pub requests: u32,
     /// Its place among the connections of an upstream that limits them.
     pub lease: Option<Lease>,
 }
 
-impl UpstreamConnection {
-    /// Likewise, asking the socket itself: sees what the reactor has not been told yet, for a system call.
-    fn has_spoken_now(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::new(0_u8)];
-        !matches!(SockRef::from(self.stream.tcp()).peek(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
-    }
+/// Where a connection leads and as whom it speaks: only requests with the same may share it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Peer {
+    /// The address.
+    pub address: SocketAddr,
+    /// With TLS: the session's side of the identity.
+    pub tls: Option<TlsPeer>,
+}
 
-    /// Whether anything arrived on this connection, which ought to be silent.
-    fn has_spoken(&self) -> bool {
-        match self.stream.tcp().poll_read_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Pending => false,
-            // The reactor may remember readiness that was already used up: ask the socket.
-            Poll::Ready(_) => !matches!(
-                self.stream.tcp().try_read(&mut [0_u8; 1]),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock
-            ),
-        }
+/// How a TLS upstream was verified, what it was shown, and under which name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TlsPeer {
+    /// [`crate::tls::Client::id`]: verification, authorities and client certificate.
+    pub client: u64,
+    /// The server name it was asked for.
+    pub name: Rc<str>,
+}
+
+impl From<SocketAddr> for Peer {
+    /// In the clear.
+    fn from(address: SocketAddr) -> Self {
+        Self { address, tls: None }
     }
 }
 
@@ -69,7 +73,7 @@ struct Idle {
 /// The idle connections of one worker.
 pub struct Pool {
     settings: PoolSettings,
-    idle: RefCell<FxHashMap<SocketAddr, Vec<Idle>>>,
+    idle: RefCell<FxHashMap<Peer, Vec<Idle>>>,
 }
 
 impl Pool {
@@ -78,15 +82,15 @@ impl Pool {
         Self { settings, idle: RefCell::default() }
     }
 
-    /// The most recently used connection to `address` that is still good, and how many were found dead.
+    /// The most recently used connection to `peer` that is still good, and how many were found dead.
     ///
     /// `once`: the request must not be sent twice, so look closely whether the other side is closing.
-    pub fn take(&self, address: SocketAddr, once: bool, now_ms: u64) -> (Option<UpstreamConnection>, u64) {
+    pub fn take(&self, peer: &Peer, once: bool, now_ms: u64) -> (Option<UpstreamConnection>, u64) {
         let mut idle = self.idle.borrow_mut();
-        let Some(connections) = idle.get_mut(&address) else { return (None, 0) };
+        let Some(connections) = idle.get_mut(peer) else { return (None, 0) };
         let mut discarded = 0;
         while let Some(candidate) = connections.pop() {
-            let spoken = candidate.connection.has_spoken() || (once && candidate.connection.has_spoken_now());
+            let spoken = candidate.connection.stream.has_spoken(once);
             if !spoken && !self.is_expired(&candidate, now_ms) {
                 return (Some(candidate.connection), discarded);
             }
@@ -95,7 +99,7 @@ impl Pool {
         (None, discarded)
     }
 
-    /// Keep `connection` for later, unless it has served its requests or the pool for its address is full, in
+    /// Keep `connection` for later, unless it has served its requests or the pool for its peer is full, in
     /// which case the oldest goes.
     pub fn put(&self, connection: UpstreamConnection, now_ms: u64) {
         let PoolSettings { size, max_requests, .. } = self.settings;
@@ -103,7 +107,10 @@ impl Pool {
             return;
         }
         let mut idle = self.idle.borrow_mut();
-        let connections = idle.entry(connection.address).or_default();
+        let connections = match idle.get_mut(&connection.peer) {
+            Some(connections) => connections,
+            None => idle.entry(connection.peer.clone()).or_default(),
+        };
         if connections.len() >= size {
             connections.remove(0);
         }
@@ -124,7 +131,7 @@ impl Pool {
         let mut closed = 0;
         self.idle.borrow_mut().retain(|_, connections| {
             connections.retain(|idle| {
-                let keep = !self.is_expired(idle, now_ms) && !idle.connection.has_spoken();
+                let keep = !self.is_expired(idle, now_ms) && !idle.connection.stream.has_spoken(false);
                 closed += u64::from(!keep);
                 keep
             });
@@ -158,7 +165,8 @@ mod tests {
     async fn pair(listener: &TcpListener) -> (UpstreamConnection, TcpStream) {
         let address = listener.local_addr().unwrap();
         let (stream, accepted) = tokio::join!(Stream::connect(address), listener.accept());
-        (UpstreamConnection { stream: stream.unwrap(), address, requests: 1, lease: None }, accepted.unwrap().0)
+        let stream = stream.unwrap();
+        (UpstreamConnection { stream, peer: address.into(), requests: 1, lease: None }, accepted.unwrap().0)
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -175,9 +183,9 @@ mod tests {
         }
         let address = listener.local_addr().unwrap();
         assert_eq!(pool.len(), 2);
-        assert_eq!(pool.take(address, false, 3).0.unwrap().stream.tcp().local_addr().unwrap(), ports[2]);
-        assert_eq!(pool.take(address, false, 3).0.unwrap().stream.tcp().local_addr().unwrap(), ports[1]);
-        assert!(pool.take(address, false, 3).0.is_none());
+        assert_eq!(pool.take(&address.into(), false, 3).0.unwrap().stream.tcp().local_addr().unwrap(), ports[2]);
+        assert_eq!(pool.take(&address.into(), false, 3).0.unwrap().stream.tcp().local_addr().unwrap(), ports[1]);
+        assert!(pool.take(&address.into(), false, 3).0.is_none());
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -188,7 +196,7 @@ mod tests {
 
         let (connection, _server) = pair(&listener).await;
         pool.put(connection, 0);
-        assert_eq!(pool.take(address, false, 100).1, 1, "expired");
+        assert_eq!(pool.take(&address.into(), false, 100).1, 1, "expired");
 
         let (mut connection, _server) = pair(&listener).await;
         connection.requests = 5;
@@ -199,7 +207,7 @@ mod tests {
         pool.put(connection, 0);
         drop(server);
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        let (taken, discarded) = pool.take(address, true, 1);
+        let (taken, discarded) = pool.take(&address.into(), true, 1);
         assert!(taken.is_none() && discarded == 1, "closed");
 
         let (connection, mut server) = pair(&listener).await;

@@ -1,30 +1,62 @@
 //! A connected stream as the data plane uses it: read and written through a shared reference, by one worker.
 
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use crate::socket::{receive, transmit};
+use crate::tls::session::Session;
+use crate::tls::{Client, Facts, HandshakeError, Server};
 use socket2::{SockRef, TcpKeepalive};
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A connection to a client or an upstream.
+/// A connection to a client or an upstream, in the clear or with TLS.
 ///
-/// It never leaves its worker's thread, so reading and writing need neither halves nor a lock. System calls are
-/// made directly: in a process with several threads every call through the C library pays for making it a
-/// cancellation point.
+/// It never leaves its worker's thread, so reading and writing need neither halves nor a lock.
 #[derive(Debug)]
 pub struct Stream {
     tcp: TcpStream,
+    tls: Option<Box<Session>>,
 }
 
 impl Stream {
     /// The stream of a connected socket.
     pub fn plain(tcp: TcpStream) -> Self {
-        Self { tcp }
+        Self { tcp, tls: None }
+    }
+
+    /// Do the TLS handshake with a client that has just connected; `http2`: offer it.
+    ///
+    /// # Errors
+    /// The client closed, speaks something else, shares no parameters, or has no certificate where one is required;
+    /// with the socket, on which a word in the clear may help. There is no deadline here: the caller has one.
+    pub async fn accept_tls(server: &Server, tcp: TcpStream, http2: bool) -> Result<Self, (TcpStream, HandshakeError)> {
+        match server.handshake(&tcp, http2).await {
+            Ok(session) => Ok(Self { tcp, tls: Some(Box::new(session)) }),
+            Err(error) => Err((tcp, error)),
+        }
+    }
+
+    /// Do the TLS handshake on a connection to `ip`, for `name` (a host name or an address, without a port).
+    ///
+    /// # Errors
+    /// `InvalidData` with rustls' text.
+    pub async fn into_tls(self, client: &Client, ip: IpAddr, name: &str) -> io::Result<Self> {
+        let session = client.handshake(&self.tcp, ip, name).await?;
+        Ok(Self { tls: Some(Box::new(session)), ..self })
+    }
+
+    /// What the TLS handshake came to; `None` in the clear.
+    pub fn tls(&self) -> Option<&Facts> {
+        self.tls.as_deref().map(Session::facts)
+    }
+
+    /// The protocol agreed on by ALPN.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.tls().and_then(|facts| facts.alpn.as_deref())
     }
 
     /// Connect to `address`, without Nagle's algorithm: heads and small bodies leave in one write, so there is
@@ -46,54 +78,82 @@ impl Stream {
     /// Wait until there is something to read, so that a buffer is needed only then.
     ///
     /// # Errors
-    /// The runtime is shutting down.
+    /// The runtime is shutting down; with TLS also those of reading.
     pub async fn readable(&self) -> io::Result<()> {
-        poll_fn(|context| self.tcp.poll_read_ready(context)).await
+        poll_fn(|context| match &self.tls {
+            None => self.tcp.poll_read_ready(context),
+            Some(session) => session.poll_readable(&self.tcp, context),
+        })
+        .await
+    }
+
+    /// Wait for the first byte of a new connection without taking it; `false`: the peer closed instead.
+    ///
+    /// tokio takes an accepted socket for readable before it knows, so this looks at the socket itself.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub async fn arrival(&self) -> io::Result<bool> {
+        match &self.tls {
+            None => Ok(self.tcp.peek(&mut [0]).await? > 0),
+            Some(session) => poll_fn(|context| session.poll_arrival(&self.tcp, context)).await,
+        }
+    }
+
+    /// Whether anything arrived on this connection, which ought to be silent. `closely`: ask the socket itself, which
+    /// sees what the reactor has not been told yet, for a system call.
+    pub(crate) fn has_spoken(&self, closely: bool) -> bool {
+        let nothing = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        let context = &mut Context::from_waker(Waker::noop());
+        if self.tls.is_none() && self.tcp.poll_read_ready(context).is_ready() {
+            // The reactor may remember readiness that was already used up.
+            if !matches!(self.tcp.try_read(&mut [0_u8; 1]), Err(error) if nothing(&error)) {
+                return true;
+            }
+        }
+        if let Some(session) = &self.tls {
+            // What rustls takes for its own (tickets) it has taken; more, later, speaks.
+            if session.has_spoken(&self.tcp) {
+                return true;
+            }
+        }
+        let mut byte = [std::mem::MaybeUninit::new(0_u8)];
+        closely && !matches!(SockRef::from(&self.tcp).peek(&mut byte), Err(error) if nothing(&error))
     }
 
     /// Read into `buf`; 0: the peer has sent its last byte.
     ///
     /// # Errors
-    /// Those of `recv(2)`.
+    /// Those of `recv(2)`; with TLS also `UnexpectedEof` when the peer's end was not announced by close_notify.
     pub fn poll_read(&self, context: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Some(session) = &self.tls {
+            return session.poll_read(&self.tcp, context, buf);
+        }
         loop {
             ready!(self.tcp.poll_read_ready(context))?;
-            match self.tcp.try_io(Interest::READABLE, || Ok(recv(&self.tcp, &mut *buf, RecvFlags::empty())?.0)) {
-                Ok(count) => {
-                    if count > 0 && count < buf.len() {
-                        self.exhausted(Interest::READABLE);
-                    }
-                    return Poll::Ready(Ok(count));
-                }
+            match receive(&self.tcp, buf) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                received => return Poll::Ready(received),
             }
         }
     }
 
-    /// Write from `buf`; how much of it was taken.
+    /// Write from `buf`; how much of it was taken. A write that had to wait is repeated with the same bytes (and
+    /// perhaps more behind them), or is the last.
     ///
     /// # Errors
     /// Those of `send(2)`.
     pub fn poll_write(&self, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(session) = &self.tls {
+            return session.poll_write(&self.tcp, context, buf);
+        }
         loop {
-            match self.tcp.try_io(Interest::WRITABLE, || Ok(send(&self.tcp, buf, SendFlags::NOSIGNAL)?)) {
-                Ok(count) => {
-                    if count > 0 && count < buf.len() {
-                        self.exhausted(Interest::WRITABLE);
-                    }
-                    return Poll::Ready(Ok(count));
-                }
+            match transmit(&self.tcp, buf) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                sent => return Poll::Ready(sent),
             }
             ready!(self.tcp.poll_write_ready(context))?;
         }
-    }
-
-    /// A call did less than it was asked to: another would have to wait, which is known without making it.
-    fn exhausted(&self, interest: Interest) {
-        let _ = self.tcp.try_io(interest, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
     }
 
     /// Read into `buf`; 0: the peer has sent its last byte.
@@ -112,11 +172,14 @@ impl Stream {
         poll_fn(|context| self.poll_write(context, buf)).await
     }
 
-    /// Say that nothing more will be sent.
+    /// Say that nothing more will be sent; with TLS first in its own words (close_notify).
     ///
     /// # Errors
     /// Those of `shutdown(2)`.
     pub fn finish(&self) -> io::Result<()> {
+        if let Some(session) = &self.tls {
+            session.close(&self.tcp);
+        }
         Ok(rustix::net::shutdown(&self.tcp, rustix::net::Shutdown::Write)?)
     }
 
@@ -143,27 +206,34 @@ pub(crate) fn keep_alive(socket: &SockRef<'_>, idle: Duration) {
     let _ = socket.set_tcp_keepalive(&probes);
 }
 
-impl AsyncRead for &Stream {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let count = ready!(Stream::poll_read(&self, context, buf.initialize_unfilled()))?;
-        buf.advance(count);
-        Poll::Ready(Ok(()))
-    }
+/// Both forms: shared, and owned for those who want a stream of their own.
+macro_rules! asynchronous {
+    ($($stream:ty),*) => {$(
+        impl AsyncRead for $stream {
+            fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+                let count = ready!(Stream::poll_read(&self, context, buf.initialize_unfilled()))?;
+                buf.advance(count);
+                Poll::Ready(Ok(()))
+            }
+        }
+
+        impl AsyncWrite for $stream {
+            fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+                Stream::poll_write(&self, context, buf)
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+
+            fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(self.finish())
+            }
+        }
+    )*};
 }
 
-impl AsyncWrite for &Stream {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Stream::poll_write(&self, context, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.finish())
-    }
-}
+asynchronous!(&Stream, Stream);
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! One request and its response, as plugins see and change them.
 
+use crate::ClientTls;
 use crate::origin::ProxyOrigin;
 use gateward_http::uri::split_authority;
 use gateward_http::{Headers, Method, RequestHead};
@@ -71,6 +72,8 @@ pub struct Client {
     pub ip: IpAddr,
     /// Scheme of the connection to the gateway.
     pub scheme: Scheme,
+    /// The connection's TLS session, if it has one.
+    pub tls: Option<Arc<ClientTls>>,
     /// Port of the listener.
     pub port: u16,
     /// What a trusted PROXY header said about the connection; `None` without one.
@@ -208,6 +211,7 @@ impl Exchange {
                 peer: nowhere,
                 ip: nowhere.ip(),
                 scheme: Scheme::Http,
+                tls: None,
                 port: 0,
                 origin: None,
                 trusted: false,
@@ -233,7 +237,7 @@ impl Exchange {
         }
     }
 
-    /// Forget the request but keep the memory and what belongs to the connection (`client.peer`, `scheme`, `port`).
+    /// Forget the request but keep the memory and what belongs to the connection (`client.peer`, `scheme`, `tls`, `port`).
     pub fn reset(&mut self) {
         self.id.clear();
         self.client.forwarded_host.clear();

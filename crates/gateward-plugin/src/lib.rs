@@ -4,6 +4,7 @@
 //! lives in the [`Exchange`]. The contract knows phases, suspension for I/O, local responses, buffered bodies
 //! and per-request context, so that Lua and Wasm hosts implement the same trait as the native plugins.
 
+pub mod client_tls;
 pub mod contract;
 pub mod counters;
 pub mod env;
@@ -14,6 +15,7 @@ pub mod query;
 pub mod record;
 pub mod registry;
 
+pub use client_tls::{ClientCertificate, ClientTls};
 pub use contract::{BuildError, Definition, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, Step};
 pub use env::{BuildContext, HttpPost, PluginEnv, PluginStats, PostRequest};
 pub use exchange::{

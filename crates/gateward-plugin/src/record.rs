@@ -7,6 +7,7 @@
 //! belong into headers.
 
 use crate::Exchange;
+use crate::client_tls::TlsView;
 use crate::origin::ProxyOrigin;
 use crate::query;
 use gateward_http::{Headers, Name};
@@ -107,6 +108,7 @@ impl RequestRecord<'_> {
                 method: exchange.request.method.as_str(),
                 headers: HeadersView { headers: &exchange.request.headers, redact: true },
                 size: self.request_bytes,
+                tls: exchange.client.tls.as_deref().map(TlsView::from),
             },
             upstream_uri: upstream_uri(exchange),
             upstream_status: self.upstream_status.map_or_else(String::new, |status| status.to_string()),
@@ -215,6 +217,8 @@ struct RequestView<'a> {
     method: &'a str,
     headers: HeadersView<'a>,
     size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<TlsView<'a>>,
 }
 
 #[derive(Serialize)]

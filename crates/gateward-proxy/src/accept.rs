@@ -1,6 +1,6 @@
 //! Running a worker: accept connections, look after what it owns, and end when the node does.
 
-use crate::arrival;
+use crate::arrival::{self, Manner};
 use crate::connection;
 use crate::forwarded::is_trusted;
 use crate::node::Node;
@@ -31,13 +31,13 @@ pub async fn run_worker(node: Arc<Node>, index: usize, listeners: WorkerListener
     tokio::task::spawn_local(look_after(worker.clone()));
     let mut accepting = Vec::new();
     for listener in listeners {
-        let mode = listener.proxy_protocol();
+        let manner = Manner { mode: listener.proxy_protocol(), flags: listener.flags() };
         if let Some(idle) = worker.node.settings.tcp_keepalive {
             listener.keep_alive(idle);
         }
         match listener.local_addr().and_then(|address| Ok((listener.into_tokio()?, address))) {
             Ok((listener, address)) => {
-                accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener, address, mode)));
+                accepting.push(tokio::task::spawn_local(accept(worker.clone(), listener, address, manner)));
             }
             Err(error) => tracing::error!(%error, "a listener could not be used"),
         }
@@ -56,13 +56,13 @@ pub async fn run_worker(node: Arc<Node>, index: usize, listeners: WorkerListener
 }
 
 /// Accept until the node is closing, then what is left in the queue; or until another process has the socket.
-async fn accept(worker: Rc<Worker>, listener: TcpListener, local: SocketAddr, mode: Mode) {
+async fn accept(worker: Rc<Worker>, listener: TcpListener, local: SocketAddr, manner: Manner) {
     let drain = worker.node.drain.clone();
     let mut release = std::pin::pin!(drain.release(local));
     let release = loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => admit(&worker, stream, peer, local, mode),
+                Ok((stream, peer)) => admit(&worker, stream, peer, local, manner),
                 Err(error) => {
                     tracing::warn!(%error, %local, "accepting a connection failed; trying again");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -72,7 +72,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, local: SocketAddr, mo
         }
     };
     match release {
-        Release::Close => listen::last_call(listener, |stream, peer| admit(&worker, stream, peer, local, mode)).await,
+        Release::Close => listen::last_call(listener, |stream, peer| admit(&worker, stream, peer, local, manner)).await,
         Release::LetGo => {
             drop(listener);
             drain.reached(Stage::Closing).await;
@@ -81,7 +81,8 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, local: SocketAddr, mo
 }
 
 /// Serve a new connection unless a limit is reached.
-fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: SocketAddr, mode: Mode) {
+fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: SocketAddr, manner: Manner) {
+    let Manner { mode, flags } = manner;
     worker.metrics.count(Counter::ConnectionsAccepted);
     let limits = &worker.node.settings.limits;
     // A balancer's connections are many clients': those are counted once their headers are there.
@@ -101,8 +102,11 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: Socket
     tokio::task::spawn_local(async move {
         let worker = open.worker.clone();
         match mode {
-            Mode::Off => connection::serve(worker, Stream::plain(stream), Arrival { peer, local, origin: None }).await,
-            _ => Box::pin(arrival::serve(worker, stream, peer, local, mode)).await,
+            Mode::Off if !flags.ssl => {
+                let arrival = Arrival { peer, local, origin: None, tls: None };
+                connection::serve(worker, Stream::plain(stream), arrival).await;
+            }
+            _ => Box::pin(arrival::serve(worker, stream, peer, local, manner)).await,
         }
         drop(open);
     });

@@ -1,4 +1,4 @@
-//! A connection to a listener that takes PROXY headers: who its client is, before it is served like any other.
+//! A connection to a listener that takes PROXY headers or speaks TLS: who its client is, before it is served like any other.
 //!
 //! As for nginx's realip module, only a trusted peer may say who the client is; a header of another peer is taken off
 //! and not believed. Where the address is taken from it (`real_ip_header = proxy_protocol`), the client it names becomes
@@ -7,12 +7,14 @@
 
 use crate::connection;
 use crate::forwarded::is_trusted;
+use crate::secure;
 use crate::session::Arrival;
 use crate::settings::RealIp;
 use crate::worker::Worker;
-use gateward_net::Stream;
+use gateward_net::listen::AddressPermit;
 use gateward_net::proxy_protocol::receive::{ReceiveError, receive};
 use gateward_net::proxy_protocol::{Addresses, Command, Header, Mode};
+use gateward_net::{ListenerFlags, Stream};
 use gateward_plugin::ProxyOrigin;
 use gateward_telemetry::{Counter, ProxyProtocolOutcome as Outcome};
 use std::fmt::Write;
@@ -21,26 +23,59 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 
-/// Take the header off `tcp` and serve the connection.
-pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, local: SocketAddr, mode: Mode) {
-    let header = match take(&worker, &tcp, mode).await {
+/// How the connections of a listener begin.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    /// What is done about PROXY headers.
+    pub(crate) mode: Mode,
+    pub(crate) flags: ListenerFlags,
+}
+
+/// Take the header off `tcp` if there may be one, do the TLS handshake if there is one, and serve the connection.
+pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, local: SocketAddr, manner: Manner) {
+    let mut client = Client { address: peer, origin: None, _permit: None };
+    if manner.mode != Mode::Off {
+        let Some(named) = identify(&worker, &tcp, peer, manner.mode).await else { return };
+        client = named;
+    }
+    let stream =
+        if manner.flags.ssl { secure::handshake(&worker, tcp, manner.flags).await } else { Some(Stream::plain(tcp)) };
+    if let Some(stream) = stream {
+        let tls = stream.tls().map(secure::describe);
+        let arrival = Arrival { peer: client.address, local, origin: client.origin, tls };
+        connection::serve(worker, stream, arrival).await;
+    }
+}
+
+/// Whose connection it is.
+struct Client {
+    address: SocketAddr,
+    origin: Option<Arc<ProxyOrigin>>,
+    _permit: Option<AddressPermit>,
+}
+
+/// What the header says; `None`: the connection is not served.
+async fn identify(worker: &Worker, tcp: &TcpStream, peer: SocketAddr, mode: Mode) -> Option<Client> {
+    let header = match take(worker, tcp, mode).await {
         Ok(header) => header,
-        Err(outcome) => return refuse(&worker, peer, mode, outcome),
+        Err(outcome) => {
+            refuse(worker, peer, mode, outcome);
+            return None;
+        }
     };
     let trusted = is_trusted(peer.ip().to_canonical(), &worker.node.settings);
     let (outcome, origin) = judge(header, peer, trusted);
     let vpce_id = origin.as_ref().and_then(|origin| origin.vpce_id.as_deref());
     worker.metrics.proxied(mode == Mode::Require, outcome, vpce_id);
     let named = origin.as_ref().and_then(|origin| origin.source);
-    let client = named.filter(|_| worker.node.settings.real_ip == RealIp::ProxyProtocol).unwrap_or(peer);
+    let address = named.filter(|_| worker.node.settings.real_ip == RealIp::ProxyProtocol).unwrap_or(peer);
     // An untrusted peer was counted when it was accepted.
-    let permit = if trusted { worker.node.addresses.admit(client.ip()).map(Some) } else { Some(None) };
-    let Some(_permit) = permit else {
+    let permit = if trusted { worker.node.addresses.admit(address.ip()).map(Some) } else { Some(None) };
+    let Some(permit) = permit else {
         worker.metrics.count(Counter::ConnectionsRefused);
-        return;
+        return None;
     };
-    let arrival = Arrival { peer: client, local, origin: origin.map(Arc::new) };
-    connection::serve(worker, Stream::plain(tcp), arrival).await;
+    Some(Client { address, origin: origin.map(Arc::new), _permit: permit })
 }
 
 /// The header of a connection, within the time for a request head: a balancer may wait for the client's first bytes.

@@ -7,6 +7,7 @@ use crate::h2_server;
 use crate::linger::linger;
 use crate::outcome::After;
 use crate::request;
+use crate::secure;
 use crate::session::{Arrival, Session};
 use crate::worker::Worker;
 use gateward_net::{Deadline, Stage, Stream};
@@ -25,6 +26,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, arrival: Arrival) 
         // The session and the large future of a request exist only while the connection is busy: an idle one costs
         // this function's frame and the socket.
         if !wait_for_bytes(&worker, &stream, &deadline, served).await {
+            secure::goodbye(&stream);
             break After::Abort;
         }
         let mut session = worker.session(&arrival);
@@ -59,10 +61,8 @@ async fn wait_for_bytes(worker: &Worker, stream: &Stream, deadline: &Deadline, s
         deadline.arm_idle(limits.keepalive_timeout_ms);
     }
     if served == 0 {
-        // tokio takes an accepted socket for readable before it knows. Only a look tells; without it every new
-        // connection would hold a session and count as busy while it is idle.
-        let mut byte = [0];
-        return matches!(deadline.guard(stream.tcp().peek(&mut byte)).await, Ok(Ok(count)) if count > 0);
+        // Only a look tells; without it every new connection would hold a session and count as busy while it is idle.
+        return matches!(deadline.guard(stream.arrival()).await, Ok(Ok(true)));
     }
     matches!(deadline.guard(stream.readable()).await, Ok(Ok(())))
 }

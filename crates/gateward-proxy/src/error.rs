@@ -66,6 +66,9 @@ pub enum ProxyError {
     /// The upstream takes no more requests: all connections there may be are full.
     #[error("upstream is full")]
     UpstreamFull,
+    /// The TLS handshake with the upstream failed, e.g. its certificate cannot be verified.
+    #[error("TLS handshake with the upstream failed")]
+    UpstreamTls,
     /// No connection could be made in time.
     #[error("connecting to the upstream timed out")]
     ConnectTimeout,
@@ -137,7 +140,9 @@ impl ProxyError {
             Self::Loop => 508,
             Self::NoRoute => 404,
             Self::NoService | Self::NoTarget | Self::NameResolution | Self::UpstreamFull | Self::Limited(_) => 503,
-            Self::Connect | Self::UpstreamClosed | Self::UpstreamHead(_) | Self::UpstreamBody => 502,
+            Self::Connect | Self::UpstreamTls | Self::UpstreamClosed | Self::UpstreamHead(_) | Self::UpstreamBody => {
+                502
+            }
             Self::ConnectTimeout | Self::UpstreamTimeout | Self::Deadline => 504,
             Self::PluginPanic => 500,
         }
@@ -173,6 +178,7 @@ impl ProxyError {
             Self::NameResolution => "name_resolution",
             Self::Connect => "connect_failure",
             Self::UpstreamFull => "upstream_full",
+            Self::UpstreamTls => "upstream_tls",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::Deadline => "grpc_deadline",
@@ -203,6 +209,7 @@ impl ProxyError {
             | Self::NameResolution
             | Self::Connect
             | Self::UpstreamFull
+            | Self::UpstreamTls
             | Self::ConnectTimeout
             | Self::UpstreamTimeout
             | Self::Deadline

@@ -15,16 +15,19 @@ const FORWARDED: Name<'static> = Name::new("forwarded");
 const TE: Name<'static> = Name::new("te");
 const MAX_FORWARDS: Name<'static> = Name::new("max-forwards");
 
-/// Write the head for `host` (the balancer's choice, used unless the route or a plugin says otherwise) into the
-/// upload's output, before the body.
-pub(crate) fn write_head(
-    session: &mut Session,
-    settings: &Settings,
-    own: &OwnFields,
-    host: &str,
-    port: u16,
-    host_header: Option<&str>,
-) {
+/// Whom the balancer chose.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Authority<'a> {
+    pub(crate) host: &'a str,
+    /// `None`: the scheme's own.
+    pub(crate) port: Option<u16>,
+    /// A Host that the upstream entity wants instead.
+    pub(crate) header: Option<&'a str>,
+}
+
+/// Write the head for `authority` (used unless the route or a plugin says otherwise) into the upload's output, before
+/// the body.
+pub(crate) fn write_head(session: &mut Session, settings: &Settings, own: &OwnFields, authority: Authority<'_>) {
     let framing = body_framing(session);
     session.upload.encoder = if framing == BodyFraming::Chunked { Encoder::Chunked } else { Encoder::Raw };
     let exchange = &mut session.exchange;
@@ -40,11 +43,11 @@ pub(crate) fn write_head(
     }
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
     let preserve = exchange.route.as_deref().is_some_and(|route: &Route| route.preserve_host);
-    match (&upstream.host, preserve && !exchange.request.authority.is_empty(), host_header) {
+    match (&upstream.host, preserve && !exchange.request.authority.is_empty(), authority.header) {
         (Some(host), _, _) => out.extend_from_slice(host.as_bytes()),
         (None, true, _) => out.extend_from_slice(exchange.request.authority.as_bytes()),
         (None, false, Some(host)) => out.extend_from_slice(host.as_bytes()),
-        (None, false, None) => write_authority(host, port, out),
+        (None, false, None) => write_authority(authority.host, authority.port, out),
     }
     out.extend_from_slice(b"\r\n");
     exchange.request.headers.write_except(&own.request_fields, out);
@@ -88,7 +91,7 @@ pub(crate) fn write_framing(framing: BodyFraming, out: &mut Vec<u8>) {
     }
 }
 
-fn write_authority(host: &str, port: u16, out: &mut Vec<u8>) {
+fn write_authority(host: &str, port: Option<u16>, out: &mut Vec<u8>) {
     let bare_v6 = host.contains(':') && !host.starts_with('[');
     if bare_v6 {
         out.push(b'[');
@@ -97,7 +100,7 @@ fn write_authority(host: &str, port: u16, out: &mut Vec<u8>) {
     if bare_v6 {
         out.push(b']');
     }
-    if port != 80 {
+    if let Some(port) = port {
         out.push(b':');
         out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
     }

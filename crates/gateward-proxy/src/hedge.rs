@@ -246,7 +246,8 @@ async fn either(beside: &mut Option<Attempt<'_>>) -> Result<Box<Answered>, Faile
 fn copy(connection: &Connection<'_>) -> Box<Session> {
     let session = &*connection.session;
     let client = &session.exchange.client;
-    let arrival = Arrival { peer: client.peer, local: session.local, origin: client.origin.clone() };
+    let (origin, tls) = (client.origin.clone(), client.tls.clone());
+    let arrival = Arrival { peer: client.peer, local: session.local, origin, tls };
     let mut copy = connection.worker.session(&arrival);
     copy.peer.clone_from(&session.peer);
     copy.direct.clone_from(&session.direct);

@@ -84,7 +84,7 @@ fn input(exchange: &Exchange, local: SocketAddr) -> Input<'_> {
             Scheme::Http => gateward_route::Scheme::Http,
             Scheme::Https => gateward_route::Scheme::Https,
         },
-        sni: None,
+        sni: exchange.client.tls.as_deref().and_then(|tls| tls.sni.as_deref()),
         vpce_id: exchange.client.origin.as_deref().and_then(|origin| origin.vpce_id.as_deref()),
         src: SocketAddr::new(exchange.client.ip, exchange.client.peer.port()),
         dst: local,

@@ -4,9 +4,11 @@
 use crate::chain::{Chain, Scopes};
 use crate::instance::{ChainId, Instance};
 use crate::settings::Settings;
+use crate::tls_plan::{TlsPlan, TlsPlanError};
 use gateward_balance::Priority;
 use gateward_model::{Directory, EntityId, PluginConfig, Protocol, Route, Service, Snapshot, Target, Upstream};
 use gateward_net::resolve::literal;
+use gateward_net::tls::{Client, Context};
 use gateward_plugin::{BuildContext, BuildError, PluginEnv, definitions};
 use gateward_route::{RouteEntry, Router};
 use gateward_telemetry::{SeriesId, Telemetry};
@@ -25,6 +27,7 @@ pub struct Plan {
     pub(crate) chains: Vec<Chain>,
     pub(crate) global_chain: ChainId,
     pub(crate) upstreams: Vec<UpstreamPlan>,
+    pub(crate) tls: TlsPlan,
 }
 
 /// What a route needs beyond its entity.
@@ -33,6 +36,8 @@ pub(crate) struct RoutePlan {
     pub(crate) series: SeriesId,
     pub(crate) chain: ChainId,
     pub(crate) backend: Option<Backend>,
+    /// How the service's upstream is spoken to when that is over TLS.
+    pub(crate) tls: Option<Arc<Client>>,
     /// Requests in the clear are told to use TLS.
     pub(crate) https_only: bool,
     /// Whom to turn away first when not all can be served.
@@ -78,6 +83,9 @@ pub enum CompileError {
     /// A plugin cannot be made from its configuration.
     #[error(transparent)]
     Plugin(#[from] BuildError),
+    /// Something of TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsPlanError),
     /// A target is not `host:port`.
     #[error("target '{target}' of upstream '{upstream}' is not host:port")]
     Target {
@@ -98,6 +106,7 @@ impl Plan {
         settings: &Settings,
         env: &PluginEnv,
         telemetry: &Telemetry,
+        tls: &Context,
     ) -> Result<Self, Vec<CompileError>> {
         let config = &snapshot.config;
         let mut errors = Vec::new();
@@ -105,7 +114,9 @@ impl Plan {
             .map_err(|found| errors.extend(found.into_iter().map(CompileError::Route)));
         let instances = instances(&snapshot, env, &mut errors);
         let upstreams = upstreams(&snapshot, &mut errors);
-        let Ok(router) = router else { return Err(errors) };
+        let tls = TlsPlan::compile(&snapshot.config, tls)
+            .map_err(|found| errors.extend(found.into_iter().map(CompileError::Tls)));
+        let (Ok(router), Ok(tls)) = (router, tls) else { return Err(errors) };
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -116,10 +127,16 @@ impl Plan {
             .enumerate()
             .map(|(index, upstream)| (upstream.entity.name.as_str(), index as u32))
             .collect();
-        let routes = router.routes().iter().map(|entry| route_plan(entry, &by_name, &mut chains, telemetry)).collect();
+        let routes =
+            router.routes().iter().map(|entry| route_plan(entry, &by_name, &mut chains, telemetry, &tls)).collect();
         let global_chain = chains.of(None, None);
         let chains = chains.chains;
-        Ok(Self { router, routes, instances, chains, global_chain, upstreams, snapshot })
+        Ok(Self { router, routes, instances, chains, global_chain, upstreams, tls, snapshot })
+    }
+
+    /// What an operator should know about this plan's TLS, if anything.
+    pub fn tls_warning(&self) -> Option<String> {
+        self.tls.warning()
     }
 }
 
@@ -183,6 +200,7 @@ fn route_plan(
     upstreams: &HashMap<&str, u32>,
     chains: &mut Chains<'_>,
     telemetry: &Telemetry,
+    tls: &TlsPlan,
 ) -> RoutePlan {
     let RouteEntry { route, service } = entry;
     let backend = service.as_ref().map(|service| match upstreams.get(service.host.as_str()) {
@@ -195,6 +213,7 @@ fn route_plan(
         backend,
         grpc: route.protocols.iter().any(|protocol| matches!(protocol, Protocol::Grpc | Protocol::Grpcs)),
         grpcs_only: route.protocols.contains(&Protocol::Grpcs) && !route.protocols.contains(&Protocol::Grpc),
+        tls: service.as_ref().and_then(|service| tls.client(service.id)),
         https_only: !route.protocols.contains(&Protocol::Http) && route.protocols.contains(&Protocol::Https),
         priority: priority(route),
     }

@@ -9,11 +9,10 @@
 use crate::error::{Limit, ProxyError};
 use gateward_balance::{BudgetRules, RecentLatencies};
 use gateward_model::{CircuitBreaker, EntityId, Resilience, RetryBudget};
-use gateward_net::{Gate, Lease, Pool, UpstreamConnection, monotonic_us};
+use gateward_net::{Gate, Lease, Peer, Pool, UpstreamConnection, monotonic_us};
 use gateward_telemetry::{Counter, WorkerMetrics};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -168,12 +167,12 @@ impl Protection {
         Ok(Some(Place { lease: Some(lease), protection: self.clone() }))
     }
 
-    /// A connection to `address` that became idle, or a place among the open connections, likewise. An idle connection
+    /// A connection to `peer` that became idle, or a place among the open connections, likewise. An idle connection
     /// in `pool` to another target makes room.
     pub(crate) async fn open(
         &self,
         (pool, now_ms): (&Pool, impl Fn() -> u64),
-        address: SocketAddr,
+        peer: &Peer,
         fresh_only: bool,
         wait_ms: u64,
     ) -> Result<Option<Opening>, ProxyError> {
@@ -183,7 +182,7 @@ impl Protection {
         let ours = |lease: &Option<Lease>| lease.as_ref().is_some_and(|lease| connections.owns(lease));
         let idle = || match fresh_only {
             true => None,
-            false => pool.take(address, true, now_ms()).0.map(Opening::Idle),
+            false => pool.take(peer, true, now_ms()).0.map(Opening::Idle),
         };
         let make_room = || pool.evict(|idle| ours(&idle.lease)).then(open).flatten();
         let try_it = || open().or_else(idle).or_else(make_room);

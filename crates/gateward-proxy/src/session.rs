@@ -7,7 +7,7 @@ use crate::outcome::Persistence;
 use crate::pump::Pump;
 use gateward_http::ResponseHead;
 use gateward_net::Deadline;
-use gateward_plugin::{Exchange, ProxyOrigin, Try};
+use gateward_plugin::{ClientTls, Exchange, ProxyOrigin, Try};
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -28,6 +28,8 @@ pub(crate) struct Arrival {
     pub(crate) local: SocketAddr,
     /// What a trusted PROXY header said.
     pub(crate) origin: Option<Arc<ProxyOrigin>>,
+    /// The TLS session, if the connection has one.
+    pub(crate) tls: Option<Arc<ClientTls>>,
 }
 
 /// State of one request. Reset, not dropped.

@@ -4,6 +4,7 @@ use gateward_balance::LimitRule;
 use gateward_http::HeadLimits;
 use gateward_model::RouterFlavor;
 use gateward_net::PoolSettings;
+use gateward_net::tls::TlsSettings;
 use ipnet::IpNet;
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub struct Settings {
     pub max_connection_age_ms: u64,
     /// Idle time after which the kernel probes the other side of client and upstream connections. `None`: never.
     pub tcp_keepalive: Option<Duration>,
+    /// TLS with clients and upstreams.
+    pub tls: TlsSettings,
     /// Bounds.
     pub limits: Limits,
 }
@@ -105,6 +108,10 @@ pub struct Limits {
     pub body_buffer_bytes: usize,
     /// Whole request head, from its first byte.
     pub header_timeout_ms: u64,
+    /// Whole TLS handshake with a client.
+    pub tls_handshake_timeout_ms: u64,
+    /// TLS handshakes with clients at once, per worker.
+    pub tls_handshakes: usize,
     /// Between two reads of a request body.
     pub body_timeout_ms: u64,
     /// Least average rate of a request body after `body_timeout_ms`; bytes per second, 0: none.
@@ -143,6 +150,7 @@ impl Default for Settings {
             concurrency: None,
             max_connection_age_ms: 0,
             tcp_keepalive: Some(Duration::from_secs(60)),
+            tls: TlsSettings::default(),
             limits: Limits::default(),
         }
     }
@@ -162,6 +170,8 @@ impl Default for Limits {
             body_bytes: 0,
             body_buffer_bytes: 8 * 1024 * 1024,
             header_timeout_ms: 60_000,
+            tls_handshake_timeout_ms: 10_000,
+            tls_handshakes: 4_096,
             body_timeout_ms: 60_000,
             body_rate: 64,
             send_timeout_ms: 60_000,

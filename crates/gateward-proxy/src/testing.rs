@@ -47,7 +47,8 @@ pub(crate) fn plan(config: &str, generation: u64, settings: &Settings, telemetry
         http: Arc::new(Nowhere),
         stats: Arc::default(),
     };
-    Plan::compile(Arc::new(snapshot), settings, &env, telemetry).expect("the configuration compiles")
+    let tls = gateward_net::tls::Context::new(settings.tls.clone()).expect("the TLS settings are right");
+    Plan::compile(Arc::new(snapshot), settings, &env, telemetry, &tls).expect("the configuration compiles")
 }
 
 /// Start a worker that serves `config`; where it listens.

@@ -44,7 +44,8 @@ pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> R
     if let Some(protection) = &protection {
         protection.begin();
     }
-    let asking = Asking { plan, service, backend, hash, protection };
+    let tls = connection.session.route.and_then(|route| plan.shared.routes[route].tls.as_deref());
+    let asking = Asking { plan, service, backend, hash, tls, protection };
     ask_until_answered(connection, &asking).await.map_err(Local::Error)
 }
 

@@ -1,13 +1,12 @@
 //! One try to ask the upstream: pick a target, get a connection, send the request, wait for the response head. What
 //! follows when it fails is for `tries` to say.
 
-use crate::announce::announce;
 use crate::answer;
 use crate::body::{Encoder, STREAM_BYTES};
 use crate::channel::Channel;
 use crate::client::Connection;
 use crate::error::{ProxyError, Side};
-use crate::forward;
+use crate::forward::{self, Authority};
 use crate::h2_client::Leased;
 use crate::h2_upstream;
 use crate::health::Attempt;
@@ -15,13 +14,15 @@ use crate::phases::{request_error, send_continue};
 use crate::plan::Backend;
 use crate::protection::{Opening, Place, Protection};
 use crate::pump::{Pace, PumpError};
+use crate::secure_upstream;
 use crate::session::{Role, Session, WatchedTry};
 use crate::upstreams::{UpstreamHandle, WorkerTarget};
 use crate::worker::{Worker, WorkerPlan};
 use gateward_balance::Ticket;
 use gateward_http::HeadError;
 use gateward_model::{Service, Upstream};
-use gateward_net::{Stream, UpstreamConnection};
+use gateward_net::tls::Client;
+use gateward_net::{Peer, UpstreamConnection};
 use gateward_plugin::Try;
 use gateward_telemetry::{Counter, Gauge};
 use std::cell::Cell;
@@ -82,6 +83,16 @@ struct Destination {
     share: Option<Share>,
 }
 
+impl Destination {
+    /// Host and port that are asked, and the Host that the upstream entity wants instead.
+    fn asked<'a>(&'a self, service: &'a Service) -> (&'a str, u16, Option<&'a str>) {
+        match &self.share {
+            Some(share) => (&share.target.host, share.target.port, share.upstream.host_header.as_deref()),
+            None => (&service.host, service.port, None),
+        }
+    }
+}
+
 /// The target of an upstream that a try goes to.
 struct Share {
     load: Load,
@@ -116,6 +127,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) service: &'a Service,
     pub(crate) backend: Backend,
     pub(crate) hash: Option<u64>,
+    /// How the upstream is spoken to when that is over TLS.
+    pub(crate) tls: Option<&'a Client>,
     pub(crate) protection: Option<Rc<Protection>>,
 }
 
@@ -158,7 +171,11 @@ pub(crate) async fn attempt(
         Some(protection) => Box::pin(protection.enter(u64::from(service.connect_timeout))).await.map_err(unsent)?,
     };
     let mut destination = choose(connection, asking, place, began).await.map_err(unsent)?;
-    let mut link = match connect(connection, asking, destination.address, fresh_only, began).await {
+    let peer = secure_upstream::peer(connection.session, destination.address, asking.tls, || {
+        let (host, _, header) = destination.asked(service);
+        header.unwrap_or(host)
+    });
+    let mut link = match connect(connection, asking, peer, fresh_only, began).await {
         Ok(link) => link,
         Err(error) => {
             if let Some(share) = &mut destination.share {
@@ -172,12 +189,11 @@ pub(crate) async fn attempt(
     {
         return Err(unsent(ProxyError::Deadline));
     }
+    let (host, port, host_header) = destination.asked(service);
     let settings = &connection.worker.node.settings;
-    let (host, port, host_header) = match &destination.share {
-        Some(share) => (share.target.host.as_str(), share.target.port, share.upstream.host_header.as_deref()),
-        None => (service.host.as_str(), service.port, None),
-    };
-    forward::write_head(connection.session, settings, &connection.worker.own, host, port, host_header);
+    let default_port = if asking.tls.is_some() { 443 } else { 80 };
+    let authority = Authority { host, port: (port != default_port).then_some(port), header: host_header };
+    forward::write_head(connection.session, settings, &connection.worker.own, authority);
     if link.channel().ends_messages() {
         connection.session.upload.encoder = Encoder::Raw;
     }
@@ -278,15 +294,15 @@ fn pick(
     Ok(Share { load, target, upstream: upstream.entity().clone() })
 }
 
-/// A connection to `address`: pooled, or new.
+/// A connection to `peer`: pooled, or new.
 async fn connect(
     connection: &mut Connection<'_>,
     asking: &Asking<'_>,
-    address: SocketAddr,
+    peer: Peer,
     fresh_only: bool,
     began_us: u64,
 ) -> Result<Link, ProxyError> {
-    let service = asking.service;
+    let (service, address) = (asking.service, peer.address);
     if h2_upstream::is_for(service) {
         return Box::pin(connect_shared(connection, service, address, began_us)).await;
     }
@@ -295,7 +311,7 @@ async fn connect(
     let session = &mut *connection.session;
     let method = session.exchange.upstream.method.as_ref().unwrap_or(&session.exchange.request.method);
     if !fresh_only && service.proxy_protocol.is_none() {
-        let (pooled, discarded) = worker.pool.take(address, !method.is_idempotent(), worker.deadlines.now_ms());
+        let (pooled, discarded) = worker.pool.take(&peer, !method.is_idempotent(), worker.deadlines.now_ms());
         if discarded > 0 {
             worker.metrics.add(Counter::UpstreamIdleDiscarded, discarded);
         }
@@ -310,7 +326,7 @@ async fn connect(
         Some(protection) => {
             Box::pin(protection.open(
                 (&worker.pool, || worker.deadlines.now_ms()),
-                address,
+                &peer,
                 fresh_only || service.proxy_protocol.is_some(),
                 connect_ms,
             ))
@@ -327,18 +343,19 @@ async fn connect(
         }
     };
     session.deadline.arm(connect_ms);
-    let error = match session.deadline.guard(Box::pin(dial(address, service, session))).await {
+    let dialling = Box::pin(secure_upstream::dial(&peer, asking.tls, service, session));
+    let error = match session.deadline.guard(dialling).await {
         Ok(Ok(stream)) => {
             worker.metrics.count(Counter::UpstreamConnects);
             if let Some(idle) = worker.node.settings.tcp_keepalive {
                 stream.keep_alive(idle);
             }
             session.tries.push(attempt_record(worker, address, began_us, false, None));
-            let connection = UpstreamConnection { stream, address, requests: 0, lease };
+            let connection = UpstreamConnection { stream, peer, requests: 0, lease };
             let link = Link::new(connection, worker.clone(), false);
             return Ok(Link { announced: service.proxy_protocol.is_some(), ..link });
         }
-        Ok(_) => ProxyError::Connect,
+        Ok(Err(error)) => error,
         Err(_) => ProxyError::ConnectTimeout,
     };
     note_no_connection(worker, session, address, began_us, error);
@@ -382,15 +399,6 @@ fn failed_attempt(error: ProxyError) -> Option<Attempt> {
         error if error.side() == Side::Upstream => Some(Attempt::Broken),
         _ => None,
     }
-}
-
-/// A new connection, which the upstream knows the client of if the service asks for that.
-async fn dial(address: SocketAddr, service: &Service, session: &Session) -> io::Result<Stream> {
-    let stream = Stream::connect(address).await?;
-    if let Some(version) = service.proxy_protocol {
-        announce(session, &stream, version).await?;
-    }
-    Ok(stream)
 }
 
 fn attempt_record(

@@ -12,6 +12,7 @@ use crate::upstreams::{Known, UpstreamHandle};
 use gateward_balance::ConcurrencyLimit;
 use gateward_model::{Route, Service};
 use gateward_net::{Deadlines, Pool, Resolver, monotonic_us};
+use gateward_plugin::Scheme;
 use gateward_telemetry::WorkerMetrics;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -33,6 +34,8 @@ pub(crate) struct Worker {
     pub(crate) concurrency: Option<RefCell<ConcurrencyLimit>>,
     /// Client connections open.
     pub(crate) connections: Cell<usize>,
+    /// TLS handshakes with clients under way.
+    pub(crate) handshakes: Cell<usize>,
     current: RefCell<Rc<WorkerPlan>>,
     known: Known,
     spare: RefCell<Spare>,
@@ -86,6 +89,7 @@ impl Worker {
             own: OwnFields::new(&node.settings),
             concurrency: node.settings.concurrency.map(|rule| RefCell::new(ConcurrencyLimit::new(rule))),
             connections: Cell::new(0),
+            handshakes: Cell::new(0),
             current: RefCell::new(Rc::new(current)),
             known: Known::default(),
             spare: RefCell::default(),
@@ -107,11 +111,13 @@ impl Worker {
 
     /// A session for a connection that has something to do.
     pub(crate) fn session(&self, arrival: &Arrival) -> Box<Session> {
-        let Arrival { peer, local, ref origin } = *arrival;
+        let Arrival { peer, local, ref origin, ref tls } = *arrival;
         let spare = self.spare.borrow_mut().take();
         let mut session = spare.unwrap_or_else(|| Box::new(Session::new(self.deadlines.register())));
         session.exchange.client.peer = peer;
         session.exchange.client.origin.clone_from(origin);
+        session.exchange.client.scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
+        session.exchange.client.tls.clone_from(tls);
         session.peer.clear();
         write_ip(peer.ip().to_canonical(), &mut session.peer);
         session.direct.clear();

@@ -124,6 +124,10 @@ catalog! {
         "Client connections accepted, those refused included.";
     CONNECTIONS_REFUSED = "gateward_connections_refused_total" Counter Count []
         "Client connections closed at once because a limit was reached.";
+    TLS_HANDSHAKES = "gateward_tls_handshakes_total" Counter Count []
+        "TLS handshakes with clients that succeeded; those that failed are refusals with a reason tls_*.";
+    TLS_RESUMPTIONS = "gateward_tls_resumptions_total" Counter Count []
+        "TLS handshakes with clients that resumed an earlier session.";
     CONNECTIONS_CLOSED = "gateward_connections_closed_total" Counter Count []
         "Client connections that ended.";
     CONNECTIONS_ACTIVE = "gateward_connections_active" Gauge Count []

@@ -12,6 +12,10 @@ pub enum Counter {
     ConnectionsAccepted,
     /// Client connections closed at once because a limit was reached.
     ConnectionsRefused,
+    /// TLS handshakes with clients that succeeded.
+    TlsHandshakes,
+    /// Those of them that resumed a session.
+    TlsResumptions,
     /// Client connections that ended, for whatever reason.
     ConnectionsClosed,
     /// Client connections cut because the client missed a deadline.
@@ -48,9 +52,11 @@ pub enum Counter {
 
 impl Counter {
     /// Every counter, in order of its index.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::ConnectionsAccepted,
         Self::ConnectionsRefused,
+        Self::TlsHandshakes,
+        Self::TlsResumptions,
         Self::ConnectionsClosed,
         Self::ClientTimeouts,
         Self::ConnectionsAged,
@@ -75,6 +81,8 @@ impl Counter {
         match self {
             Self::ConnectionsAccepted => &catalog::CONNECTIONS_ACCEPTED,
             Self::ConnectionsRefused => &catalog::CONNECTIONS_REFUSED,
+            Self::TlsHandshakes => &catalog::TLS_HANDSHAKES,
+            Self::TlsResumptions => &catalog::TLS_RESUMPTIONS,
             Self::ConnectionsClosed => &catalog::CONNECTIONS_CLOSED,
             Self::ClientTimeouts => &catalog::CLIENT_TIMEOUTS,
             Self::ConnectionsAged => &catalog::CONNECTIONS_AGED,

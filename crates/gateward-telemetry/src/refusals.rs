@@ -5,7 +5,7 @@ use crate::cells::Tally;
 use std::sync::OnceLock;
 
 /// Distinct reasons a worker tells apart; more would be a reason built from input, which is a bug.
-const REASONS: usize = 64;
+const REASONS: usize = 128;
 
 /// Counts by reason; written by one worker.
 #[derive(Debug)]

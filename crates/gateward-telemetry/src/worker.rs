@@ -145,7 +145,7 @@ impl WorkerMetrics {
 
     /// Counts a refusal (a request or connection the gateway turned down) by its reason.
     ///
-    /// Reasons are a fixed vocabulary; a worker tells 64 apart and gathers the rest under `__overflow__`.
+    /// Reasons are a fixed vocabulary; a worker tells 128 apart and gathers the rest under `__overflow__`.
     pub fn refuse(&self, reason: &'static str) {
         self.slab.refusals.count(reason);
     }

@@ -232,6 +232,14 @@ impl Gateway {
         *self.proxy.first().expect("the proxy listens")
     }
 
+    /// Where the proxy listens, the address of this number in its list.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn proxy_at(&self, index: usize) -> SocketAddr {
+        *self.proxy.get(index).expect("the proxy has as many addresses")
+    }
+
     /// Where the admin API listens (its first address).
     ///
     /// # Panics

@@ -94,6 +94,7 @@ pub(crate) mod testing {
             env,
             plugins: NativePlugins::new(),
             telemetry: telemetry.clone(),
+            tls: gateward_net::tls::Context::new(settings.tls.clone()).expect("defaults are right"),
         });
         let plan = match config {
             "" => compiler.empty(0).expect("nothing can be wrong"),

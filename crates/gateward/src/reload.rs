@@ -5,8 +5,9 @@
 
 use gateward_config::{Diagnostic, Format, Place, Severity};
 use gateward_model::{Config, EntityId, RouterFlavor, Snapshot};
+use gateward_net::tls::Context;
 use gateward_plugin::{NativePlugins, PluginEnv};
-use gateward_proxy::{CompileError, Node, Plan, Settings};
+use gateward_proxy::{CompileError, Node, Plan, Settings, TlsPlanError};
 use gateward_telemetry::{ControlCounter, Telemetry};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -26,6 +27,8 @@ pub(crate) struct Compiler {
     pub(crate) plugins: NativePlugins,
     /// Where series are registered.
     pub(crate) telemetry: Arc<Telemetry>,
+    /// Certificates and keys of the process.
+    pub(crate) tls: Context,
 }
 
 /// A text that was right.
@@ -69,7 +72,7 @@ impl Compiler {
 
     fn build(&self, loaded: Loaded) -> Result<Compiled, Vec<Diagnostic>> {
         let Loaded { snapshot, warnings, places } = loaded;
-        match Plan::compile(Arc::new(snapshot), &self.settings, &self.env, &self.telemetry) {
+        match Plan::compile(Arc::new(snapshot), &self.settings, &self.env, &self.telemetry, &self.tls) {
             Ok(plan) => Ok(Compiled { plan, warnings }),
             Err(errors) => Err(problems(warnings, &errors, &places)),
         }
@@ -97,7 +100,8 @@ fn problems(warnings: Vec<Diagnostic>, errors: &[CompileError], places: &HashMap
         let (id, message) = match error {
             CompileError::Route(error) => (Some(error.route), error.message.clone()),
             CompileError::Plugin(error) => (Some(error.id), error.reason.clone()),
-            CompileError::Target { .. } => (None, error.to_string()),
+            CompileError::Tls(TlsPlanError::Entity { id, error, .. }) => (Some(*id), error.to_string()),
+            CompileError::Tls(TlsPlanError::Settings(_)) | CompileError::Target { .. } => (None, error.to_string()),
         };
         let place = id.and_then(|id| places.get(&id));
         // A regular expression's fault is drawn over several lines; a problem is one.
@@ -292,6 +296,9 @@ pub(crate) fn announce(plan: &Plan, origin: &str) {
         consumers = consumers.len(),
         "configuration applied"
     );
+    if let Some(warning) = plan.tls_warning() {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// Log what in a text has no effect.

@@ -14,7 +14,7 @@ use crate::upgrade::{self, Giver, Invocation};
 use crate::watch::{Seen, Watch};
 use anyhow::{Context, Result, anyhow};
 use gateward_config::{Diagnostic, Format, Severity};
-use gateward_net::{Listener, Stage};
+use gateward_net::{Listener, Stage, tls};
 use gateward_plugin::{NativePlugins, PluginEnv};
 use gateward_proxy::{Node, run_worker};
 use gateward_telemetry::{AccessLog, AccessLogTarget, ControlCounter, Limits, Telemetry};
@@ -97,7 +97,7 @@ pub(crate) fn start(options: Options, log: LogControl) -> Result<Running, StartE
     let invocation = Invocation::own();
     let control_runtime = runtime("control", CONTROL_THREADS)?;
     let background = runtime("background", 1)?;
-    let compiler = Arc::new(compiler(&options, &control_runtime, &background));
+    let compiler = Arc::new(compiler(&options, &control_runtime, &background)?);
     let first = first_plan(&compiler, options.config.as_ref())?;
     let node = node(&options, &compiler, first.compiled)?;
     let control = Arc::new(Control {
@@ -122,7 +122,8 @@ pub(crate) fn start(options: Options, log: LogControl) -> Result<Running, StartE
     }
     control_runtime.spawn(gateward_proxy::check_health(node.health.clone()));
     let ended = start_workers(&node, sockets.workers, control.options.timeout)?;
-    serve_control(&control_runtime, &control, sockets.admin, sockets.status);
+    let tls = control.reloader.compiler().tls.internal_server().context("the TLS settings cannot be used")?;
+    serve_control(&control_runtime, &control, &tls, sockets.admin, sockets.status);
     // The cell was empty: it is set here and nowhere else.
     let _ = control.addresses.set(sockets.addresses);
     let giver = succession.complete(&node, sockets.offers, invocation);
@@ -140,7 +141,7 @@ fn runtime(name: &str, threads: usize) -> Result<Runtime> {
         .with_context(|| format!("cannot start the {name} threads"))
 }
 
-fn compiler(options: &Options, control: &Runtime, background: &Runtime) -> Compiler {
+fn compiler(options: &Options, control: &Runtime, background: &Runtime) -> Result<Compiler> {
     let env = PluginEnv {
         background: background.handle().clone(),
         counters: Arc::default(),
@@ -148,7 +149,9 @@ fn compiler(options: &Options, control: &Runtime, background: &Runtime) -> Compi
         stats: Arc::default(),
     };
     let telemetry = Telemetry::new(options.workers, Limits::default());
-    Compiler { settings: options.data_plane.clone(), env, plugins: NativePlugins::new(), telemetry }
+    let settings = options.data_plane.clone();
+    let tls = tls::Context::new(settings.tls.clone()).context("the TLS settings cannot be used")?;
+    Ok(Compiler { settings, env, plugins: NativePlugins::new(), telemetry, tls })
 }
 
 /// The plan a node starts with, where it came from, and who watches that.
@@ -239,21 +242,39 @@ impl Drop for TellEnd {
     }
 }
 
-fn serve_control(runtime: &Runtime, control: &Arc<Control>, admin: Vec<Listener>, status: Vec<Listener>) {
+fn serve_control(
+    runtime: &Runtime,
+    control: &Arc<Control>,
+    tls: &tls::Server,
+    admin: Vec<Listener>,
+    status: Vec<Listener>,
+) {
     let drain = &control.node().drain;
     for listener in admin {
         let control = control.clone();
-        runtime.spawn(report(server::serve(listener, drain.clone(), server::FILE_BYTES, move |request| {
-            let control = control.clone();
-            async move { admin::handle(&control, request).await }
-        })));
+        runtime.spawn(report(server::serve(
+            listener,
+            tls.clone(),
+            drain.clone(),
+            server::FILE_BYTES,
+            move |request| {
+                let control = control.clone();
+                async move { admin::handle(&control, request).await }
+            },
+        )));
     }
     for listener in status {
         let control = control.clone();
-        runtime.spawn(report(server::serve(listener, drain.clone(), server::SMALL_BYTES, move |request| {
-            let control = control.clone();
-            async move { status::handle(&control, &request) }
-        })));
+        runtime.spawn(report(server::serve(
+            listener,
+            tls.clone(),
+            drain.clone(),
+            server::SMALL_BYTES,
+            move |request| {
+                let control = control.clone();
+                async move { status::handle(&control, &request) }
+            },
+        )));
     }
 }
 

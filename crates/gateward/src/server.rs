@@ -4,7 +4,8 @@
 //! [`ApiResponse`], so that they are tested without sockets.
 
 use bytes::Bytes;
-use gateward_net::{Drain, Listener};
+use gateward_net::tls::Server;
+use gateward_net::{Drain, Listener, Stream};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, SERVER};
@@ -28,6 +29,8 @@ pub(crate) const SMALL_BYTES: usize = 64 << 10;
 const CONNECTIONS: usize = 256;
 /// Time for a request head, idle time of a connection included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for a TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a request body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 /// Pause after accepting failed, e.g. for lack of file descriptors.
@@ -140,13 +143,14 @@ impl std::fmt::Display for Reset {
 
 impl std::error::Error for Reset {}
 
-/// Serve `listener` with `handler` until the task is dropped or another process has the socket; bodies up to
+/// Serve `listener`, with `tls` where its flags say so, until the task is dropped or another process has the socket; bodies up to
 /// `body_limit` bytes.
 ///
 /// # Errors
 /// When the socket cannot be tied to this runtime.
 pub(crate) async fn serve<F>(
     listener: Listener,
+    tls: Server,
     drain: Drain,
     body_limit: usize,
     handler: impl Fn(ApiRequest) -> F + Send + Sync + 'static,
@@ -155,7 +159,7 @@ where
     F: Future<Output = ApiResponse> + Send,
 {
     let handler = Arc::new(handler);
-    accept(listener, drain, move |request| {
+    accept(listener, Some(tls), drain, move |request| {
         let handler = handler.clone();
         async move { Ok(respond(request, body_limit, &*handler).await) }
     })
@@ -169,12 +173,14 @@ where
 /// When the socket cannot be tied to this runtime.
 pub(crate) async fn accept<F>(
     listener: Listener,
+    tls: Option<Server>,
     drain: Drain,
     answer: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
 ) -> io::Result<()>
 where
     F: Future<Output = Result<Response<Full<Bytes>>, Reset>> + Send,
 {
+    let tls = tls.filter(|_| listener.flags().ssl);
     let address = listener.local_addr()?;
     let listener = listener.into_tokio()?;
     let places = Arc::new(Semaphore::new(CONNECTIONS));
@@ -186,9 +192,9 @@ where
         };
         match accepted {
             Ok((stream, _)) => {
-                let (answer, drain) = (answer.clone(), drain.clone());
+                let (answer, drain, tls) = (answer.clone(), drain.clone(), tls.clone());
                 tokio::spawn(async move {
-                    connection(stream, answer, || drain.handover().has(address)).await;
+                    connection(stream, tls, answer, || drain.handover().has(address)).await;
                     drop(place);
                 });
             }
@@ -202,11 +208,25 @@ where
 
 /// `is_last`: whether the connection ends with the response that is being made. An idle one is not closed for that,
 /// because a request may be on its way.
-async fn connection<F>(stream: TcpStream, answer: impl Fn(Request<Incoming>) -> F, is_last: impl Fn() -> bool)
-where
+async fn connection<F>(
+    stream: TcpStream,
+    tls: Option<Server>,
+    answer: impl Fn(Request<Incoming>) -> F,
+    is_last: impl Fn() -> bool,
+) where
     F: Future<Output = Result<Response<Full<Bytes>>, Reset>>,
 {
     let _ = stream.set_nodelay(true);
+    let stream = match tls {
+        None => Stream::plain(stream),
+        Some(tls) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, Stream::accept_tls(&tls, stream, false)).await {
+            Ok(Ok(stream)) => stream,
+            failed => {
+                let reason = failed.ok().and_then(Result::err).map_or("tls_timeout", |(_, error)| error.reason);
+                return tracing::debug!(reason, "a TLS handshake of the control side failed");
+            }
+        },
+    };
     let is_last = &is_last;
     let is_reset = &AtomicBool::new(false);
     let service = service_fn(|request| {
@@ -225,7 +245,7 @@ where
         .serve_connection(TokioIo::new(stream), service);
     let served = (&mut connection).await;
     if is_reset.load(Ordering::Relaxed) {
-        let _ = connection.into_parts().io.into_inner().set_zero_linger();
+        connection.into_parts().io.into_inner().reset_on_close();
     } else if let Err(error) = served {
         tracing::debug!(%error, "a connection of the control side ended early");
     }

@@ -89,7 +89,10 @@ impl Group {
             bound = socket.local_addr().context("a listener has no address")?;
             sockets.push(socket);
         }
-        let sockets = sockets.into_iter().map(|socket| socket.with_proxy_protocol(asked.proxy_protocol)).collect();
+        let sockets = sockets
+            .into_iter()
+            .map(|socket| socket.with_proxy_protocol(asked.proxy_protocol).with_flags(asked.flags))
+            .collect();
         Ok(Self { role, asked, bound, sockets })
     }
 

@@ -8,6 +8,7 @@ use crate::watch::FILE_BYTES;
 use clap::ValueEnum;
 use gateward_config::{Diagnostic, Format, Severity};
 use gateward_model::RouterFlavor;
+use gateward_net::tls::{Context, TlsError};
 use gateward_plugin::{NativePlugins, PluginEnv};
 use gateward_telemetry::{Limits, Telemetry};
 use serde_json::{Value, json};
@@ -71,7 +72,13 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
             return ExitCode::from(FAILURE);
         }
     };
-    let compiler = compiler(arguments.router_flavor, runtime.handle());
+    let compiler = match compiler(arguments.router_flavor, runtime.handle()) {
+        Ok(compiler) => compiler,
+        Err(error) => {
+            complain(&error.to_string());
+            return ExitCode::from(FAILURE);
+        }
+    };
     let mut checked = Vec::new();
     for path in &arguments.files {
         match read(path) {
@@ -107,7 +114,10 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// A compiler whose plugins serve nobody.
-fn compiler(flavor: RouterFlavor, runtime: &tokio::runtime::Handle) -> Arc<Compiler> {
+///
+/// # Errors
+/// The default certificate cannot be made.
+fn compiler(flavor: RouterFlavor, runtime: &tokio::runtime::Handle) -> Result<Arc<Compiler>, TlsError> {
     let env = PluginEnv {
         background: runtime.clone(),
         counters: Arc::default(),
@@ -116,7 +126,8 @@ fn compiler(flavor: RouterFlavor, runtime: &tokio::runtime::Handle) -> Arc<Compi
     };
     let settings = gateward_proxy::Settings { flavor, ..gateward_proxy::Settings::default() };
     let telemetry = Telemetry::new(0, Limits::default());
-    Arc::new(Compiler { settings, env, plugins: NativePlugins::new(), telemetry })
+    let tls = Context::new(settings.tls.clone())?;
+    Ok(Arc::new(Compiler { settings, env, plugins: NativePlugins::new(), telemetry, tls }))
 }
 
 fn check(compiler: &Compiler, path: &Path, text: &[u8]) -> Checked {
@@ -153,7 +164,7 @@ mod tests {
     use super::*;
 
     async fn checked(config: &str) -> Checked {
-        let compiler = compiler(RouterFlavor::default(), &tokio::runtime::Handle::current());
+        let compiler = compiler(RouterFlavor::default(), &tokio::runtime::Handle::current()).unwrap();
         check(&compiler, Path::new("kong.yml"), config.as_bytes())
     }
 

@@ -93,7 +93,7 @@ pub(crate) fn start(runtime: &Runtime, address: SocketAddr, nature: Nature) -> a
                 Ok(response)
             }
         };
-        if let Err(error) = server::accept(listener, Drain::new(), answer).await {
+        if let Err(error) = server::accept(listener, None, Drain::new(), answer).await {
             tracing::error!(%error, "an echo listener could not be used");
         }
     });

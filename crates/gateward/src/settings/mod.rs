@@ -8,6 +8,7 @@ mod kong_env;
 mod resolve;
 mod sources;
 mod table;
+mod tls;
 mod values;
 
 pub(crate) use resolve::{ConfigSource, Options, resolve};

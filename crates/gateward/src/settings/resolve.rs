@@ -2,7 +2,8 @@
 
 use crate::settings::kong_env;
 use crate::settings::sources::Given;
-use crate::settings::values::{self, Listen, Listeners, LogLevel, OutputFormat};
+use crate::settings::tls;
+use crate::settings::values::{self, Listen, LogLevel, OutputFormat};
 use gateward_net::PoolSettings;
 use gateward_net::proxy_protocol::Mode;
 use gateward_proxy::{HeaderTokens, Limits, Settings};
@@ -178,6 +179,7 @@ fn data_plane(reader: &mut Reader<'_>) -> Settings {
         concurrency: reader.read("concurrency-limit", values::concurrency_limit),
         max_connection_age_ms: reader.milliseconds("max-connection-age"),
         tcp_keepalive: Some(reader.read("tcp-keepalive", values::keepalive)).filter(|idle| !idle.is_zero()),
+        tls: tls::read(reader),
         limits: limits(reader),
     }
 }
@@ -187,6 +189,8 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
         body_bytes: reader.read("client-max-body-size", values::size),
         body_buffer_bytes: usize::try_from(reader.read("plugin-body-size", values::size)).unwrap_or(usize::MAX),
         header_timeout_ms: reader.milliseconds("client-header-timeout"),
+        tls_handshake_timeout_ms: reader.milliseconds("tls-handshake-timeout"),
+        tls_handshakes: reader.read("max-tls-handshakes", values::number) as usize,
         body_timeout_ms: reader.milliseconds("client-body-timeout"),
         body_rate: reader.read("client-body-rate", values::size),
         send_timeout_ms: reader.milliseconds("send-timeout"),
@@ -198,15 +202,15 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
 }
 
 /// Reads settings and gathers what is wrong with them.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     given: &'a Given,
-    errors: Vec<String>,
-    warnings: Vec<String>,
+    pub(super) errors: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Reader<'_> {
     /// The setting's value; the type's default when there is none or when it is wrong, which fails in the end.
-    fn read<T: Default>(&mut self, flag: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
+    pub(super) fn read<T: Default>(&mut self, flag: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
         let Some(value) = self.given.value(flag) else { return T::default() };
         parse(&value.text).unwrap_or_else(|error| {
             self.errors.push(format!("{}: {error}", value.origin.unwrap_or_else(|| format!("--{flag}"))));
@@ -219,15 +223,7 @@ impl Reader<'_> {
     }
 
     fn listeners(&mut self, flag: &str) -> Vec<Listen> {
-        let Listeners { open, warnings } = self.read(flag, values::listeners);
-        let origin = self.given.value(flag).and_then(|value| value.origin).unwrap_or_else(|| format!("--{flag}"));
-        if flag == "proxy-listen" && open.is_empty() && !warnings.is_empty() {
-            self.errors.push(format!(
-                "{origin}: every address has ssl, and this build ends no TLS; add one without, such as 0.0.0.0:8000, or write off"
-            ));
-        }
-        self.warnings.extend(warnings.into_iter().map(|warning| format!("{origin}: {warning}")));
-        open
+        self.read(flag, values::listeners)
     }
 }
 
@@ -239,7 +235,11 @@ mod tests {
     fn defaults_are_kongs() {
         let options = resolve(&Given::default()).unwrap();
         let addresses = |listens: &[Listen]| listens.iter().map(|it| it.address.to_string()).collect::<Vec<_>>();
-        assert_eq!(addresses(&options.proxy), ["0.0.0.0:8000"]);
+        assert_eq!(addresses(&options.proxy), ["0.0.0.0:8000", "0.0.0.0:8443"]);
+        assert_eq!(
+            options.proxy.iter().map(|it| (it.flags.ssl, it.flags.http2)).collect::<Vec<_>>(),
+            [(false, false), (true, true)]
+        );
         assert_eq!(addresses(&options.admin), ["127.0.0.1:8001"]);
         assert_eq!(addresses(&options.status), ["127.0.0.1:8007"]);
         assert_eq!(options.grace, Duration::from_secs(10));
@@ -270,13 +270,12 @@ mod tests {
         ))
         .unwrap();
         assert_eq!(options.config, Some(ConfigSource::File("/kong/kong.yml".into())));
-        assert_eq!((options.proxy.len(), options.status.len(), options.workers), (1, 0, 2));
+        assert_eq!((options.proxy.len(), options.status.len(), options.workers), (2, 0, 2));
         assert_eq!(options.data_plane.limits.body_bytes, 10 << 20);
         assert_eq!(options.data_plane.pool.idle_timeout_ms, 5000);
         assert_eq!(options.data_plane.trusted.len(), 2);
         assert!(!options.data_plane.tokens.server && options.data_plane.tokens.request_id_upstream);
         assert_eq!(options.access_log, Some(AccessLogTarget::Stdout));
-        assert!(options.warnings.iter().any(|text| text.contains("8443") && text.contains("TLS")));
         assert!(options.warnings.iter().any(|text| text.contains("Admin API on 0.0.0.0:8001")));
         assert_eq!(options.notes, ["settings of Kong without effect here: KONG_DATABASE, KONG_PLUGINS"]);
     }
@@ -306,7 +305,6 @@ mod tests {
             assert_eq!(errors.len(), 1, "{errors:?}");
             assert!(errors[0].contains(expected), "{errors:?}");
         };
-        check(&[("KONG_PROXY_LISTEN", "0.0.0.0:8443 ssl http2")], "KONG_PROXY_LISTEN: every address has ssl");
         check(
             &[("GATEWARD_PROXY_LISTEN", "0.0.0.0:9000"), ("GATEWARD_ADMIN_LISTEN", "127.0.0.1:9000")],
             "--proxy-listen 0.0.0.0:9000 and --admin-listen 127.0.0.1:9000 share a port",

@@ -2,6 +2,7 @@
 
 use gateward_balance::LimitRule;
 use gateward_model::RouterFlavor;
+use gateward_net::ListenerFlags;
 use gateward_net::proxy_protocol::Mode;
 use gateward_proxy::{HeaderTokens, RealIp, Underscores};
 use gateward_telemetry::AccessLogTarget;
@@ -26,15 +27,8 @@ pub(crate) struct Listen {
     pub(crate) backlog: i32,
     /// What is done about PROXY headers.
     pub(crate) proxy_protocol: Mode,
-}
-
-/// What a list of listeners came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Listeners {
-    /// Those to open.
-    pub(crate) open: Vec<Listen>,
-    /// What was left out, and why.
-    pub(crate) warnings: Vec<String>,
+    /// How its connections are spoken to.
+    pub(crate) flags: ListenerFlags,
 }
 
 /// Form of log and standard output.
@@ -85,39 +79,40 @@ impl Default for LogLevel {
 }
 
 /// A list in Kong's syntax: `0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl`, or `off`.
-pub(crate) fn listeners(text: &str) -> Result<Listeners, String> {
-    let mut listeners = Listeners::default();
+pub(crate) fn listeners(text: &str) -> Result<Vec<Listen>, String> {
+    let mut open: Vec<Listen> = Vec::new();
     if text.trim().eq_ignore_ascii_case("off") {
-        return Ok(listeners);
+        return Ok(open);
     }
     for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-        if let Some(listen) = listener(entry, &mut listeners.warnings)?
-            && !listeners.open.iter().any(|other| other.address == listen.address && listen.address.port() != 0)
-        {
-            listeners.open.push(listen);
+        let listen = listener(entry)?;
+        if !open.iter().any(|other| other.address == listen.address && listen.address.port() != 0) {
+            open.push(listen);
         }
     }
-    if listeners.open.len() > MOST_ADDRESSES {
+    if open.len() > MOST_ADDRESSES {
         return Err(format!("more than {MOST_ADDRESSES} addresses"));
     }
-    if listeners.open.is_empty() && listeners.warnings.is_empty() {
+    if open.is_empty() {
         return Err("no address; write 'off' to listen nowhere".to_owned());
     }
-    Ok(listeners)
+    Ok(open)
 }
 
-fn listener(entry: &str, warnings: &mut Vec<String>) -> Result<Option<Listen>, String> {
-    if entry.split_ascii_whitespace().any(|word| word == "ssl") {
-        warnings.push(format!("'{entry}' is left out: this build ends no TLS"));
-        return Ok(None);
-    }
+fn listener(entry: &str) -> Result<Listen, String> {
     let mut words = entry.split_ascii_whitespace();
     let address = words.next().unwrap_or_default();
-    let mut listen =
-        Listen { address: address_of(address)?, backlog: gateward_net::listen::BACKLOG, proxy_protocol: Mode::Off };
+    let mut listen = Listen {
+        address: address_of(address)?,
+        backlog: gateward_net::listen::BACKLOG,
+        proxy_protocol: Mode::Off,
+        flags: ListenerFlags::default(),
+    };
     for flag in words {
         match flag.split_once('=').unwrap_or((flag, "")) {
-            ("http2", "") => warnings.push(format!("'{address}' serves HTTP/1.1 only: this build has no HTTP/2")),
+            ("ssl", "") => listen.flags.ssl = true,
+            // Without ssl too: clients with prior knowledge are always taken.
+            ("http2", "") => listen.flags.http2 = true,
             ("proxy_protocol", "") => listen.proxy_protocol = Mode::Require,
             ("proxy_protocol", "auto") => listen.proxy_protocol = Mode::Auto,
             ("proxy_protocol", _) => {
@@ -134,7 +129,7 @@ fn listener(entry: &str, warnings: &mut Vec<String>) -> Result<Option<Listen>, S
             _ => return Err(format!("'{entry}': unknown listener flag '{flag}'")),
         }
     }
-    Ok(Some(listen))
+    Ok(listen)
 }
 
 fn address_of(text: &str) -> Result<SocketAddr, String> {
@@ -364,33 +359,41 @@ pub(crate) fn real_ip(text: &str) -> Result<RealIp, String> {
 mod tests {
     use super::*;
 
-    fn check_listeners(text: &str, addresses: &[&str], warnings: usize) {
+    fn check_listeners(text: &str, expected: &[&str]) {
         let found = listeners(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-        let open: Vec<String> = found.open.iter().map(|listen| listen.address.to_string()).collect();
-        assert_eq!(
-            (open, found.warnings.len()),
-            (addresses.iter().map(ToString::to_string).collect(), warnings),
-            "{text}"
-        );
+        let flag = |set: bool, name: &'static str| if set { name } else { "" };
+        let described = found.iter().map(|Listen { address, flags, .. }| {
+            format!("{address}{}{}", flag(flags.ssl, " ssl"), flag(flags.http2, " http2"))
+        });
+        assert_eq!(described.collect::<Vec<_>>(), expected, "{text}");
     }
 
     #[test]
     fn kongs_listener_strings() {
-        check_listeners("0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl reuseport", &["0.0.0.0:8000"], 1);
-        check_listeners("0.0.0.0:8000 http2", &["0.0.0.0:8000"], 1);
-        check_listeners("127.0.0.1:8001,127.0.0.1:8001", &["127.0.0.1:8001"], 0);
-        check_listeners("127.0.0.1:0,127.0.0.1:0", &["127.0.0.1:0", "127.0.0.1:0"], 0);
-        check_listeners("localhost:9, [::]:8000 ipv6only=on", &["127.0.0.1:9", "[::]:8000"], 0);
-        check_listeners("off", &[], 0);
-        check_listeners("0.0.0.0:8443 ssl", &[], 1);
-        assert_eq!(listeners("0.0.0.0:1 backlog=7").unwrap().open[0].backlog, 7);
+        check_listeners(
+            "0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl reuseport deferred bind",
+            &["0.0.0.0:8000", "0.0.0.0:8443 ssl http2"],
+        );
+        check_listeners("0.0.0.0:8000 http2", &["0.0.0.0:8000 http2"]);
+        check_listeners("127.0.0.1:8001,127.0.0.1:8001", &["127.0.0.1:8001"]);
+        check_listeners("127.0.0.1:0,127.0.0.1:0", &["127.0.0.1:0", "127.0.0.1:0"]);
+        check_listeners("localhost:9, [::]:8000 ipv6only=on", &["127.0.0.1:9", "[::]:8000"]);
+        check_listeners("off", &[]);
+        check_listeners("0.0.0.0:8443 ssl", &["0.0.0.0:8443 ssl"]);
+        assert_eq!(listeners("0.0.0.0:1 backlog=7").unwrap()[0].backlog, 7);
         for (text, mode) in [("", Mode::Off), (" proxy_protocol", Mode::Require), (" proxy_protocol=auto", Mode::Auto)]
         {
-            assert_eq!(listeners(&format!("0.0.0.0:1{text}")).unwrap().open[0].proxy_protocol, mode);
+            assert_eq!(listeners(&format!("0.0.0.0:1{text}")).unwrap()[0].proxy_protocol, mode);
         }
-        for wrong in
-            ["8000", "", "a.example:8000", "0.0.0.0:1 udp", "0.0.0.0:1 backlog=x", "0.0.0.0:1 proxy_protocol=on"]
-        {
+        for wrong in [
+            "8000",
+            "",
+            "a.example:8000",
+            "0.0.0.0:1 udp",
+            "0.0.0.0:1 ssl=1",
+            "0.0.0.0:1 backlog=x",
+            "0.0.0.0:1 proxy_protocol=on",
+        ] {
             assert!(listeners(wrong).is_err(), "{wrong}");
         }
     }

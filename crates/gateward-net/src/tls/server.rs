@@ -1,0 +1,54 @@
+//! What clients are shown: certificates by server name, and the configuration of handshakes.
+
+use super::names::NameTable;
+use super::pem::KeyPair;
+use super::session::{HandshakeError, Session};
+use rustls::SupportedCipherSuite;
+use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig, ServerConnection};
+use rustls::sign::CertifiedKey;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+
+/// Certificates by server name.
+#[derive(Debug, Default)]
+pub struct Certificates {
+    names: NameTable<Arc<KeyPair>>,
+}
+
+impl Certificates {
+    /// Show `pair` to who asks for `name` (exact, `*.rest`, `name.*` or `*`).
+    pub fn insert(&mut self, name: &str, pair: Arc<KeyPair>) {
+        self.names.insert(name, pair);
+    }
+}
+
+/// How handshakes with clients are done under one configuration.
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub(crate) http1: Arc<ServerConfig>,
+    pub(crate) http2: Arc<ServerConfig>,
+}
+
+impl Server {
+    /// Do the handshake on a connection that a client has just made.
+    pub(crate) async fn handshake(&self, tcp: &TcpStream, http2: bool) -> Result<Session, HandshakeError> {
+        let config = if http2 { &self.http2 } else { &self.http1 };
+        let connection = ServerConnection::new(config.clone()).map_err(|error| HandshakeError::of(&error))?;
+        Session::establish(tcp, connection).await
+    }
+}
+
+/// Finds the certificate for a client's hello.
+#[derive(Debug)]
+pub(crate) struct Resolver {
+    pub(crate) certificates: Certificates,
+    pub(crate) default: Arc<KeyPair>,
+    /// The suites of the versions that are spoken.
+    pub(crate) suites: Vec<SupportedCipherSuite>,
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.certificates.names.find(hello.server_name()).unwrap_or(&self.default).choose(&hello, &self.suites)
+    }
+}

@@ -1,0 +1,135 @@
+//! TLS of a plan: certificates by server name for clients, and how each service's upstream is spoken to.
+//!
+//! Everything that can be wrong with a certificate is found here, off the request path, and named by entity; a snapshot
+//! with one that cannot be used is not served.
+
+use gateward_model::{Certificate, Config, EntityId, Protocol, Service};
+use gateward_net::tls::{
+    Certificates, Client, ClientOptions, Context, Identity, KeyPair, Server, TlsError, check_authority,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Services without verification that a warning names.
+const NAMED: usize = 5;
+
+/// What of TLS cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsPlanError {
+    /// A certificate, an authority or what a service says.
+    #[error("{kind} '{id}': {error}")]
+    Entity {
+        /// The entity's kind, in the singular.
+        kind: &'static str,
+        /// The entity.
+        id: EntityId,
+        /// What is wrong.
+        error: TlsError,
+    },
+    /// Settings of the process leave nothing to speak TLS with.
+    #[error(transparent)]
+    Settings(TlsError),
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct TlsPlan {
+    pub(crate) server: Server,
+    clients: HashMap<EntityId, Arc<Client>>,
+    /// Services whose upstreams are not verified.
+    unverified: Vec<String>,
+}
+
+impl TlsPlan {
+    /// Everything of `config` that concerns TLS.
+    ///
+    /// # Errors
+    /// All that cannot be used.
+    pub(crate) fn compile(config: &Config, context: &Context) -> Result<Self, Vec<TlsPlanError>> {
+        let mut errors = Vec::new();
+        let pairs = pairs(config, &mut errors);
+        for authority in &config.ca_certificates {
+            if let Err(error) = check_authority(&authority.cert) {
+                errors.push(TlsPlanError::Entity { kind: "CA certificate", id: authority.id, error });
+            }
+        }
+        let mut certificates = Certificates::default();
+        for sni in &config.snis {
+            if let Some(identity) = pairs.get(&sni.certificate) {
+                certificates.insert(&sni.name, identity.pair.clone());
+            }
+        }
+        let server = context.server(certificates).map_err(|error| errors.push(TlsPlanError::Settings(error)));
+        let server = match server {
+            Ok(server) if errors.is_empty() => server,
+            _ => return Err(errors),
+        };
+        let mut plan = Self { server, clients: HashMap::new(), unverified: Vec::new() };
+        for service in config.services.iter().filter(|service| speaks_tls(service)) {
+            match context.client(options(service, config, &pairs)) {
+                Ok(client) => {
+                    if !client.verifies() {
+                        plan.unverified.push(service.name.clone().unwrap_or_else(|| service.id.to_string()));
+                    }
+                    plan.clients.insert(service.id, client);
+                }
+                Err(error) => errors.push(TlsPlanError::Entity { kind: "service", id: service.id, error }),
+            }
+        }
+        if errors.is_empty() { Ok(plan) } else { Err(errors) }
+    }
+
+    /// How the upstream of a service is spoken to; `None` in the clear.
+    pub(crate) fn client(&self, service: EntityId) -> Option<Arc<Client>> {
+        self.clients.get(&service).cloned()
+    }
+
+    /// That upstreams are not verified is Kong's default and no good one.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let count = self.unverified.len();
+        let named = self.unverified.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = if count > NAMED { ", ..." } else { "" };
+        (count > 0).then(|| {
+            format!(
+                "{count} service(s) do not verify their upstream's certificate ({named}{more}): anyone in between can read \
+                 and change what is sent; set tls_verify: true on them, or --tls-certificate-verify on for all"
+            )
+        })
+    }
+}
+
+fn speaks_tls(service: &Service) -> bool {
+    matches!(service.protocol, Protocol::Https | Protocol::Grpcs | Protocol::Tls)
+}
+
+/// Every certificate with its key, by id.
+fn pairs(config: &Config, errors: &mut Vec<TlsPlanError>) -> HashMap<EntityId, Identity> {
+    let mut pairs = HashMap::new();
+    for certificate in &config.certificates {
+        let Certificate { id, cert, key, cert_alt, key_alt, .. } = &**certificate;
+        let alternative = cert_alt.as_deref().zip(key_alt.as_ref().map(|key| key.expose()));
+        match KeyPair::parse(cert, key.expose(), alternative) {
+            Ok(pair) => {
+                let cert = format!("{cert}{}", cert_alt.as_deref().unwrap_or_default());
+                pairs.insert(*id, Identity { pair: Arc::new(pair), cert });
+            }
+            Err(error) => errors.push(TlsPlanError::Entity { kind: "certificate", id: *id, error }),
+        }
+    }
+    pairs
+}
+
+/// What a service says, and for the client certificate its upstream when the service says nothing
+/// (kong/runloop/balancer/init.lua).
+fn options(service: &Service, config: &Config, pairs: &HashMap<EntityId, Identity>) -> ClientOptions {
+    let upstream = || config.upstreams.iter().find(|upstream| upstream.name == service.host)?.client_certificate;
+    let certificate = service.client_certificate.or_else(upstream);
+    let authority = |id: &EntityId| Some(config.ca_certificates.iter().find(|it| it.id == *id)?.cert.clone());
+    let authorities = service.ca_certificates.as_ref().filter(|ids| !ids.is_empty());
+    ClientOptions {
+        verify: service.tls_verify,
+        depth: service.tls_verify_depth,
+        authorities: authorities.map(|ids| ids.iter().filter_map(authority).collect()),
+        identity: certificate.and_then(|id| pairs.get(&id).cloned()),
+    }
+}
