@@ -8,6 +8,7 @@
 
 mod curl;
 mod metrics;
+pub mod nlb;
 pub mod protocol_load;
 pub mod resilience;
 pub mod websocket;
