@@ -9,6 +9,7 @@
 mod certificates;
 mod curl;
 mod metrics;
+pub mod nlb;
 pub mod protocol_load;
 pub mod resilience;
 pub mod websocket;

@@ -64,15 +64,23 @@ impl ProtocolLoad {
         Self { stopping, thread: Some(std::thread::spawn(move || work(&seen))) }
     }
 
+    /// Ends it.
+    ///
+    /// # Panics
+    /// When its thread panicked.
+    pub fn stop(mut self) -> Outcome {
+        self.stopping.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().expect("it is stopped once");
+        thread.join().expect("a load thread does not panic")
+    }
+
     /// Ends it and asserts that there was work and none failed.
     ///
     /// # Panics
     /// When something failed.
     #[track_caller]
-    pub fn assert_all_ok(mut self, name: &str) {
-        self.stopping.store(true, Ordering::Relaxed);
-        let thread = self.thread.take().expect("it is stopped once");
-        let Outcome { ok, failures, again, connects } = thread.join().expect("a load thread does not panic");
+    pub fn assert_all_ok(self, name: &str) {
+        let Outcome { ok, failures, again, connects } = self.stop();
         println!("{name}: {ok} over {connects} connections, {again} sent again");
         assert!(ok > 0 && failures.is_empty(), "{name}: {ok} succeeded and {} failed: {failures:?}", failures.len());
     }
