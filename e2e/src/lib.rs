@@ -8,6 +8,7 @@
 
 mod certificates;
 mod curl;
+pub mod grpc;
 mod metrics;
 pub mod nlb;
 pub mod protocol_load;

@@ -149,6 +149,7 @@ fn write_client_head(connection: &mut Connection<'_>, plan: &WorkerPlan) {
     let forbidden = head_only || matches!(session.exchange.response.status, 100..200 | 204 | 304);
     let framing = match (&session.exchange.response.body, session.response_head.framing) {
         _ if forbidden => BodyFraming::None,
+        _ if bodiless && connection.client.ends_messages() => BodyFraming::None,
         _ if bodiless => BodyFraming::Length(0),
         _ if filtered || !session.held_back.is_empty() => unknown_length,
         (Some(body), _) => BodyFraming::Length(body.len() as u64),

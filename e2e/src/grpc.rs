@@ -1,0 +1,288 @@
+//! A gRPC service and clients for it, on tonic: a stack of its own on both ends of the gateway.
+//!
+//! Messages are bytes as they are, so that no compiler for `.proto` files is needed; on the wire nothing differs.
+
+use bytes::{Buf, BufMut};
+use http::uri::PathAndQuery;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio_stream::{Stream, StreamExt};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::server::NamedService;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Code, Request, Response, Status, Streaming};
+use tower::Service;
+
+/// Messages as they are.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Plain;
+
+impl Codec for Plain {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Plain {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        dst.put_slice(&item);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::default()
+    }
+}
+
+impl Decoder for Plain {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        let mut item = vec![0; src.remaining()];
+        src.copy_to_slice(&mut item);
+        Ok(Some(item))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::default()
+    }
+}
+
+/// The service `test.Echo` on a free port of 127.0.0.1, until it is dropped.
+#[derive(Debug)]
+pub struct GrpcServer {
+    addr: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl GrpcServer {
+    /// Starts it. A connection gets GOAWAY after `connection_age`, if there is one.
+    ///
+    /// # Panics
+    /// When there is no port.
+    #[track_caller]
+    pub fn start(connection_age: Option<Duration>) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket option");
+        let addr = listener.local_addr().expect("an address");
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = connections.clone();
+        let serve = async move {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+            let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener).map(move |accepted| {
+                count.fetch_add(1, Ordering::Relaxed);
+                accepted
+            });
+            let mut server = Server::builder();
+            if let Some(age) = connection_age {
+                server = server.max_connection_age(age);
+            }
+            let ended = async {
+                let _ = stopped.await;
+            };
+            let _ = server.add_service(Echo).serve_with_incoming_shutdown(incoming, ended).await;
+        };
+        let thread = std::thread::spawn(move || runtime().block_on(serve));
+        Self { addr, connections, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// `grpc://address`.
+    pub fn url(&self) -> String {
+        format!("grpc://{}", self.addr)
+    }
+
+    /// Connections accepted so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for GrpcServer {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It ends when its connections have; those of a gateway may outlive it.
+            drop(thread);
+        }
+    }
+}
+
+/// A runtime for a test's clients or servers.
+///
+/// # Panics
+/// When the system has no resources for one.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+/// A client of the gateway at `addr`.
+///
+/// # Panics
+/// When it cannot connect.
+pub async fn client(addr: SocketAddr) -> GrpcClient {
+    let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("a URI");
+    let channel = endpoint.connect_timeout(Duration::from_secs(5)).connect().await.expect("the gateway listens");
+    GrpcClient { grpc: tonic::client::Grpc::new(channel) }
+}
+
+/// A client; clones share its connection.
+#[derive(Debug, Clone)]
+pub struct GrpcClient {
+    grpc: tonic::client::Grpc<Channel>,
+}
+
+impl GrpcClient {
+    /// One message for one.
+    ///
+    /// # Errors
+    /// The call's status.
+    pub async fn unary(&mut self, path: &'static str, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, Status> {
+        self.ready().await?;
+        self.grpc.unary(request, PathAndQuery::from_static(path), Plain).await
+    }
+
+    /// Many messages for one.
+    ///
+    /// # Errors
+    /// The call's status.
+    pub async fn server_streaming(&mut self, message: &[u8]) -> Result<Response<Streaming<Vec<u8>>>, Status> {
+        self.ready().await?;
+        let path = PathAndQuery::from_static("/test.Echo/Many");
+        self.grpc.server_streaming(Request::new(message.to_vec()), path, Plain).await
+    }
+
+    /// One message for many.
+    ///
+    /// # Errors
+    /// The call's status.
+    pub async fn client_streaming(
+        &mut self,
+        messages: impl Stream<Item = Vec<u8>> + Send + 'static,
+    ) -> Result<Response<Vec<u8>>, Status> {
+        self.ready().await?;
+        let path = PathAndQuery::from_static("/test.Echo/Count");
+        self.grpc.client_streaming(Request::new(messages), path, Plain).await
+    }
+
+    /// A message for each.
+    ///
+    /// # Errors
+    /// The call's status.
+    pub async fn streaming(
+        &mut self,
+        messages: impl Stream<Item = Vec<u8>> + Send + 'static,
+    ) -> Result<Response<Streaming<Vec<u8>>>, Status> {
+        self.ready().await?;
+        let path = PathAndQuery::from_static("/test.Echo/Each");
+        self.grpc.streaming(Request::new(messages), path, Plain).await
+    }
+
+    async fn ready(&mut self) -> Result<(), Status> {
+        self.grpc.ready().await.map_err(|error| Status::new(Code::Unavailable, error.to_string()))
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Echo;
+
+impl NamedService for Echo {
+    const NAME: &'static str = "test.Echo";
+}
+
+type Messages = Pin<Box<dyn Stream<Item = Result<Vec<u8>, Status>> + Send>>;
+
+impl Service<http::Request<tonic::body::Body>> for Echo {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        Box::pin(async move {
+            let mut grpc = tonic::server::Grpc::new(Plain);
+            Ok(match request.uri().path() {
+                "/test.Echo/One" => grpc.unary(tower::service_fn(one), request).await,
+                "/test.Echo/Seen" => grpc.unary(tower::service_fn(seen), request).await,
+                "/test.Echo/Fail" => grpc.unary(tower::service_fn(fail), request).await,
+                "/test.Echo/Hang" => grpc.unary(tower::service_fn(hang), request).await,
+                "/test.Echo/Many" => grpc.server_streaming(tower::service_fn(many), request).await,
+                "/test.Echo/Count" => grpc.client_streaming(tower::service_fn(count), request).await,
+                "/test.Echo/Each" => grpc.streaming(tower::service_fn(each), request).await,
+                _ => Status::unimplemented("no such method").into_http(),
+            })
+        })
+    }
+}
+
+/// The message, with the metadata `x-back` in the head.
+async fn one(request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, Status> {
+    let mut response = Response::new(request.into_inner());
+    response.metadata_mut().insert("x-back", "yes".parse().expect("a value"));
+    Ok(response)
+}
+
+/// What came with the message: names and values of its metadata, and the time left.
+async fn seen(request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, Status> {
+    let headers = request.metadata().clone().into_headers();
+    let lines: String =
+        headers.iter().map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap_or_default())).collect();
+    Ok(Response::new(lines.into_bytes()))
+}
+
+/// The status whose code is the message.
+async fn fail(request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, Status> {
+    let code = String::from_utf8_lossy(request.get_ref()).parse().unwrap_or(2);
+    Err(Status::new(Code::from_i32(code), "as asked: 100 %"))
+}
+
+async fn hang(_: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, Status> {
+    std::future::pending().await
+}
+
+/// As many messages as the message says, each with its number.
+async fn many(request: Request<Vec<u8>>) -> Result<Response<Messages>, Status> {
+    let count: usize = String::from_utf8_lossy(request.get_ref()).parse().unwrap_or(0);
+    let messages = tokio_stream::iter((0..count).map(|index| Ok(format!("message {index}").into_bytes())));
+    Ok(Response::new(Box::pin(messages)))
+}
+
+/// How many messages and bytes came.
+async fn count(request: Request<Streaming<Vec<u8>>>) -> Result<Response<Vec<u8>>, Status> {
+    let mut messages = request.into_inner();
+    let (mut number, mut bytes) = (0, 0);
+    while let Some(message) = messages.message().await? {
+        number += 1;
+        bytes += message.len();
+    }
+    Ok(Response::new(format!("{number} {bytes}").into_bytes()))
+}
+
+/// Every message as it comes.
+async fn each(request: Request<Streaming<Vec<u8>>>) -> Result<Response<Messages>, Status> {
+    Ok(Response::new(Box::pin(request.into_inner())))
+}
