@@ -83,7 +83,16 @@ impl GrpcServer {
     /// When there is no port.
     #[track_caller]
     pub fn start(connection_age: Option<Duration>) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::start_at("127.0.0.1:0", connection_age)
+    }
+
+    /// Likewise at this address.
+    ///
+    /// # Panics
+    /// When it cannot be listened on.
+    #[track_caller]
+    pub fn start_at(address: &str, connection_age: Option<Duration>) -> Self {
+        let listener = std::net::TcpListener::bind(address).expect("an address to listen on");
         listener.set_nonblocking(true).expect("a socket option");
         let addr = listener.local_addr().expect("an address");
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -106,6 +115,13 @@ impl GrpcServer {
         };
         let thread = std::thread::spawn(move || runtime().block_on(serve));
         Self { addr, connections, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Serves until the process ends.
+    pub fn wait(mut self) {
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 
     /// `grpc://address`.

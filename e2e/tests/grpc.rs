@@ -231,3 +231,73 @@ fn a_service_over_http1_is_no_grpc_server() {
         assert_ne!(status.code(), Code::Ok);
     });
 }
+
+/// A frame of gRPC: no compression, the length, the message.
+fn framed(message: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0];
+    frame.extend((message.len() as u32).to_be_bytes());
+    frame.extend(message);
+    frame
+}
+
+#[test]
+fn browsers_speak_grpc_web() {
+    let server = GrpcServer::start(None);
+    let web = config(&server.url(), "").replace("[grpc, grpcs]", "[http, https]");
+    let gateway = Gateway::start(&with_plugins(&web, &["{name: grpc-web}"]));
+    let post = |path: &str, content_type: &str, body: &[u8]| {
+        let head = format!(
+            "POST /test.Echo/{path} HTTP/1.1\r\nHost: a\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        exchange(gateway.proxy(), "POST", &[head.as_bytes(), body].concat())
+    };
+    let response = post("One", "application/grpc-web+proto", &framed(b"hello"));
+    assert_eq!(response.header("content-type"), Some("application/grpc-web+proto"));
+    assert_eq!(response.header("access-control-allow-origin"), Some("*"));
+    assert!(response.trailers.is_empty());
+    let (message, trailers) = response.body.split_at(10);
+    assert_eq!(message, framed(b"hello"));
+    assert_eq!((trailers[0], String::from_utf8_lossy(&trailers[5..]).into_owned()), (0x80, "grpc-status:0\r\n".into()));
+    let text = post("One", "application/grpc-web-text", b"AAAAAAVoZWxsbw==");
+    assert!(text.text().starts_with("AAAAAAVoZWxsb4AAAAA"), "{}", text.text());
+    let many = post("Many", "application/grpc-web", &framed(b"3"));
+    assert_eq!(many.body.windows(7).filter(|window| *window == b"message").count(), 3);
+    let failed = post("Fail", "application/grpc-web", &framed(b"5"));
+    assert_eq!((failed.status, failed.header("grpc-status")), (200, Some("5")));
+    assert_eq!(post("One", "application/json", b"{}").status, 400);
+    assert_eq!((outcome(&gateway, "ok"), calls(&gateway, "5"), calls(&gateway, "0")), (3.0, 1.0, 3.0));
+}
+
+#[test]
+fn the_example_starts_with_one_command() {
+    let free =
+        || std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    let (address, backend) = (free(), free());
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/grpc/run.sh");
+    let mut child = std::process::Command::new(script)
+        .env("GATEWARD", gateward_testkit::gateward_command().get_program())
+        .env("GRPC_ECHO", env!("CARGO_BIN_EXE_grpc_echo"))
+        .env("PORT", address.port().to_string())
+        .env("BACKEND_PORT", backend.port().to_string())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("the script starts");
+    eventually(Duration::from_secs(20), || {
+        [address, backend].iter().all(|address| std::net::TcpStream::connect(address).is_ok())
+    });
+    runtime().block_on(async {
+        let mut client = client(address).await;
+        let response = client.unary("/test.Echo/One", Request::new(b"hello".to_vec())).await.expect("an answer");
+        assert_eq!(response.into_inner(), b"hello");
+    });
+    let body = framed(b"hello");
+    let head = format!(
+        "POST /web/test.Echo/One HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc-web\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let response = exchange(address, "POST", &[head.as_bytes(), &body].concat());
+    assert_eq!((response.status, &response.body[..10]), (200, &body[..]));
+    let _ = std::process::Command::new("kill").arg(child.id().to_string()).status();
+    let _ = child.wait();
+}

@@ -155,6 +155,10 @@ pub struct ResponseState {
     pub headers: Headers,
     /// The whole body when a plugin needs it buffered.
     pub body: Option<Vec<u8>>,
+    /// Fields after the body; there with its last piece, in `body_filter`.
+    pub trailers: Headers,
+    /// The status of a gRPC call that a plugin translates, which then says whether the call went well.
+    pub grpc_status: Option<u8>,
     /// Who made it.
     pub source: Source,
 }
@@ -263,6 +267,8 @@ impl Exchange {
         self.response.status = 0;
         self.response.headers.clear();
         self.response.body = None;
+        self.response.trailers.clear();
+        self.response.grpc_status = None;
         self.response.source = Source::Error;
         self.metrics = MetricGroups::default();
         self.context.clear();

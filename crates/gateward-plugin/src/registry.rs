@@ -35,6 +35,7 @@ fn listed() -> Vec<Definition> {
         native::correlation_id::definition(),
         native::cors::definition(),
         native::file_log::definition(),
+        native::grpc_web::definition(),
         native::http_log::definition(),
         native::ip_restriction::definition(),
         native::key_auth::definition(),

@@ -85,9 +85,12 @@ fn fault(status: u16, source: Source, error: Option<ProxyError>) -> Fault {
 /// Likewise for a gRPC call that ended with a response in gRPC, which has a status of its own.
 fn call_fault(connection: &Connection<'_>, ended: &Ended) -> Option<Fault> {
     let session = &*connection.session;
-    session.call?;
     let response = &session.exchange.response;
-    let status = grpc::status_of_response(&session.download.trailers, &response.headers);
+    let status = match (response.grpc_status, session.call) {
+        (None, None) => return None,
+        (translated @ Some(_), _) => translated,
+        (None, Some(_)) => grpc::status_of_response(&session.download.trailers, &response.headers),
+    };
     connection.worker.metrics.count_call(status);
     (ended.error.is_none() && (status.is_some() || response.status == 200)).then(|| grpc::fault(status))
 }

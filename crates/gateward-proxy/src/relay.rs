@@ -244,7 +244,9 @@ async fn download(
 ) -> Result<(), ProxyError> {
     if let Some(mut body) = session.exchange.response.body.take() {
         if filtered {
+            std::mem::swap(&mut session.exchange.response.trailers, &mut session.download.trailers);
             phases::body_filter(&worker.metrics, plan, &session.active, &mut session.exchange, &mut body, true);
+            std::mem::swap(&mut session.exchange.response.trailers, &mut session.download.trailers);
         }
         let download = &mut session.download;
         download.encoder.data(&body, &mut download.output);
@@ -270,7 +272,13 @@ async fn download_filtered(
         let Session { download, exchange, active, deadline, held_back, .. } = &mut *session;
         let mut chunk = std::mem::take(held_back);
         let last = download.decode(&mut chunk).map_err(|error| response_error(&error))?;
+        if last {
+            std::mem::swap(&mut exchange.response.trailers, &mut download.trailers);
+        }
         phases::body_filter(&worker.metrics, plan, active, exchange, &mut chunk, last);
+        if last {
+            std::mem::swap(&mut exchange.response.trailers, &mut download.trailers);
+        }
         download.encoder.data(&chunk, &mut download.output);
         if last {
             download.encoder.end(&download.trailers, &mut download.output);

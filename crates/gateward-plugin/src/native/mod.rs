@@ -12,6 +12,7 @@ pub mod correlation_id;
 pub mod cors;
 pub mod edits;
 pub mod file_log;
+pub mod grpc_web;
 pub mod http_log;
 pub mod ip_restriction;
 pub mod key_auth;
