@@ -63,7 +63,7 @@ pub(crate) fn compile(
     if errors.is_empty() { Ok((entries, drafts)) } else { Err(errors) }
 }
 
-fn error_of(route: &Route, message: String) -> CompileError {
+pub(crate) fn error_of(route: &Route, message: String) -> CompileError {
     CompileError { route: route.id, name: route.name.clone(), message }
 }
 
@@ -203,7 +203,7 @@ fn group_paths(paths: &[String]) -> Vec<PathGroup<'_>> {
     groups
 }
 
-fn net_rules(field: &str, rules: &[CidrPort]) -> Result<Vec<NetRule>, String> {
+pub(crate) fn net_rules(field: &str, rules: &[CidrPort]) -> Result<Vec<NetRule>, String> {
     let rule = |rule: &CidrPort| {
         let network = rule.ip.as_deref().map(|ip| {
             Network::parse(ip).ok_or_else(|| {

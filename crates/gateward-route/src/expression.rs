@@ -51,10 +51,34 @@ impl Program {
 
 /// Parse an expression and check the fields and types it uses.
 pub(crate) fn parse(text: &str) -> Result<Expression, String> {
+    parse_with(text, &schema())
+}
+
+/// The same for streams, which have only addresses and a server name.
+pub(crate) fn parse_stream(text: &str) -> Result<Expression, String> {
+    parse_with(text, &stream_schema())
+}
+
+fn parse_with(text: &str, schema: &Schema) -> Result<Expression, String> {
     check_size(text)?;
     let tree = atc_router::parser::parse(text).map_err(|error| error.to_string())?;
-    tree.validate(&schema())?;
+    tree.validate(schema)?;
     Ok(tree)
+}
+
+/// The fields of streams (Kong `kong/router/fields.lua`), and `net.src.vpce_id`.
+fn stream_schema() -> Schema {
+    let mut schema = Schema::default();
+    for field in ["net.protocol", "tls.sni", "net.src.vpce_id"] {
+        schema.add_field(field, Type::String);
+    }
+    for field in ["net.port", "net.src.port", "net.dst.port"] {
+        schema.add_field(field, Type::Int);
+    }
+    for field in ["net.src.ip", "net.dst.ip"] {
+        schema.add_field(field, Type::IpAddr);
+    }
+    schema
 }
 
 /// The fields of HTTP requests (Kong `kong/router/fields.lua`), and `net.src.vpce_id`, which Kong has not.

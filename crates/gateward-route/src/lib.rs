@@ -19,6 +19,7 @@ mod literal;
 mod matcher;
 mod operand;
 mod priority;
+mod stream;
 mod tree;
 mod upstream_path;
 
@@ -28,11 +29,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use index::Router;
+pub use stream::{StreamInput, StreamProtocol, StreamRouter};
 pub use upstream_path::upstream_path;
 
 /// How the client speaks to the gateway.
 ///
-/// Rules see it as Kong's `net.protocol`, which knows only `http` and `https`: gRPC is one of these two.
+/// Rules see it as Kong's `net.protocol`, where gRPC is `http` or `https`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// HTTP in the clear.
@@ -43,17 +45,24 @@ pub enum Scheme {
     Grpc,
     /// gRPC over TLS.
     Grpcs,
+    /// No HTTP at all.
+    Stream(StreamProtocol),
 }
 
 impl Scheme {
     /// Whether the client's connection is encrypted.
     pub fn is_tls(self) -> bool {
-        matches!(self, Self::Https | Self::Grpcs)
+        use StreamProtocol::{Tls, TlsPassthrough};
+        matches!(self, Self::Https | Self::Grpcs | Self::Stream(Tls | TlsPassthrough))
     }
 
     /// The value of `net.protocol`.
     pub fn net_protocol(self) -> &'static str {
-        if self.is_tls() { "https" } else { "http" }
+        match self {
+            Self::Stream(protocol) => protocol.as_str(),
+            _ if self.is_tls() => "https",
+            _ => "http",
+        }
     }
 }
 

@@ -146,7 +146,7 @@ pub(crate) struct NetRule {
 }
 
 impl NetRule {
-    fn matches(&self, ip: IpAddr, port: u16) -> bool {
+    pub(crate) fn matches(&self, ip: IpAddr, port: u16) -> bool {
         self.network.is_none_or(|network| network.contains(ip)) && self.port.is_none_or(|wanted| wanted == port)
     }
 }

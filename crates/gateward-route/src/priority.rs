@@ -14,11 +14,16 @@
 //! Equal priorities are decided by the order of the file, which is not this file's matter.
 
 use gateward_model::Route;
+use gateward_model::entity::CidrPort;
 
 const MAX_HEADER_COUNT: usize = 255;
 const PLAIN_HOSTS: u64 = 1 << 60;
 const REGEX_PATH: u64 = 1 << 51;
 const MAX_PREFIX_LEN: u64 = 0x7_ffff;
+const STREAM_FIRST: u64 = 1 << 61;
+const STREAM_IP: u64 = 8;
+const STREAM_PORT: u64 = 4;
+const STREAM_CIDR: u64 = 1;
 
 /// The paths of one matcher: a route's paths are split into groups of equal rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +59,25 @@ pub(crate) fn of_fields(route: &Route, paths: PathRank) -> u64 {
     kinds << 61 | if plain_hosts { PLAIN_HOSTS } else { 0 } | (headers.min(MAX_HEADER_COUNT) as u64) << 52 | path_bits
 }
 
+/// The priority of a stream route given by matchers (Kong `stream_get_priority`): bit 61 for a server name, or for
+/// sources and destinations together; below it 4 bits that say what sources name, then 4 for destinations.
+pub(crate) fn of_stream_fields(route: &Route) -> u64 {
+    let weight = |rules: Option<&Vec<CidrPort>>| {
+        rules.into_iter().flatten().fold(0, |weight, rule| {
+            let ip = match rule.ip.as_deref() {
+                Some(ip) if ip.contains('/') => STREAM_CIDR,
+                Some(_) => STREAM_IP,
+                None => 0,
+            };
+            weight | ip | if rule.port.is_some() { STREAM_PORT } else { 0 }
+        })
+    };
+    let (sources, destinations) = (weight(route.sources.as_ref()), weight(route.destinations.as_ref()));
+    let named = route.snis.as_ref().is_some_and(|list| !list.is_empty());
+    let first = if named || (sources > 0 && destinations > 0) { STREAM_FIRST } else { 0 };
+    first | sources << 4 | destinations
+}
+
 /// The priority of a route given by an expression: above every route given by matchers.
 pub(crate) fn of_expression(priority: u64) -> u64 {
     0xff << 56 | priority
@@ -63,7 +87,6 @@ pub(crate) fn of_expression(priority: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::fuzzing::table::blank_route;
-    use gateward_model::entity::CidrPort;
 
     fn texts(texts: &[&str]) -> Option<Vec<String>> {
         Some(texts.iter().map(|text| text.to_string()).collect())

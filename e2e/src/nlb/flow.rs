@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -47,6 +47,8 @@ enum Ended {
     Broken,
     /// Quiet for too long.
     Idle,
+    /// Likewise, after one side had sent its last byte: nobody waits for anything.
+    IdleHalfClosed,
     /// By decision of the balancer.
     Reset(Reset),
 }
@@ -83,7 +85,9 @@ async fn carry(
     tokio::select! {
         copied = both => if copied.is_ok() { Ended::InOrder } else { Ended::Broken },
         reset = decided => Ended::Reset(reset),
-        () = quiet.reached(shared.settings.scaled(shared.settings.idle_timeout)) => Ended::Idle,
+        () = quiet.reached(shared.settings.scaled(shared.settings.idle_timeout)) => {
+            if quiet.half_closed.load(Ordering::Relaxed) { Ended::IdleHalfClosed } else { Ended::Idle }
+        }
     }
 }
 
@@ -91,9 +95,11 @@ async fn carry(
 async fn finish(shared: &Shared, client: TcpStream, target: TcpStream, ended: Ended) {
     let event = match ended {
         Ended::InOrder => return,
-        Ended::Idle => {
+        Ended::Idle | Ended::IdleHalfClosed => {
             // Nobody is told. Whoever sends next learns it.
-            shared.group().note(Event::Forgotten);
+            if matches!(ended, Ended::Idle) {
+                shared.group().note(Event::Forgotten);
+            }
             tokio::join!(reset_at_next_packet(client), reset_at_next_packet(target));
             return;
         }
@@ -119,6 +125,7 @@ async fn copy(from: &TcpStream, to: &TcpStream, first: &[u8], quiet: &Quiet) -> 
         };
         quiet.interrupted();
         if count == 0 {
+            quiet.half_closed.store(true, Ordering::Relaxed);
             return SockRef::from(to).shutdown(Shutdown::Write);
         }
         let before = first.take();
@@ -179,11 +186,12 @@ struct Quiet {
     began: Instant,
     /// Microseconds from `began` to the last packet.
     last_us: AtomicU64,
+    half_closed: AtomicBool,
 }
 
 impl Quiet {
     fn new() -> Self {
-        Self { began: Instant::now(), last_us: AtomicU64::new(0) }
+        Self { began: Instant::now(), last_us: AtomicU64::new(0), half_closed: AtomicBool::new(false) }
     }
 
     fn interrupted(&self) {
