@@ -188,7 +188,7 @@ fn write_trailers(trailers: &Headers, out: &mut Vec<u8>) {
 /// Base64 in one or several padded pieces, one behind the other; `None`: malformed.
 fn decode_text(text: &[u8]) -> Option<Vec<u8>> {
     let text = text.trim_ascii();
-    if text.len() % 4 != 0 {
+    if !text.len().is_multiple_of(4) {
         return None;
     }
     let mut decoded = Vec::with_capacity(text.len() / 4 * 3);
