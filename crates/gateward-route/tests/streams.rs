@@ -11,7 +11,7 @@ use std::sync::Arc;
 fn place(text: &str) -> CidrPort {
     // `ip`, `ip:port`, `:port`; networks have a slash.
     let (ip, port) = match text.split_once(':') {
-        Some((ip, port)) => (ip, Some(port.parse().unwrap())),
+        Some((ip, port)) => (ip, Some(port.parse().expect("a port"))),
         None => (text, None),
     };
     CidrPort { ip: (!ip.is_empty()).then(|| ip.to_owned()), port }
@@ -41,12 +41,19 @@ fn config(routes: Vec<Route>) -> Config {
 }
 
 fn stream<'a>(protocol: StreamProtocol, sni: Option<&'a str>, src: &str, dst: &str) -> StreamInput<'a> {
-    StreamInput { protocol, sni, vpce_id: None, src: src.parse().unwrap(), dst: dst.parse().unwrap() }
+    StreamInput {
+        protocol,
+        sni,
+        vpce_id: None,
+        src: src.parse().expect("an address"),
+        dst: dst.parse().expect("an address"),
+    }
 }
 
 #[track_caller]
 fn check(routes: &[Route], input: &StreamInput<'_>, expected: Option<usize>) {
-    let router = StreamRouter::compile(&config(routes.to_vec()), RouterFlavor::Expressions).unwrap();
+    let router =
+        StreamRouter::compile(&config(routes.to_vec()), RouterFlavor::Expressions).expect("rules that compile");
     assert_eq!(router.find(input), expected, "{input:?}");
 }
 
@@ -143,8 +150,8 @@ fn what_cannot_be_used_is_refused_and_what_is_disabled_left_out() {
 fn reference(routes: &[Route], input: &StreamInput<'_>) -> Option<usize> {
     let within = |network: &str, ip: IpAddr| {
         let (base, bits) = network.split_once('/').unwrap_or((network, "32"));
-        let (IpAddr::V4(base), IpAddr::V4(ip)) = (base.parse().unwrap(), ip) else { return false };
-        let bits: u32 = bits.parse().unwrap();
+        let (IpAddr::V4(base), IpAddr::V4(ip)) = (base.parse().expect("an address"), ip) else { return false };
+        let bits: u32 = bits.parse().expect("a number of bits");
         bits == 0 || u32::from(base) >> (32 - bits) == u32::from(ip) >> (32 - bits)
     };
     let here = |rules: &Option<Vec<CidrPort>>, address: SocketAddr| {
