@@ -112,6 +112,7 @@ mod tests {
             ("prometheus", 13),
             ("http-log", 12),
             ("file-log", 9),
+            ("grpc-web", 3),
             ("request-termination", 2),
         ];
         let expected: Vec<_> = expected.into_iter().filter(|(name, _)| definition(name).is_some()).collect();
