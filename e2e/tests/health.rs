@@ -151,6 +151,74 @@ fn without_a_healthy_target_the_answer_is_kongs() {
 }
 
 #[test]
+fn below_the_threshold_nobody_is_asked() {
+    let moods = [Moody::start(), Moody::start(), Moody::start()];
+    let fields = "  healthchecks: {threshold: 50, passive: {unhealthy: {http_failures: 1}}}\n";
+    let gateway = Gateway::builder(&config(&[&moods[0], &moods[1], &moods[2]], fields)).workers(1).start();
+    let set = |target: usize, state: &str| {
+        // The method of Kong before 3.0.
+        let path = format!("POST /upstreams/pool/targets/{}/{state}", moods[target].backend.addr());
+        assert_eq!(http(gateway.admin(), &path, &[], b"").status, 204);
+    };
+    let balancer = || http(gateway.admin(), "GET /upstreams/pool/health?balancer_health=1", &[], b"").json();
+    set(0, "unhealthy");
+    assert!((0..6).all(|_| get(&gateway) == 200));
+    assert_eq!(
+        (&balancer()["data"]["health"], &balancer()["data"]["details"]["weight"]["available"]),
+        (&"HEALTHY".into(), &200.into())
+    );
+    set(1, "unhealthy");
+    let served = moods[2].served();
+    assert!((0..6).all(|_| get(&gateway) == 503));
+    assert_eq!(moods[2].served(), served, "a third is not more than half");
+    assert_eq!(balancer()["data"]["health"], "UNHEALTHY");
+    set(0, "healthy");
+    assert!((0..6).all(|_| get(&gateway) == 200));
+}
+
+#[test]
+fn silence_and_refused_connections_take_a_target_out() {
+    let good = Moody::start();
+    let silent = Backend::raw(|_, mut stream| drop(std::io::copy(&mut stream, &mut std::io::sink())));
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    for (other, counted) in [(silent.addr(), "timeouts"), (free, "tcp_failures")] {
+        let fields = format!("  healthchecks: {{passive: {{unhealthy: {{{counted}: 2}}}}}}\n");
+        let text = config(&[&good], &fields).replace("retries: 0", "retries: 1, read_timeout: 200");
+        let text = format!("{text}  - {{target: '{other}'}}\n");
+        let gateway = Gateway::builder(&text).workers(1).start();
+        // A retry hides each of them from clients.
+        assert!((0..8).all(|_| get(&gateway) == 200), "{counted}");
+        assert_eq!(shown(&gateway), ["HEALTHY", "UNHEALTHY"], "{counted}");
+        let metrics = Metrics::scrape(&gateway);
+        assert_eq!(metrics.sum("gateward_upstream_retries_total", &[]), 2.0, "{counted}");
+    }
+}
+
+/// Kong#7652, Kong#5581: checks stopped, and health was forgotten, with changes of the configuration.
+#[test]
+fn checks_go_on_while_the_configuration_keeps_changing() {
+    let moods = [Moody::start(), Moody::start(), Moody::start()];
+    let texts = [config(&[&moods[0], &moods[1]], ACTIVE), config(&[&moods[2], &moods[0], &moods[1]], ACTIVE)];
+    let gateway = Gateway::start(&texts[0]);
+    let mut turn = 0;
+    let mut change = || {
+        turn += 1;
+        let posted =
+            http(gateway.admin(), "POST /config", &[("Content-Type", "text/yaml")], texts[turn % 2].as_bytes());
+        assert_eq!(posted.status, 201, "{}", posted.text());
+        let states = shown(&gateway);
+        states[states.len() - 2..].to_vec()
+    };
+    moods[0].health.store(500, SeqCst);
+    eventually(PATIENCE, || change() == ["UNHEALTHY", "HEALTHY"]);
+    assert!((0..10).all(|_| change() == ["UNHEALTHY", "HEALTHY"]), "no change makes it healthy");
+    moods[0].health.store(200, SeqCst);
+    eventually(PATIENCE, || change() == ["HEALTHY", "HEALTHY"]);
+    let metrics = Metrics::scrape(&gateway);
+    assert_eq!(metrics.sum("gateward_target_health_transitions_total", &["reason=\"active\""]), 2.0);
+}
+
+#[test]
 fn an_outlier_is_ejected_for_a_while() {
     let moods = [Moody::start(), Moody::start(), Moody::start()];
     let fields = "  resilience: {outlier_detection: {consecutive_failures: 4, base_ejection_time: 1.5, max_ejection_percent: 40}}\n";

@@ -356,7 +356,9 @@ fn a_shutdown_waits_for_the_end_of_a_frame() {
     }
     gateway.sigterm();
     while got.len() < 12 {
-        got.extend(client.read_some());
+        let more = client.read_some();
+        assert!(!more.is_empty(), "closed after {got:?}: {:?}", gateway.log());
+        got.extend(more);
     }
     assert_eq!(got, b"\x82\x06abcdef\x88\x02\x03\xE9", "nothing after the goodbye");
     client.send(b"\x88\x82mask\x6e\x88");

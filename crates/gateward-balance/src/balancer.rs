@@ -106,11 +106,12 @@ impl Balancer {
         if same_targets && self.algorithm == algorithm {
             return;
         }
-        self.generation += u64::from(!same_targets);
+        let names = targets.iter().map(|spec| &spec.name);
+        self.generation += u64::from(!self.targets.iter().map(|target| &target.spec.name).eq(names));
         self.rebuild(algorithm, targets);
     }
 
-    /// Counts the changes of targets. Indices taken at one generation mean nothing at another: a request that
+    /// Counts the changes of targets other than of weights. Indices taken at one generation mean nothing at another: a request that
     /// retries must drop its list of excluded indices when this has changed in between.
     pub fn generation(&self) -> u64 {
         self.generation

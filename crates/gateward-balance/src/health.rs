@@ -3,7 +3,8 @@
 //! One [`TargetHealth`] per target, shared by reference. Reading it is one load of a byte that seldom changes; a
 //! success of a target that is well writes nothing. Counting follows Kong's health checks (lua-resty-healthcheck):
 //! failures are counted by kind, each kind against its own limit, a success forgets failures and the other way
-//! round, and reaching a limit turns the target.
+//! round, and reaching a limit turns the target. What has no limit changes nothing at all: where successes have none,
+//! failures add up however many successes come in between.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -44,6 +45,11 @@ impl HealthLimits {
     pub fn any(&self) -> bool {
         *self != Self::default()
     }
+
+    /// Whether any failures count.
+    pub fn any_failures(&self) -> bool {
+        Self { successes: 0, ..*self }.any()
+    }
 }
 
 /// A target changed sides.
@@ -63,10 +69,11 @@ pub struct TargetHealth {
     http_failures: AtomicU32,
     tcp_failures: AtomicU32,
     timeouts: AtomicU32,
-    /// For outlier detection: attempts, those that failed, and failures in a row.
+    /// For outlier detection: attempts, those that failed, failures in a row, and those of a gateway's kind.
     pub(crate) attempts: AtomicU64,
     pub(crate) failures: AtomicU64,
     pub(crate) failures_in_a_row: AtomicU32,
+    pub(crate) gateway_failures_in_a_row: AtomicU32,
     /// Clock reading when it was last given traffic anew; 0: it always had it.
     since_us: AtomicU64,
 }
@@ -97,30 +104,27 @@ impl TargetHealth {
         self.since_us.load(Relaxed)
     }
 
-    /// Count `outcome` against `limits`; what it changed.
-    pub fn report(&self, outcome: Outcome, limits: &HealthLimits, now_us: u64) -> Option<Turned> {
-        let healthy = self.is_healthy();
+    /// Count `outcome` against `limits`; what it changed. The clock is read only for that.
+    pub fn report(&self, outcome: Outcome, limits: &HealthLimits, clock: impl FnOnce() -> u64) -> Option<Turned> {
         let (counter, limit) = match outcome {
             Outcome::Success => (&self.successes, limits.successes),
             Outcome::HttpFailure => (&self.http_failures, limits.http_failures),
             Outcome::TcpFailure => (&self.tcp_failures, limits.tcp_failures),
             Outcome::Timeout => (&self.timeouts, limits.timeouts),
         };
-        if outcome == Outcome::Success {
-            self.forget_failures();
-            if healthy || limit == 0 {
-                return None;
-            }
-        } else {
-            forget(&self.successes);
-            if !healthy || limit == 0 {
-                return None;
-            }
-        }
-        if counter.fetch_add(1, Relaxed) + 1 < limit {
+        if limit == 0 {
             return None;
         }
-        self.set(outcome == Outcome::Success, now_us)
+        let success = outcome == Outcome::Success;
+        if success {
+            self.forget_failures();
+        } else {
+            forget(&self.successes);
+        }
+        if self.is_healthy() == success || counter.fetch_add(1, Relaxed) + 1 < limit {
+            return None;
+        }
+        self.set(success, clock())
     }
 
     /// Make it healthy or not, whatever was counted; what that changed.
@@ -130,10 +134,21 @@ impl TargetHealth {
         self.mark(UNHEALTHY, !healthy, now_us)
     }
 
+    /// End its ejection before its time; what that changed.
+    pub fn let_back(&self, now_us: u64) -> Option<Turned> {
+        self.eject(false, now_us)
+    }
+
     /// Take it out as an outlier, or let it back; what that changed.
     pub(crate) fn eject(&self, out: bool, now_us: u64) -> Option<Turned> {
-        forget(&self.failures_in_a_row);
+        self.forget_rows();
         self.mark(EJECTED, out, now_us)
+    }
+
+    /// Count failures in a row anew.
+    pub(crate) fn forget_rows(&self) {
+        forget(&self.failures_in_a_row);
+        forget(&self.gateway_failures_in_a_row);
     }
 
     fn mark(&self, bit: u8, on: bool, now_us: u64) -> Option<Turned> {
@@ -155,7 +170,7 @@ impl TargetHealth {
 }
 
 /// Set to 0, without taking the cache line from others when it is.
-fn forget(counter: &AtomicU32) {
+pub(crate) fn forget(counter: &AtomicU32) {
     if counter.load(Relaxed) != 0 {
         counter.store(0, Relaxed);
     }
@@ -173,26 +188,26 @@ mod tests {
         for (outcome, needed) in [(Outcome::HttpFailure, 3), (Outcome::TcpFailure, 2), (Outcome::Timeout, 1)] {
             let target = TargetHealth::default();
             for _ in 1..needed {
-                assert_eq!(target.report(outcome, &LIMITS, 1), None);
+                assert_eq!(target.report(outcome, &LIMITS, || 1), None);
                 assert!(target.is_available());
             }
-            assert_eq!(target.report(outcome, &LIMITS, 1), Some(Turned::Unhealthy));
+            assert_eq!(target.report(outcome, &LIMITS, || 1), Some(Turned::Unhealthy));
             assert!(!target.is_available());
-            assert_eq!(target.report(outcome, &LIMITS, 1), None, "it cannot become more unhealthy");
+            assert_eq!(target.report(outcome, &LIMITS, || 1), None, "it cannot become more unhealthy");
         }
     }
 
     #[test]
     fn successes_in_a_row_bring_it_back_and_a_success_forgets_failures() {
         let target = TargetHealth::default();
-        target.report(Outcome::TcpFailure, &LIMITS, 1);
-        target.report(Outcome::Success, &LIMITS, 1);
-        assert_eq!(target.report(Outcome::TcpFailure, &LIMITS, 1), None);
-        assert_eq!(target.report(Outcome::TcpFailure, &LIMITS, 1), Some(Turned::Unhealthy));
-        target.report(Outcome::Success, &LIMITS, 5);
-        target.report(Outcome::HttpFailure, &LIMITS, 5);
-        assert_eq!(target.report(Outcome::Success, &LIMITS, 5), None, "not in a row");
-        assert_eq!(target.report(Outcome::Success, &LIMITS, 7), Some(Turned::Healthy));
+        target.report(Outcome::TcpFailure, &LIMITS, || 1);
+        target.report(Outcome::Success, &LIMITS, || 1);
+        assert_eq!(target.report(Outcome::TcpFailure, &LIMITS, || 1), None);
+        assert_eq!(target.report(Outcome::TcpFailure, &LIMITS, || 1), Some(Turned::Unhealthy));
+        target.report(Outcome::Success, &LIMITS, || 5);
+        target.report(Outcome::HttpFailure, &LIMITS, || 5);
+        assert_eq!(target.report(Outcome::Success, &LIMITS, || 5), None, "not in a row");
+        assert_eq!(target.report(Outcome::Success, &LIMITS, || 7), Some(Turned::Healthy));
         assert_eq!(target.since_us(), 7);
     }
 
@@ -200,11 +215,11 @@ mod tests {
     fn what_does_not_count_changes_nothing() {
         let target = TargetHealth::default();
         for _ in 0..100 {
-            assert_eq!(target.report(Outcome::HttpFailure, &HealthLimits::default(), 1), None);
+            assert_eq!(target.report(Outcome::HttpFailure, &HealthLimits::default(), || 1), None);
         }
         assert!(target.is_available());
         assert_eq!(target.set(false, 1), Some(Turned::Unhealthy));
-        assert_eq!(target.report(Outcome::Success, &HealthLimits::default(), 1), None);
+        assert_eq!(target.report(Outcome::Success, &HealthLimits::default(), || 1), None);
         assert!(!target.is_available());
         assert_eq!(target.set(true, 1), Some(Turned::Healthy));
     }
@@ -221,10 +236,30 @@ mod tests {
         assert_eq!(target.since_us(), 3);
     }
 
-    /// The rules of lua-resty-healthcheck, with plain counters.
+    #[test]
+    fn successes_without_a_limit_forget_nothing() {
+        let target = TargetHealth::default();
+        let limits = HealthLimits { successes: 0, http_failures: 3, ..HealthLimits::default() };
+        for _ in 0..2 {
+            assert_eq!(target.report(Outcome::HttpFailure, &limits, || 1), None);
+            assert_eq!(target.report(Outcome::Success, &limits, || 1), None);
+        }
+        assert_eq!(target.report(Outcome::HttpFailure, &limits, || 1), Some(Turned::Unhealthy));
+    }
+
+    /// lua-resty-healthcheck's own states, two of them on the way to the others.
+    #[derive(Clone, Copy, PartialEq, Default)]
+    enum State {
+        #[default]
+        Healthy,
+        MostlyHealthy,
+        MostlyUnhealthy,
+        Unhealthy,
+    }
+
     #[derive(Default)]
     struct Reference {
-        unhealthy: bool,
+        state: State,
         counts: [u32; 4],
     }
 
@@ -236,19 +271,24 @@ mod tests {
                 Outcome::TcpFailure => (2, limits.tcp_failures),
                 Outcome::Timeout => (3, limits.timeouts),
             };
-            if kind == 0 {
-                self.counts[1..].fill(0);
-            } else {
-                self.counts[0] = 0;
-            }
-            if limit == 0 || self.unhealthy != (kind == 0) {
+            let reported = if kind == 0 { State::Healthy } else { State::Unhealthy };
+            if limit == 0 || self.state == reported {
                 return;
             }
             self.counts[kind] += 1;
-            if self.counts[kind] >= limit {
-                self.unhealthy = kind != 0;
-                self.counts = [0; 4];
-            }
+            let other = if kind == 0 { 1..4 } else { 0..1 };
+            self.counts[other].fill(0);
+            self.state = match self.state {
+                _ if self.counts[kind] >= limit => reported,
+                State::Healthy if kind != 0 => State::MostlyHealthy,
+                State::Unhealthy if kind == 0 => State::MostlyUnhealthy,
+                state => state,
+            };
+        }
+
+        fn set(&mut self, healthy: bool) {
+            self.state = if healthy { State::Healthy } else { State::Unhealthy };
+            self.counts = [0; 4];
         }
     }
 
@@ -256,18 +296,23 @@ mod tests {
         #[test]
         fn it_follows_the_rules(
             limits in (0..4_u32, 0..4_u32, 0..4_u32, 0..4_u32),
-            outcomes in proptest::collection::vec(0..4_usize, 0..60),
+            events in proptest::collection::vec(0..40_usize, 0..80),
         ) {
             let limits = HealthLimits {
                 successes: limits.0, http_failures: limits.1, tcp_failures: limits.2, timeouts: limits.3,
             };
             let (target, mut reference) = (TargetHealth::default(), Reference::default());
-            for outcome in outcomes {
-                let outcome =
-                    [Outcome::Success, Outcome::HttpFailure, Outcome::TcpFailure, Outcome::Timeout][outcome];
-                target.report(outcome, &limits, 1);
-                reference.report(outcome, &limits);
-                prop_assert_eq!(target.is_healthy(), !reference.unhealthy);
+            for event in events {
+                if event >= 38 {
+                    target.set(event == 38, 1);
+                    reference.set(event == 38);
+                } else {
+                    let all = [Outcome::Success, Outcome::HttpFailure, Outcome::TcpFailure, Outcome::Timeout];
+                    target.report(all[event % 4], &limits, || 1);
+                    reference.report(all[event % 4], &limits);
+                }
+                let healthy = matches!(reference.state, State::Healthy | State::MostlyHealthy);
+                prop_assert_eq!(target.is_healthy(), healthy);
             }
         }
     }

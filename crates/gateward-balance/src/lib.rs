@@ -53,6 +53,6 @@ pub use budget::{BudgetRules, RetryBudget};
 pub use concurrency::{ConcurrencyLimit, LimitRule, Priority};
 pub use hash::hash_bytes;
 pub use health::{HealthLimits, Outcome, TargetHealth, Turned};
-pub use outlier::{Ejection, OutlierRules};
+pub use outlier::{Ejection, OutlierRules, Sign};
 pub use recent::RecentLatencies;
 pub use slow_start::SlowStart;

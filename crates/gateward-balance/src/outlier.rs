@@ -4,7 +4,7 @@
 //! targets, looked at once per interval. Both only ever take out a bounded share of the targets, and never the last
 //! one: when everything fails, the cause is not a target.
 
-use crate::health::{TargetHealth, Turned};
+use crate::health::{TargetHealth, Turned, forget};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The rules; the fields of `resilience.outlier_detection` of an upstream.
@@ -12,6 +12,8 @@ use std::sync::atomic::Ordering::Relaxed;
 pub struct OutlierRules {
     /// Failures in a row that take a target out; 0: they do not.
     pub consecutive_failures: u32,
+    /// Failures in a row that are a gateway's ([`Sign::GatewayFailure`]) that take a target out; 0: they do not.
+    pub consecutive_gateway_failures: u32,
     /// How many standard deviations below the mean a success rate may be; 0: rates are not compared.
     pub stdev_factor: f64,
     /// Targets with enough attempts that there must be before rates are compared.
@@ -36,9 +38,32 @@ pub struct Ejection {
     failures_seen: u64,
 }
 
+/// What an attempt at a target shows of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// An answer that is no server error.
+    Fine,
+    /// A server error that the application itself may have made: 500, 501 and the like.
+    ServerError,
+    /// No connection, no answer, or 502, 503 or 504: the target cannot serve.
+    GatewayFailure,
+}
+
+impl Sign {
+    /// The sign of an answer with this status.
+    pub fn of_status(status: u16) -> Self {
+        match status {
+            502..=504 => Self::GatewayFailure,
+            500.. => Self::ServerError,
+            _ => Self::Fine,
+        }
+    }
+}
+
 impl TargetHealth {
     /// Count an attempt for outlier detection; whether it was one failure too many in a row.
-    pub fn attempted(&self, failed: bool, rules: &OutlierRules) -> bool {
+    pub fn attempted(&self, sign: Sign, rules: &OutlierRules) -> bool {
+        let failed = sign != Sign::Fine;
         if rules.stdev_factor > 0.0 {
             self.attempts.fetch_add(1, Relaxed);
             if failed {
@@ -46,17 +71,23 @@ impl TargetHealth {
             }
         }
         if !failed {
-            if self.failures_in_a_row.load(Relaxed) != 0 {
-                self.failures_in_a_row.store(0, Relaxed);
-            }
+            self.forget_rows();
             return false;
         }
-        let in_a_row = self.failures_in_a_row.fetch_add(1, Relaxed) + 1;
-        rules.consecutive_failures > 0 && in_a_row >= rules.consecutive_failures && !self.is_ejected()
+        let too_many = |limit: u32, in_a_row: u32| limit > 0 && in_a_row >= limit;
+        let mut out = too_many(rules.consecutive_failures, self.failures_in_a_row.fetch_add(1, Relaxed) + 1);
+        if sign == Sign::GatewayFailure {
+            let in_a_row = self.gateway_failures_in_a_row.fetch_add(1, Relaxed) + 1;
+            out |= too_many(rules.consecutive_gateway_failures, in_a_row);
+        } else {
+            forget(&self.gateway_failures_in_a_row);
+        }
+        out && !self.is_ejected()
     }
 }
 
-/// Take out the target at `index` if the share allows it. Whether it was.
+/// Take out the target at `index` if the share allows it; what to remember of it then. Where it does not, the failures
+/// that led here are forgotten: as many again must come before the next try.
 pub fn eject(
     targets: &[(&TargetHealth, &mut Ejection)],
     index: usize,
@@ -69,6 +100,7 @@ pub fn eject(
     let last = !others.into_iter().any(|(_, (target, _))| target.is_available());
     let (target, ejection) = &targets[index];
     if out >= most || last || target.is_ejected() {
+        target.forget_rows();
         return None;
     }
     target.eject(true, now_us)?;
@@ -104,6 +136,11 @@ pub fn tick(
     turned
 }
 
+/// When the next ejected target is let back; `None` while none is out.
+pub fn next_return(targets: &[(&TargetHealth, &mut Ejection)]) -> Option<u64> {
+    targets.iter().filter(|(target, _)| target.is_ejected()).map(|(_, ejection)| ejection.until_us).min()
+}
+
 /// The targets whose success rate since the last call lies below the others', worst first.
 fn outliers(targets: &mut [(&TargetHealth, &mut Ejection)], rules: &OutlierRules) -> Vec<usize> {
     let mut rates: Vec<(usize, f64)> = Vec::new();
@@ -131,9 +168,11 @@ fn outliers(targets: &mut [(&TargetHealth, &mut Ejection)], rules: &OutlierRules
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const RULES: OutlierRules = OutlierRules {
         consecutive_failures: 3,
+        consecutive_gateway_failures: 0,
         stdev_factor: 1.5,
         minimum_hosts: 3,
         request_volume: 10,
@@ -156,7 +195,7 @@ mod tests {
         }
 
         fn fail(&mut self, index: usize, now_us: u64) -> bool {
-            if !self.targets[index].attempted(true, &RULES) {
+            if !self.targets[index].attempted(Sign::ServerError, &RULES) {
                 return false;
             }
             let pairs: Vec<_> = self.targets.iter().zip(&mut self.ejections).collect();
@@ -177,7 +216,7 @@ mod tests {
         let mut now = 1_000;
         for length in [100, 200, 250, 250] {
             assert!(!upstream.fail(0, now) && !upstream.fail(0, now));
-            upstream.targets[0].attempted(false, &RULES);
+            upstream.targets[0].attempted(Sign::Fine, &RULES);
             assert!(!upstream.fail(0, now) && !upstream.fail(0, now), "not in a row");
             assert!(upstream.fail(0, now));
             assert!(upstream.tick(false, now + length - 1).is_empty());
@@ -221,7 +260,8 @@ mod tests {
         let mut upstream = Upstream::new(5);
         for (index, failures) in [(0, 0), (1, 1), (2, 0), (3, 9), (4, 1)] {
             for attempt in 0..20 {
-                upstream.targets[index].attempted(attempt % 2 == 0 && attempt / 2 < failures, &RULES);
+                let failed = attempt % 2 == 0 && attempt / 2 < failures;
+                upstream.targets[index].attempted(if failed { Sign::ServerError } else { Sign::Fine }, &RULES);
             }
         }
         assert!(upstream.tick(false, 0).is_empty());
@@ -234,7 +274,7 @@ mod tests {
     fn too_few_targets_or_attempts_say_nothing() {
         let mut two = Upstream::new(2);
         for _ in 0..50 {
-            two.targets[0].attempted(false, &RULES);
+            two.targets[0].attempted(Sign::Fine, &RULES);
             two.targets[1].attempts.fetch_add(1, Relaxed);
             two.targets[1].failures.fetch_add(1, Relaxed);
         }
@@ -245,5 +285,106 @@ mod tests {
         }
         few.targets[1].failures.fetch_add(9, Relaxed);
         assert!(few.tick(true, 0).is_empty());
+    }
+
+    #[test]
+    fn a_gateways_failures_are_counted_apart() {
+        let rules = OutlierRules { consecutive_failures: 9, consecutive_gateway_failures: 2, ..RULES };
+        let target = TargetHealth::default();
+        let signs = [502, 500, 503, 500, 504].map(Sign::of_status);
+        assert!(signs.iter().all(|sign| !target.attempted(*sign, &rules)), "never two in a row");
+        assert!(target.attempted(Sign::GatewayFailure, &rules));
+        assert_eq!([200, 404, 499, 501, 599].map(Sign::of_status)[..3], [Sign::Fine; 3]);
+    }
+
+    #[test]
+    fn a_refused_ejection_is_not_asked_for_with_every_failure() {
+        let mut alone = Upstream::new(1);
+        let asked = (0..9).filter(|_| {
+            let wanted = alone.targets[0].attempted(Sign::ServerError, &RULES);
+            if wanted {
+                let pairs: Vec<_> = alone.targets.iter().zip(&mut alone.ejections).collect();
+                assert!(eject(&pairs, 0, &RULES, 0).is_none());
+            }
+            wanted
+        });
+        assert_eq!(asked.count(), 3, "every third failure");
+    }
+
+    #[test]
+    fn the_next_return_is_the_earliest() {
+        let mut upstream = Upstream::new(5);
+        for (index, now) in [(0, 10), (1, 5)] {
+            for _ in 0..3 {
+                upstream.fail(index, now);
+            }
+        }
+        let pairs: Vec<_> = upstream.targets.iter().zip(&mut upstream.ejections).collect();
+        assert_eq!(next_return(&pairs), Some(105));
+        assert_eq!(next_return(&[]), None);
+    }
+
+    /// Rates, mean and deviation the long way: who lies too far below.
+    fn reference(counts: &[(u64, u64)]) -> Vec<usize> {
+        let rated: Vec<(usize, f64)> = counts
+            .iter()
+            .enumerate()
+            .filter(|(_, (attempts, _))| *attempts >= RULES.request_volume)
+            .map(|(index, (attempts, failures))| (index, (attempts - failures) as f64 / *attempts as f64))
+            .collect();
+        if rated.len() < RULES.minimum_hosts {
+            return Vec::new();
+        }
+        let mean = rated.iter().map(|(_, rate)| *rate).sum::<f64>() / rated.len() as f64;
+        let squares = rated.iter().map(|(_, rate)| rate * rate).sum::<f64>() / rated.len() as f64;
+        let deviation = (squares - mean * mean).max(0.0).sqrt();
+        // What rounding could decide either way is left to the code under test.
+        let clear = |rate: f64| (rate - (mean - RULES.stdev_factor * deviation)).abs() > 1e-9;
+        rated
+            .iter()
+            .filter(|(_, rate)| clear(*rate) && *rate < mean - RULES.stdev_factor * deviation)
+            .map(|(i, _)| *i)
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn rates_are_compared_as_the_formula_says(counts in prop::collection::vec((0..40_u64, 0..40_u64), 1..9)) {
+            let counts: Vec<_> = counts.into_iter().map(|(left, right)| (left.max(right), left.min(right))).collect();
+            let mut upstream = Upstream::new(counts.len());
+            for (target, (attempts, failures)) in upstream.targets.iter().zip(&counts) {
+                target.attempts.fetch_add(*attempts, Relaxed);
+                target.failures.fetch_add(*failures, Relaxed);
+            }
+            let mut pairs: Vec<_> = upstream.targets.iter().zip(&mut upstream.ejections).collect();
+            let mut found = outliers(&mut pairs, &RULES);
+            found.sort_unstable();
+            for index in reference(&counts) {
+                prop_assert!(found.contains(&index), "{index} of {counts:?}");
+            }
+            prop_assert!(found.iter().all(|index| counts[*index].1 > 0), "one without failures is no outlier");
+        }
+
+        /// Whatever happens: no more are out than may be, and one always serves.
+        #[test]
+        fn the_share_is_bounded(
+            count in 1..8_usize, percent in 1..101_u32, events in prop::collection::vec((0..8_usize, 0..5_u8), 0..200),
+        ) {
+            let rules = OutlierRules { max_ejection_percent: percent, ..RULES };
+            let mut upstream = Upstream::new(count);
+            for (step, (index, event)) in events.into_iter().enumerate() {
+                let (index, now) = (index % count, step as u64 * 7);
+                let wanted = event < 4 && upstream.targets[index].attempted(Sign::GatewayFailure, &rules);
+                let mut pairs: Vec<_> = upstream.targets.iter().zip(&mut upstream.ejections).collect();
+                if wanted && let Some(ejection) = eject(&pairs, index, &rules, now) {
+                    *pairs[index].1 = ejection;
+                }
+                if event == 4 {
+                    tick(&mut pairs, &rules, true, now);
+                }
+                let out = upstream.targets.iter().filter(|target| target.is_ejected()).count();
+                prop_assert!(out <= (count * percent as usize / 100).max(1) && out < count);
+            }
+        }
     }
 }

@@ -34,6 +34,7 @@ impl SlowStart {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const EVEN: SlowStart = SlowStart { window_us: 1_000, aggression: 1.0, min_weight_percent: 10.0 };
 
@@ -52,5 +53,20 @@ mod tests {
         assert_eq!(shy.weight(100, 500), 25);
         assert_eq!(EVEN.weight(1, 0), 1);
         assert_eq!(EVEN.weight(0, 500), 0, "a disabled target stays so");
+    }
+
+    proptest! {
+        #[test]
+        fn the_share_only_grows(
+            full in 0..=u16::MAX, aggression in 0.1..10.0_f64, min_weight_percent in 0.0..100.0_f64,
+            mut moments in prop::collection::vec(0..1_500_u64, 1..20),
+        ) {
+            let slow = SlowStart { window_us: 1_000, aggression, min_weight_percent };
+            moments.sort_unstable();
+            let shares: Vec<u16> = moments.iter().map(|moment| slow.weight(full, *moment)).collect();
+            prop_assert!(shares.is_sorted() && shares.iter().all(|share| *share <= full && (*share > 0) == (full > 0)));
+            let least = (f64::from(full) * min_weight_percent / 100.0).floor();
+            prop_assert!(shares.iter().all(|share| f64::from(*share) >= least));
+        }
     }
 }

@@ -115,8 +115,8 @@ fn upstream(subject: &mut Subject<'_, '_>) {
     let active = &checks["active"];
     let interval = |kind: &str| active[kind]["interval"].as_f64().unwrap_or(0.0);
     let kind = active["type"].as_str().unwrap_or("http");
-    if (interval("healthy") > 0.0 || interval("unhealthy") > 0.0) && !matches!(kind, "http" | "tcp") {
-        let message = format!("this build checks by http and tcp only; '{kind}' is not supported yet");
+    if (interval("healthy") > 0.0 || interval("unhealthy") > 0.0) && !matches!(kind, "http" | "tcp" | "grpc") {
+        let message = format!("this build checks by http, tcp and grpc only; '{kind}' is not supported yet");
         subject.error("healthchecks.active.type", message);
     }
 }

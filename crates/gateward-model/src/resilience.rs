@@ -36,6 +36,9 @@ pub struct Resilience {
 pub struct OutlierDetection {
     /// Failures in a row (5xx answers, broken connections, timeouts) that take a target out; 0: they do not.
     pub consecutive_failures: u32,
+    /// Failures in a row to answer at all (502, 503, 504, broken connections, timeouts) that take a target out; 0:
+    /// they do not by themselves.
+    pub consecutive_gateway_failures: u32,
     /// Standard deviations below the mean success rate that take a target out; 0: rates are not compared.
     pub success_rate_stdev_factor: f64,
     /// Targets with enough requests that rates need to be compared.

@@ -33,6 +33,10 @@ impl Deref for WorkerTarget {
 pub(crate) struct WorkerUpstream {
     plan: UpstreamPlan,
     health: Option<Arc<UpstreamHealth>>,
+    /// Changes of health that the shares take account of.
+    weighed: u64,
+    /// Shares grow with time.
+    ramping: bool,
     /// Of the configuration it was last brought to.
     configuration: u64,
     /// The plan's targets, to be held by requests under way.
@@ -48,9 +52,10 @@ impl WorkerUpstream {
     fn new(plan: UpstreamPlan, registries: Registries<'_>, configuration: u64, seed: u64) -> Self {
         let health = registries.health.upstream(plan.entity.id);
         let targets = targets(&plan, health.as_deref());
-        let balancer = Balancer::new(algorithm(&plan), &specs(&plan, &targets, health.as_deref()), seed);
+        let (specs, ramping) = specs(&plan, &targets, health.as_deref());
+        let balancer = Balancer::new(algorithm(&plan), &specs, seed);
         let protection = protection(&plan, registries, None);
-        Self { plan, health, configuration, targets, balancer, protection }
+        Self { plan, health, weighed: 0, ramping, configuration, targets, balancer, protection }
     }
 
     /// Follow `plan`, unless a request that began under an earlier configuration brings it.
@@ -72,13 +77,9 @@ impl WorkerUpstream {
 
     /// Give every target the share it has now: less than its weight while it starts slowly.
     pub(crate) fn weigh(&mut self) {
-        let specs = specs(&self.plan, &self.targets, self.health.as_deref());
+        let (specs, ramping) = specs(&self.plan, &self.targets, self.health.as_deref());
+        self.ramping = ramping;
         self.balancer.update(algorithm(&self.plan), &specs);
-    }
-
-    /// Whether shares change with time.
-    pub(crate) fn starts_slowly(&self) -> bool {
-        self.health.as_ref().is_some_and(|health| health.slow_start().is_some())
     }
 
     /// The target for a request.
@@ -88,12 +89,24 @@ impl WorkerUpstream {
         excluded: &[usize],
         now_us: u64,
     ) -> Option<(Ticket, Rc<WorkerTarget>)> {
-        if self.health.as_ref().is_some_and(|health| health.is_short()) {
-            return None;
+        if let Some(health) = &self.health {
+            if health.is_short() {
+                return None;
+            }
+            if health.slow_start().is_some() && health.changes() != self.weighed {
+                // Somebody is back, and starts small from the first request on.
+                self.weighed = health.changes();
+                self.weigh();
+            }
         }
         let targets = &self.targets;
         let available = |index: usize| targets.get(index).is_some_and(|target| target.health.is_available());
-        let ticket = self.balancer.pick(hash, excluded, available, now_us)?;
+        let healthy = |index: usize| targets.get(index).is_some_and(|target| target.health.is_healthy());
+        let ticket = match self.balancer.pick(hash, excluded, available, now_us) {
+            Some(ticket) => ticket,
+            // An outlier is worse than the others; where there are no others, it will do.
+            None => self.balancer.pick(hash, excluded, healthy, now_us)?,
+        };
         let target = self.targets.get(ticket.index())?;
         Some((ticket, target.clone()))
     }
@@ -179,7 +192,7 @@ impl Known {
     pub(crate) fn weigh(&self) {
         for handle in self.handles.borrow().values() {
             let mut upstream = handle.borrow_mut();
-            if upstream.starts_slowly() {
+            if upstream.ramping {
                 upstream.weigh();
             }
         }
@@ -212,20 +225,33 @@ fn targets(plan: &UpstreamPlan, health: Option<&UpstreamHealth>) -> Vec<Rc<Worke
     plan.targets.iter().enumerate().map(target).collect()
 }
 
-/// The targets with their shares. Consistent hashing keeps whole weights: others would move hashes back and forth.
-fn specs(plan: &UpstreamPlan, targets: &[Rc<WorkerTarget>], health: Option<&UpstreamHealth>) -> Vec<TargetSpec> {
+/// While shares grow, all weights are this many times what they are, so that small ones can be divided too.
+const FINER: u16 = 100;
+
+/// The targets with their shares, and whether any of these still grows. Consistent hashing keeps whole weights: others
+/// would move hashes back and forth.
+fn specs(
+    plan: &UpstreamPlan,
+    targets: &[Rc<WorkerTarget>],
+    health: Option<&UpstreamHealth>,
+) -> (Vec<TargetSpec>, bool) {
     let whole = plan.entity.algorithm == Algorithm::ConsistentHashing;
     let slow_start = health.and_then(UpstreamHealth::slow_start).filter(|_| !whole);
     let now_us = monotonic_us();
-    let share = |target: &WorkerTarget| {
-        let (full, since_us) = (target.entity.weight, target.health.since_us());
-        match slow_start {
-            Some(slow) if since_us > 0 => slow.weight(full, now_us.saturating_sub(since_us)),
-            _ => full,
-        }
+    let growing = |target: &WorkerTarget| {
+        let since_us = target.health.since_us();
+        let elapsed_us = now_us.saturating_sub(since_us);
+        slow_start.filter(|slow| since_us > 0 && !slow.is_over(elapsed_us)).map(|slow| (slow, elapsed_us))
     };
-    let spec = |target: &Rc<WorkerTarget>| TargetSpec { name: target.entity.target.clone(), weight: share(target) };
-    targets.iter().map(spec).collect()
+    let any = targets.iter().any(|target| growing(target).is_some());
+    let most = targets.iter().map(|target| target.entity.weight).max().unwrap_or(0).max(1);
+    let factor = if any { FINER.min(u16::MAX / most) } else { 1 };
+    let spec = |target: &Rc<WorkerTarget>| {
+        let full = target.entity.weight * factor;
+        let weight = growing(target).map_or(full, |(slow, elapsed_us)| slow.weight(full, elapsed_us));
+        TargetSpec { name: target.entity.target.clone(), weight }
+    };
+    (targets.iter().map(spec).collect(), any)
 }
 
 #[cfg(test)]
@@ -254,6 +280,71 @@ mod tests {
                 let (_, target) = handle.borrow_mut().pick(None, &[], 0).unwrap();
                 assert_eq!(target.port, port);
             }
+        });
+    }
+
+    /// An upstream `u` of two targets as one worker has it, and its health.
+    fn with_slow_start(algorithm: &str, weights: [u16; 2]) -> (UpstreamHandle, Arc<UpstreamHealth>) {
+        let telemetry = Telemetry::new(1, Limits::default());
+        let [left, right] = weights;
+        let config = format!(
+            "_format_version: '3.0'\nupstreams:\n- {{name: u, algorithm: {algorithm}, resilience: {{slow_start: {{window: 3600, min_weight_percent: 20}}}}, targets: [{{target: 'a:1', weight: {left}}}, {{target: 'b:1', weight: {right}}}]}}\n"
+        );
+        let plan = plan(&config, 1, &Settings::default(), &telemetry);
+        let (health, protections) = (HealthRegistry::default(), Registry::default());
+        health.follow(&plan);
+        let registries = Registries { health: &health, protections: &protections };
+        let handle = Known::default().handle(&plan, 0, registries, || 0);
+        (handle, health.upstream(plan.upstreams[0].entity.id).unwrap())
+    }
+
+    /// How many of `requests` at a time go to each target.
+    fn shares(handle: &UpstreamHandle, requests: usize) -> [usize; 2] {
+        let mut counts = [0; 2];
+        let mut upstream = handle.borrow_mut();
+        let tickets: Vec<Ticket> = (0..requests)
+            .map(|_| {
+                let (ticket, target) = upstream.pick(None, &[], 0).unwrap();
+                counts[usize::from(target.entity.target == "b:1")] += 1;
+                upstream.started(ticket, 0);
+                ticket
+            })
+            .collect();
+        tickets.into_iter().for_each(|ticket| upstream.finished(ticket, Some(1_000), 0));
+        counts
+    }
+
+    #[test]
+    fn a_target_that_is_back_starts_small_at_once_whatever_its_weight() {
+        local(async {
+            for algorithm in ["round-robin", "least-connections", "latency"] {
+                for weights in [[1, 1], [100, 100], [60_000, 60_000]] {
+                    let (handle, health) = with_slow_start(algorithm, weights);
+                    assert_eq!(shares(&handle, 60), [30, 30], "{algorithm}");
+                    health.set("b:1", false);
+                    assert_eq!(shares(&handle, 60), [60, 0], "{algorithm}");
+                    health.set("b:1", true);
+                    let [left, right] = shares(&handle, 60);
+                    // A fifth of the other's weight; weights near the limit are not made finer.
+                    assert!(left + right == 60 && (8..=12).contains(&right), "{algorithm} {weights:?}: {right}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn hashes_stay_with_a_target_that_is_back() {
+        local(async {
+            let (handle, health) = with_slow_start("consistent-hashing, hash_on: ip", [100, 100]);
+            let owners = || -> Vec<usize> {
+                let mut upstream = handle.borrow_mut();
+                (0..200).map(|hash| upstream.pick(Some(hash), &[], 0).unwrap().0.index()).collect()
+            };
+            let before = owners();
+            health.set("b:1", false);
+            assert!(owners().iter().all(|index| *index == 0));
+            health.set("b:1", true);
+            assert_eq!(owners(), before);
         });
     }
 }

@@ -22,6 +22,7 @@ pub(super) fn resilience() -> Schema {
     let seconds = |least: f64, default: f64| Field::number().between(least, 86_400).default(default);
     let outlier_detection = Schema::new([
         ("consecutive_failures", Field::integer().between(0, 1_000).default(5)),
+        ("consecutive_gateway_failures", Field::integer().between(0, 1_000).default(0)),
         ("success_rate_stdev_factor", Field::number().between(0, 10).default(0)),
         ("minimum_hosts", Field::integer().between(2, 10_000).default(5)),
         ("request_volume", Field::integer().between(1, 1_000_000).default(100)),

@@ -38,8 +38,12 @@ pub(crate) struct Judgement {
 /// How a target is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probe {
+    /// A connection is enough.
     Tcp,
+    /// A GET, judged by its status.
     Http,
+    /// A call of gRPC's health service.
+    Grpc,
 }
 
 /// Active checks.
@@ -78,9 +82,11 @@ impl Rules {
         }
     }
 
-    /// Whether anything is checked: Kong says `HEALTHCHECKS_OFF` otherwise.
+    /// Whether anything could make a target unhealthy: Kong says `HEALTHCHECKS_OFF` otherwise
+    /// (kong/runloop/balancer/healthcheckers.lua, `is_upstream_using_healthcheck`).
     pub(crate) fn is_checked(&self) -> bool {
-        self.active.is_some() || self.passive.is_some() || self.outlier.is_some()
+        let passive = self.passive.as_ref().is_some_and(|passive| passive.limits.any_failures());
+        self.active.is_some() || passive || self.outlier.is_some()
     }
 }
 
@@ -96,7 +102,11 @@ fn active(checks: &Value, upstream: &Upstream) -> Option<Active> {
     }
     Some(Active {
         judgement: judgement(checks),
-        probe: if checks["type"] == "tcp" { Probe::Tcp } else { Probe::Http },
+        probe: match checks["type"].as_str() {
+            Some("tcp") => Probe::Tcp,
+            Some("grpc" | "grpcs") => Probe::Grpc,
+            _ => Probe::Http,
+        },
         timeout: seconds(checks["timeout"].as_f64().unwrap_or(1.0).max(0.001)),
         concurrency: checks["concurrency"].as_u64().unwrap_or(10).clamp(1, 1_000) as usize,
         path: checks["http_path"].as_str().unwrap_or("/").to_owned(),
@@ -130,6 +140,7 @@ fn outlier(fields: gateward_model::OutlierDetection) -> Outlier {
     Outlier {
         rules: OutlierRules {
             consecutive_failures: fields.consecutive_failures,
+            consecutive_gateway_failures: fields.consecutive_gateway_failures,
             stdev_factor: fields.success_rate_stdev_factor,
             minimum_hosts: fields.minimum_hosts as usize,
             request_volume: u64::from(fields.request_volume),

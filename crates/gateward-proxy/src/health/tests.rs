@@ -85,16 +85,95 @@ fn what_is_known_survives_every_change_of_the_configuration() {
 }
 
 #[test]
-fn below_the_threshold_the_upstream_is_unavailable() {
+fn at_the_threshold_or_below_the_upstream_is_unavailable() {
     let registry = HealthRegistry::default();
     let fields = "healthchecks: {threshold: 50, passive: {unhealthy: {tcp_failures: 1}}}";
-    let upstream = follow(&registry, fields, &[("a:1", 40), ("b:1", 40), ("c:1", 20)], 1);
+    let upstream = follow(&registry, fields, &[("a:1", 40), ("b:1", 40), ("c:1", 10), ("d:1", 10)], 1);
     report(&upstream, "a:1", Attempt::Broken);
     assert_eq!((upstream.is_short(), upstream.is_available()), (false, Some(true)));
     report(&upstream, "c:1", Attempt::Broken);
-    assert_eq!((upstream.is_short(), upstream.is_available()), (true, Some(false)));
+    assert_eq!((upstream.is_short(), upstream.is_available()), (true, Some(false)), "50 % are left");
     upstream.set("c:1", true);
     assert_eq!((upstream.is_short(), upstream.is_available()), (false, Some(true)));
+}
+
+#[test]
+fn what_is_learnt_under_an_earlier_configuration_counts_for_the_threshold_now() {
+    let registry = HealthRegistry::default();
+    let fields = "healthchecks: {threshold: 40, passive: {unhealthy: {tcp_failures: 1}}}";
+    let first = follow(&registry, fields, &[("a:1", 50), ("b:1", 50)], 1);
+    let second = follow(&registry, fields, &[("a:1", 50), ("b:1", 50), ("c:1", 50)], 2);
+    report(&first, "a:1", Attempt::Broken);
+    assert_eq!((first.is_short(), second.is_short()), (false, false), "of three, two are left");
+    report(&first, "b:1", Attempt::Broken);
+    assert_eq!((first.is_short(), second.is_short()), (true, true));
+    let third = follow(&registry, fields, &[("a:1", 50), ("b:1", 50), ("c:1", 500)], 3);
+    assert_eq!((third.is_short(), second.is_short()), (false, false), "weights are those of today");
+}
+
+/// Kong#7652, #7835, #10003: changing targets made all of them healthy.
+#[test]
+fn neither_adding_nor_removing_nor_updating_makes_anybody_healthy() {
+    let registry = HealthRegistry::default();
+    let first = follow(&registry, PASSIVE, &[("a:1", 1), ("b:1", 1), ("c:1", 1)], 1);
+    report(&first, "a:1", Attempt::Broken);
+    report(&first, "b:1", Attempt::Broken);
+    for (generation, targets) in
+        [vec![("a:1", 1), ("c:1", 1)], vec![("a:1", 1), ("c:1", 1), ("d:1", 1)], vec![("a:1", 2), ("c:1", 1)]]
+            .iter()
+            .enumerate()
+    {
+        for fields in [PASSIVE.to_owned(), format!("{PASSIVE}, slots: 77"), format!("{PASSIVE}, algorithm: latency")] {
+            let now = follow(&registry, &fields, targets, generation as u64 + 2);
+            assert_eq!(now.state("a:1"), Some(TargetState::Unhealthy), "{fields}");
+            assert_eq!(now.state("c:1"), Some(TargetState::Healthy));
+        }
+    }
+    assert_eq!(turns(&registry, Turned::Healthy, Reason::Configuration), 0);
+}
+
+/// Kong#7473, #3499: a target stayed out until a restart, because what had taken it out was gone.
+#[test]
+fn switching_checks_off_brings_back_whom_they_took_out() {
+    let registry = HealthRegistry::default();
+    let first = follow(&registry, PASSIVE, &[("a:1", 1), ("b:1", 1)], 1);
+    report(&first, "a:1", Attempt::Broken);
+    let off = follow(&registry, "slots: 10", &[("a:1", 1), ("b:1", 1)], 2);
+    assert_eq!(off.state("a:1"), Some(TargetState::Off));
+    assert_eq!(turns(&registry, Turned::Healthy, Reason::Configuration), 1);
+    // An operator's word was not theirs, and stays.
+    off.set("b:1", false);
+    let still = follow(&registry, "slots: 11", &[("a:1", 1), ("b:1", 1)], 3);
+    assert_eq!(still.state("b:1"), Some(TargetState::Unhealthy));
+}
+
+#[test]
+fn switching_detection_off_lets_everybody_back() {
+    let registry = HealthRegistry::default();
+    let fields = "resilience: {outlier_detection: {consecutive_failures: 1, max_ejection_percent: 50}}";
+    let first = follow(&registry, fields, &[("a:1", 1), ("b:1", 1)], 1);
+    report(&first, "a:1", Attempt::Broken);
+    assert_eq!(first.state("a:1"), Some(TargetState::Unhealthy));
+    assert!(first.next_return().is_some());
+    // Another rule keeps it out, for as long as was said.
+    let other = fields.replace("50", "60");
+    let second = follow(&registry, &other, &[("b:1", 1), ("a:1", 1)], 2);
+    assert_eq!((second.state("a:1"), second.next_return()), (Some(TargetState::Unhealthy), first.next_return()));
+    let off = follow(&registry, PASSIVE, &[("a:1", 1), ("b:1", 1)], 3);
+    assert_eq!(off.state("a:1"), Some(TargetState::Healthy));
+}
+
+#[test]
+fn an_ejection_does_not_count_against_the_threshold_but_yields_to_an_operator() {
+    let registry = HealthRegistry::default();
+    let fields = "healthchecks: {threshold: 60, passive: {unhealthy: {http_failures: 9}}}, \
+        resilience: {outlier_detection: {consecutive_failures: 1, max_ejection_percent: 50}}";
+    let upstream = follow(&registry, fields, &[("a:1", 1), ("b:1", 1)], 1);
+    report(&upstream, "a:1", Attempt::Status(500));
+    assert_eq!(upstream.state("a:1"), Some(TargetState::Unhealthy));
+    assert_eq!(upstream.is_available(), Some(true));
+    upstream.set("a:1", true);
+    assert_eq!(upstream.state("a:1"), Some(TargetState::Healthy));
 }
 
 #[test]

@@ -28,19 +28,22 @@ pub(crate) fn of_upstream(control: &Control, upstream: &str, request: &ApiReques
     };
     let node_id = &control.identity.node_id;
     let health = control.node().health.upstream(upstream.id());
+    let targets: Vec<(&Arc<Target>, TargetState)> = config
+        .targets
+        .iter()
+        .filter(|target| target.upstream == upstream.id())
+        .map(|target| {
+            (target, health.as_ref().and_then(|health| health.state(&target.target)).unwrap_or(TargetState::Off))
+        })
+        .collect();
     if request.flag("balancer_health") {
-        let state = match health.and_then(|health| health.is_available()) {
-            None => TargetState::Off,
-            Some(true) => TargetState::Healthy,
-            Some(false) => TargetState::Unhealthy,
-        };
-        let data = json!({ "id": upstream.id(), "name": upstream.key(), "health": shown(state) });
+        let available = health.and_then(|health| health.is_available());
+        let data = of_balancer(upstream.id(), upstream.key(), available, &targets);
         return ApiResponse::json(StatusCode::OK, &json!({ "data": data, "next": null, "node_id": node_id }));
     }
-    let targets = config.targets.iter().filter(|target| target.upstream == upstream.id());
     let data: Vec<Value> = targets
-        .map(|target| {
-            let state = health.as_ref().and_then(|health| health.state(&target.target)).unwrap_or(TargetState::Off);
+        .into_iter()
+        .map(|(target, state)| {
             let mut entity = target.shown();
             entity["health"] = json!(shown(state));
             entity["data"] = detail(target, state);
@@ -48,6 +51,30 @@ pub(crate) fn of_upstream(control: &Control, upstream: &str, request: &ApiReques
         })
         .collect();
     ApiResponse::json(StatusCode::OK, &json!({ "data": data, "next": null, "node_id": node_id }))
+}
+
+/// The upstream as a whole (kong/runloop/balancer/healthcheckers.lua, `get_balancer_health`).
+fn of_balancer(
+    id: EntityId,
+    name: Option<&str>,
+    available: Option<bool>,
+    targets: &[(&Arc<Target>, TargetState)],
+) -> Value {
+    let mut data = json!({ "id": id, "name": name, "health": shown(TargetState::Off) });
+    if let Some(healthy) = available {
+        data["health"] = json!(shown(if healthy { TargetState::Healthy } else { TargetState::Unhealthy }));
+        let sum = |counted: &dyn Fn(TargetState) -> bool| -> u64 {
+            let counted = targets.iter().filter(|(_, state)| counted(*state));
+            counted.map(|(target, _)| u64::from(target.weight)).sum()
+        };
+        let (total, unavailable) = (sum(&|_| true), sum(&|state| state == TargetState::Unhealthy));
+        data["details"] = json!({
+            "healthy": healthy,
+            "weight": { "total": total, "available": total - unavailable, "unavailable": unavailable },
+            "hosts": targets.iter().map(|(target, state)| detail(target, *state)).collect::<Vec<_>>(),
+        });
+    }
+    data
 }
 
 fn detail(target: &Target, state: TargetState) -> Value {
