@@ -70,7 +70,8 @@ fn assert_removed(row: &str, before: &LoadReport, after: &LoadReport) {
 /// A node whose readiness fails while it drains: its connections are reset under their requests.
 #[test]
 fn row_1_connections_of_an_unhealthy_target_are_reset() {
-    let backend = slow_backend(ms(400));
+    // Longer than the balancer takes to see it: there are requests to lose then.
+    let backend = slow_backend(ms(1_500));
     let config = one_route(&backend.url());
     let run = |unhealthy_termination| {
         let nlb = Nlb::start(Settings { unhealthy_termination, ..balancer() });

@@ -415,9 +415,9 @@ fn what_this_build_cannot_serve() {
         &["3:17: filter_chains[0]: this build runs no Wasm filters; remove the filter chain"],
     );
     check(
-        "upstreams: [{name: u, healthchecks: {active: {type: grpc, healthy: {interval: 5}}, passive: {unhealthy: {timeouts: 3}}}}]",
+        "upstreams: [{name: u, healthchecks: {active: {type: https, healthy: {interval: 5}}, passive: {unhealthy: {timeouts: 3}}}}]",
         &[
-            "2:53: upstreams[0].healthchecks.active.type: this build checks by http and tcp only; 'grpc' is not supported yet",
+            "2:53: upstreams[0].healthchecks.active.type: this build checks by http, tcp and grpc only; 'https' is not supported yet",
         ],
     );
     let pem = "\"-----BEGIN CERTIFICATE-----\\nYWJj\\n-----END CERTIFICATE-----\"";

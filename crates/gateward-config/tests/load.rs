@@ -104,7 +104,7 @@ fn resilience_is_off_and_its_parts_have_defaults() {
         upstream("resilience: {outlier_detection: {}, slow_start: {window: 60}}"),
         json!({
             "outlier_detection": {
-                "consecutive_failures": 5, "success_rate_stdev_factor": 0.0, "minimum_hosts": 5, "request_volume": 100,
+                "consecutive_failures": 5, "consecutive_gateway_failures": 0, "success_rate_stdev_factor": 0.0, "minimum_hosts": 5, "request_volume": 100,
                 "interval": 10.0, "base_ejection_time": 30.0, "max_ejection_time": 300.0, "max_ejection_percent": 10,
             },
             "slow_start": {"window": 60.0, "aggression": 1.0, "min_weight_percent": 10.0},
