@@ -340,6 +340,8 @@ fn a_shutdown_says_goodbye_between_two_frames() {
 fn a_shutdown_waits_for_the_end_of_a_frame() {
     // Half a frame, a pause beyond the signal, the other half and one more.
     let backend = raw(SWITCHING, |_, stream| {
+        // Not in one piece with the head, or the client would take it for a part of that.
+        gateward_testkit::pause(Duration::from_millis(300));
         let _ = stream.write_all(b"\x82\x06abc");
         gateward_testkit::pause(Duration::from_millis(1_000));
         let _ = stream.write_all(b"def\x82\x01x");

@@ -177,7 +177,7 @@ fn put(kind: u8, parts: &[&[u8]], start: usize, out: &mut Vec<u8>) {
     parts.iter().for_each(|part| out.extend_from_slice(part));
 }
 
-/// Set the checksum, which [`write`] put first after the addresses of the header that begins at `start`.
+/// Set the checksum, which `write` put first after the addresses of the header that begins at `start`.
 pub(super) fn seal(start: usize, out: &mut [u8]) {
     let addresses = match out[start + 13] >> 4 {
         1 => 12,
