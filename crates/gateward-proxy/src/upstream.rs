@@ -1,35 +1,28 @@
 //! One try to ask the upstream: pick a target, get a connection, send the request, wait for the response head. What
 //! follows when it fails is for `tries` to say.
 
-use crate::answer;
-use crate::body::{Encoder, STREAM_BYTES};
-use crate::channel::Channel;
+mod choice;
+mod connect;
+mod heads;
+mod http2;
+mod link;
+mod secure;
+
+use crate::body::Encoder;
 use crate::client::Connection;
-use crate::error::{ProxyError, Side};
+use crate::error::ProxyError;
 use crate::forward::{self, Authority};
-use crate::h2_client::Leased;
-use crate::h2_upstream;
-use crate::health::Attempt;
-use crate::phases::{request_error, send_continue};
 use crate::plan::Backend;
-use crate::protection::{Opening, Place, Protection};
-use crate::pump::{Pace, PumpError};
-use crate::secure_upstream;
-use crate::session::{Role, Session, WatchedTry};
-use crate::upstreams::{UpstreamHandle, WorkerTarget};
+use crate::protection::Protection;
+use crate::pump::Pace;
 use crate::worker::{Worker, WorkerPlan};
-use gateward_balance::Ticket;
-use gateward_http::HeadError;
-use gateward_model::{Service, Upstream};
+use choice::failed_attempt;
+use connect::connect;
+use gateward_model::Service;
 use gateward_net::tls::Client;
-use gateward_net::{Peer, UpstreamConnection};
-use gateward_plugin::Try;
-use gateward_telemetry::{Counter, Gauge};
-use std::cell::Cell;
-use std::io;
-use std::net::SocketAddr;
+use heads::send_and_wait;
+use link::Link;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// An upstream that has answered: its response head is in the session, its body follows on the connection.
 pub(crate) struct Answered {
@@ -37,67 +30,6 @@ pub(crate) struct Answered {
     /// Milliseconds between two reads and two writes.
     pub(crate) read_ms: u64,
     pub(crate) write_ms: u64,
-}
-
-/// A connection to a target.
-pub(crate) struct Link {
-    wire: Wire,
-    in_use: Option<InUse>,
-    load: Option<Load>,
-    reused: bool,
-    /// It began with a PROXY header, and so is for this client alone.
-    announced: bool,
-}
-
-/// What a connection is to its request.
-enum Wire {
-    /// Its own, until it is put back.
-    Http1(UpstreamConnection),
-    /// A stream of one that others use too.
-    Http2(Box<Leased>),
-}
-
-/// Counts a connection as in use while it exists, however the exchange ends.
-struct InUse {
-    worker: Rc<Worker>,
-}
-
-/// Likewise a request as in flight to its target: from the choice on, since a target that does not even let one
-/// connect is busy.
-struct Load {
-    worker: Rc<Worker>,
-    handle: UpstreamHandle,
-    ticket: Ticket,
-    latency_us: Option<u64>,
-    target: Rc<WorkerTarget>,
-    /// How it went, for the target's health.
-    attempt: Option<Attempt>,
-    /// The try is watched and may be given up.
-    watched: Option<Rc<WatchedTry>>,
-    _place: Option<Place>,
-}
-
-/// Where a try goes.
-struct Destination {
-    address: SocketAddr,
-    share: Option<Share>,
-}
-
-impl Destination {
-    /// Host and port that are asked, and the Host that the upstream entity wants instead.
-    fn asked<'a>(&'a self, service: &'a Service) -> (&'a str, u16, Option<&'a str>) {
-        match &self.share {
-            Some(share) => (&share.target.host, share.target.port, share.upstream.host_header.as_deref()),
-            None => (&service.host, service.port, None),
-        }
-    }
-}
-
-/// The target of an upstream that a try goes to.
-struct Share {
-    load: Load,
-    target: Rc<WorkerTarget>,
-    upstream: Arc<Upstream>,
 }
 
 /// A try that failed.
@@ -170,8 +102,8 @@ pub(crate) async fn attempt(
         None => None,
         Some(protection) => Box::pin(protection.enter(u64::from(service.connect_timeout))).await.map_err(unsent)?,
     };
-    let mut destination = choose(connection, asking, place, began).await.map_err(unsent)?;
-    let peer = secure_upstream::peer(connection.session, destination.address, asking.tls, || {
+    let mut destination = choice::choose(connection, asking, place, began).await.map_err(unsent)?;
+    let peer = secure::peer(connection.session, destination.address, asking.tls, || {
         let (host, _, header) = destination.asked(service);
         header.unwrap_or(host)
     });
@@ -222,379 +154,6 @@ pub(crate) fn body_limit(connection: &Connection<'_>) -> u64 {
         most => most,
     };
     configured.min(connection.session.exchange.request_body_max.unwrap_or(u64::MAX))
-}
-
-/// Pick a target and resolve its name, for which there is as much time as for connecting.
-async fn choose(
-    connection: &mut Connection<'_>,
-    asking: &Asking<'_>,
-    place: Option<Place>,
-    now_us: u64,
-) -> Result<Destination, ProxyError> {
-    let worker = connection.worker;
-    let service = asking.service;
-    let now_ms = worker.deadlines.now_ms();
-    let (host, port, literal, share) = match asking.backend {
-        Backend::Host(literal) => (service.host.as_str(), service.port, literal, None),
-        Backend::Upstream(index) => {
-            let upstream = asking.plan.upstream(index, worker);
-            let share = pick(connection.session, worker, upstream, asking.hash, place, now_us)?;
-            ("", share.target.port, share.target.literal, Some(share))
-        }
-    };
-    if let Some(ip) = literal {
-        return Ok(Destination { address: SocketAddr::new(ip, port), share });
-    }
-    let host = share.as_ref().map_or(host, |share| &share.target.host);
-    let deadline = &connection.session.deadline;
-    deadline.arm(u64::from(service.connect_timeout));
-    // Here and below: what seldom happens waits in a future of its own, which keeps that of every request small.
-    match deadline.guard(Box::pin(worker.resolver.resolve(host, port, now_ms))).await {
-        Ok(Ok(address)) => Ok(Destination { address, share }),
-        Ok(Err(_)) | Err(_) => Err(ProxyError::NameResolution),
-    }
-}
-
-/// A target that was not tried yet, if there is one.
-fn pick(
-    session: &mut Session,
-    worker: &Rc<Worker>,
-    handle: &UpstreamHandle,
-    hash: Option<u64>,
-    place: Option<Place>,
-    now_us: u64,
-) -> Result<Share, ProxyError> {
-    let mut upstream = handle.borrow_mut();
-    if session.excluded_of != upstream.generation() {
-        session.excluded.clear();
-        session.excluded_of = upstream.generation();
-    }
-    let (ticket, target) = upstream.pick(hash, &session.excluded, now_us).ok_or(ProxyError::NoTarget)?;
-    let watched = match &session.role {
-        Role::Only => None,
-        Role::First(watched) => {
-            watched.target.set(Some(ticket.index()));
-            Some(watched.clone())
-        }
-        Role::Second if session.excluded.contains(&ticket.index()) => return Err(ProxyError::NoTarget),
-        Role::Second => None,
-    };
-    session.excluded.push(ticket.index());
-    upstream.started(ticket, now_us);
-    let load = Load {
-        worker: worker.clone(),
-        handle: handle.clone(),
-        ticket,
-        latency_us: None,
-        target: target.clone(),
-        attempt: None,
-        watched,
-        _place: place,
-    };
-    Ok(Share { load, target, upstream: upstream.entity().clone() })
-}
-
-/// A connection to `peer`: pooled, or new.
-async fn connect(
-    connection: &mut Connection<'_>,
-    asking: &Asking<'_>,
-    peer: Peer,
-    fresh_only: bool,
-    began_us: u64,
-) -> Result<Link, ProxyError> {
-    let (service, address) = (asking.service, peer.address);
-    if h2_upstream::is_for(service) {
-        return Box::pin(connect_shared(connection, service, address, began_us)).await;
-    }
-    let worker = connection.worker;
-    let connect_ms = u64::from(service.connect_timeout);
-    let session = &mut *connection.session;
-    let method = session.exchange.upstream.method.as_ref().unwrap_or(&session.exchange.request.method);
-    if !fresh_only && service.proxy_protocol.is_none() {
-        let (pooled, discarded) = worker.pool.take(&peer, !method.is_idempotent(), worker.deadlines.now_ms());
-        if discarded > 0 {
-            worker.metrics.add(Counter::UpstreamIdleDiscarded, discarded);
-        }
-        if let Some(pooled) = pooled {
-            worker.metrics.count(Counter::UpstreamReuses);
-            session.tries.push(attempt_record(worker, address, began_us, true, None));
-            return Ok(Link::new(pooled, worker.clone(), true));
-        }
-    }
-    let opening = match &asking.protection {
-        None => None,
-        Some(protection) => {
-            Box::pin(protection.open(
-                (&worker.pool, || worker.deadlines.now_ms()),
-                &peer,
-                fresh_only || service.proxy_protocol.is_some(),
-                connect_ms,
-            ))
-            .await?
-        }
-    };
-    let lease = match opening {
-        None => None,
-        Some(Opening::New(lease)) => Some(lease),
-        Some(Opening::Idle(pooled)) => {
-            worker.metrics.count(Counter::UpstreamReuses);
-            session.tries.push(attempt_record(worker, address, began_us, true, None));
-            return Ok(Link::new(pooled, worker.clone(), true));
-        }
-    };
-    session.deadline.arm(connect_ms);
-    let dialling = Box::pin(secure_upstream::dial(&peer, asking.tls, service, session));
-    let error = match session.deadline.guard(dialling).await {
-        Ok(Ok(stream)) => {
-            worker.metrics.count(Counter::UpstreamConnects);
-            if let Some(idle) = worker.node.settings.tcp_keepalive {
-                stream.keep_alive(idle);
-            }
-            session.tries.push(attempt_record(worker, address, began_us, false, None));
-            let connection = UpstreamConnection { stream, peer, requests: 0, lease };
-            let link = Link::new(connection, worker.clone(), false);
-            return Ok(Link { announced: service.proxy_protocol.is_some(), ..link });
-        }
-        Ok(Err(error)) => error,
-        Err(_) => ProxyError::ConnectTimeout,
-    };
-    note_no_connection(worker, session, address, began_us, error);
-    Err(error)
-}
-
-/// A stream to `address` on a connection that other requests use too.
-async fn connect_shared(
-    connection: &mut Connection<'_>,
-    service: &Service,
-    address: SocketAddr,
-    began_us: u64,
-) -> Result<Link, ProxyError> {
-    let (worker, session) = (connection.worker, &mut *connection.session);
-    let keep = || InUse::new(worker.clone());
-    match h2_upstream::connect(worker, &session.deadline, service, address, keep).await {
-        Ok((leased, reused)) => {
-            worker.metrics.count(if reused { Counter::UpstreamReuses } else { Counter::UpstreamConnects });
-            session.tries.push(attempt_record(worker, address, began_us, reused, None));
-            Ok(Link::shared(leased, reused))
-        }
-        Err(error) => {
-            note_no_connection(worker, session, address, began_us, error);
-            Err(error)
-        }
-    }
-}
-
-fn note_no_connection(worker: &Worker, session: &mut Session, address: SocketAddr, began_us: u64, error: ProxyError) {
-    worker.metrics.count(Counter::UpstreamConnectFailures);
-    let failure = if error == ProxyError::ConnectTimeout { "timeout" } else { "failed" };
-    session.tries.push(attempt_record(worker, address, began_us, false, Some(failure)));
-}
-
-/// What a failed try says about its target.
-fn failed_attempt(error: ProxyError) -> Option<Attempt> {
-    match error {
-        ProxyError::ConnectTimeout | ProxyError::UpstreamTimeout => Some(Attempt::Late),
-        // The target was not even asked.
-        ProxyError::Limited(_) => None,
-        error if error.side() == Side::Upstream => Some(Attempt::Broken),
-        _ => None,
-    }
-}
-
-fn attempt_record(
-    worker: &Worker,
-    address: SocketAddr,
-    began_us: u64,
-    keepalive: bool,
-    failure: Option<&'static str>,
-) -> Try {
-    // A pooled connection costs no time worth a clock read.
-    let connect_us = if keepalive { 0 } else { worker.now_us().saturating_sub(began_us) };
-    Try { address, started_at_ms: worker.unix_ms(began_us), connect_us, keepalive, failure }
-}
-
-/// Send head and body, and receive the response head. The body may still be on its way when the head arrives.
-async fn send_and_wait(
-    connection: &mut Connection<'_>,
-    mut answered: Box<Answered>,
-    pace: Pace,
-    began_us: u64,
-) -> Result<Box<Answered>, Failed> {
-    let reused = answered.link.reused;
-    let outcome = exchange_heads(connection, &mut answered, pace).await;
-    let now = connection.worker.now_us();
-    let session = &mut *connection.session;
-    match outcome {
-        Ok(()) => {
-            session.times.answered = Some(now);
-            session.upstream_status = Some(session.response_head.status);
-            if let Some(load) = &mut answered.link.load {
-                load.latency_us = Some(now.saturating_sub(began_us));
-                load.attempt = Some(Attempt::Status(session.response_head.status));
-            }
-            answered.link.count_request();
-            Ok(answered)
-        }
-        Err(error) => {
-            let silent = session.download.input.is_empty();
-            if let Some(attempt) = session.tries.last_mut().filter(|_| error.side() == Side::Upstream) {
-                attempt.failure = Some(if error == ProxyError::UpstreamTimeout { "timeout" } else { "failed" });
-            }
-            session.download.input.reset();
-            // Where the peer says that it did not look, sending again is like sending at last.
-            let refused = answered.link.is_refused();
-            let stale = reused && silent && (error == ProxyError::UpstreamClosed) && !refused;
-            if let Some(load) = answered.link.load.as_mut().filter(|_| !stale) {
-                load.attempt = failed_attempt(error);
-            }
-            Err(Failed { error, sent: !refused, stale, again: Again::Ask })
-        }
-    }
-}
-
-async fn exchange_heads(
-    connection: &mut Connection<'_>,
-    answered: &mut Answered,
-    pace: Pace,
-) -> Result<(), ProxyError> {
-    if let Some(body) = &connection.session.exchange.body {
-        connection.session.upload.output.extend_from_slice(body);
-    }
-    connection.session.upload.digest(pace.most).map_err(|error| request_error(&error))?;
-    if connection.session.exchange.request.expects_continue && !connection.session.upload.is_received() {
-        send_continue(connection).await?;
-    }
-    let all_at_hand = {
-        let upload = &connection.session.upload;
-        upload.is_received() && upload.output.len() <= STREAM_BYTES
-    };
-    if !all_at_hand {
-        return Box::pin(send_while_waiting(connection, answered, pace)).await;
-    }
-    // The usual case: everything there is to send leaves in one write.
-    let Connection { worker, client, deadline, session, .. } = connection;
-    let (client, upstream) = (*client, answered.link.channel());
-    let sent = session.upload.flush(&upstream, deadline, pace.write_ms).await;
-    tolerate_early_answer(sent)?;
-    let limits = &worker.node.settings.limits.head;
-    let sent_at = Cell::new(Some(0));
-    answer::receive(upstream, session, limits, answered.read_ms, &sent_at, client).await
-}
-
-/// Send a body that is long or still on its way, and look out for the answer meanwhile.
-async fn send_while_waiting(
-    connection: &mut Connection<'_>,
-    answered: &mut Answered,
-    pace: Pace,
-) -> Result<(), ProxyError> {
-    let Connection { worker, client, deadline, session, .. } = connection;
-    let (client, upstream) = (*client, answered.link.channel());
-    let limits = &worker.node.settings.limits.head;
-    let mut upload = std::mem::take(&mut session.upload);
-    let sent_at = Cell::new(None);
-    let outcome = {
-        let mut sending = std::pin::pin!(upload.run(&client, &upstream, deadline, pace));
-        let answer = answer::receive(upstream, session, limits, answered.read_ms, &sent_at, client);
-        let mut receiving = std::pin::pin!(answer);
-        tokio::select! {
-            biased;
-            received = &mut receiving => received,
-            sent = &mut sending => match tolerate_early_answer(sent) {
-                Ok(()) => {
-                    sent_at.set(Some(worker.deadlines.now_ms()));
-                    receiving.await
-                }
-                Err(error) => Err(error),
-            },
-        }
-    };
-    session.upload = upload;
-    if outcome.is_ok() && session.response_head.status == 101 && !session.upload.is_finished() {
-        // The client has not even asked to the end (RFC 9110 section 7.8).
-        return Err(ProxyError::UpstreamHead(HeadError::StatusLine));
-    }
-    outcome
-}
-
-/// An upstream that stops taking the request may have answered already: go and see. Anything else is an error.
-fn tolerate_early_answer(sent: Result<(), PumpError>) -> Result<(), ProxyError> {
-    match sent {
-        Ok(()) => Ok(()),
-        Err(PumpError::Write(error)) if error.kind() == io::ErrorKind::TimedOut => Err(ProxyError::UpstreamTimeout),
-        Err(PumpError::Write(_)) => Ok(()),
-        Err(error) => Err(request_error(&error)),
-    }
-}
-
-impl Link {
-    fn new(connection: UpstreamConnection, worker: Rc<Worker>, reused: bool) -> Self {
-        let wire = Wire::Http1(connection);
-        Self { wire, in_use: Some(InUse::new(worker)), load: None, reused, announced: false }
-    }
-
-    /// A stream of a connection that counts itself.
-    fn shared(leased: Leased, reused: bool) -> Self {
-        Self { wire: Wire::Http2(Box::new(leased)), in_use: None, load: None, reused, announced: false }
-    }
-
-    /// The way to the upstream.
-    pub(crate) fn channel(&self) -> Channel<'_> {
-        match &self.wire {
-            Wire::Http1(connection) => Channel::Http1(&connection.stream),
-            Wire::Http2(leased) => Channel::Http2(&leased.stream),
-        }
-    }
-
-    fn is_refused(&self) -> bool {
-        matches!(&self.wire, Wire::Http2(leased) if leased.stream.is_refused())
-    }
-
-    fn count_request(&mut self) {
-        if let Wire::Http1(connection) = &mut self.wire {
-            connection.requests += 1;
-        }
-    }
-
-    /// Microseconds from the choice of the target to its response head.
-    pub(crate) fn latency_us(&self) -> Option<u64> {
-        self.load.as_ref().and_then(|load| load.latency_us)
-    }
-
-    /// The exchange on it is complete: keep the connection for another.
-    pub(crate) fn release(self) {
-        if self.announced {
-            return;
-        }
-        if let (Wire::Http1(connection), Some(in_use)) = (self.wire, &self.in_use) {
-            let worker = &in_use.worker;
-            worker.pool.put(connection, worker.deadlines.now_ms());
-        }
-    }
-}
-
-impl InUse {
-    fn new(worker: Rc<Worker>) -> Self {
-        worker.metrics.gauge_add(Gauge::UpstreamConnectionsActive, 1);
-        Self { worker }
-    }
-}
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        self.worker.metrics.gauge_add(Gauge::UpstreamConnectionsActive, -1);
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        let now_us = self.worker.now_us();
-        let mut upstream = self.handle.borrow_mut();
-        upstream.finished(self.ticket, self.latency_us, now_us);
-        let given_up = || self.watched.as_ref().is_some_and(|watched| watched.given_up.get()).then_some(Attempt::Late);
-        if let Some(attempt) = self.attempt.or_else(given_up) {
-            upstream.report(&self.target, attempt);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,13 +9,13 @@ use http::uri::Scheme;
 use std::net::SocketAddr;
 
 /// Whether `service` is asked over HTTP/2 without asking first whether it speaks it.
-pub(crate) fn is_for(service: &Service) -> bool {
+pub(super) fn is_for(service: &Service) -> bool {
     service.protocol == Protocol::Grpc
 }
 
 /// A stream to `address`, and whether it is on a connection that was there. A new connection keeps what `keep`
 /// gives for as long as it lasts.
-pub(crate) async fn connect<K: 'static>(
+pub(super) async fn connect<K: 'static>(
     worker: &Worker,
     deadline: &Deadline,
     service: &Service,

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 /// Who is at `address`. With TLS the server name is the host that is asked for, without a port, as Kong has it
 /// (`proxy_ssl_name $upstream_host`): what a plugin or `preserve_host` says, otherwise `host`.
-pub(crate) fn peer<'a>(
+pub(super) fn peer<'a>(
     session: &Session,
     address: SocketAddr,
     tls: Option<&Client>,
@@ -28,7 +28,7 @@ pub(crate) fn peer<'a>(
 }
 
 /// Connect, tell the upstream the client if the service asks for that, and do the handshake where there is one.
-pub(crate) async fn dial(
+pub(super) async fn dial(
     peer: &Peer,
     tls: Option<&Client>,
     service: &Service,

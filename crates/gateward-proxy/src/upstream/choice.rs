@@ -1,0 +1,147 @@
+//! Where a try goes: a target of the upstream, or the service's own host.
+
+use super::Asking;
+use crate::client::Connection;
+use crate::error::{ProxyError, Side};
+use crate::health::Attempt;
+use crate::plan::Backend;
+use crate::protection::Place;
+use crate::session::{Role, Session, WatchedTry};
+use crate::upstreams::{UpstreamHandle, WorkerTarget};
+use crate::worker::Worker;
+use gateward_balance::Ticket;
+use gateward_model::{Service, Upstream};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Counts a request as in flight to its target while it exists: from the choice on, since a target that does not even
+/// let one connect is busy.
+pub(super) struct Load {
+    worker: Rc<Worker>,
+    handle: UpstreamHandle,
+    ticket: Ticket,
+    pub(super) latency_us: Option<u64>,
+    target: Rc<WorkerTarget>,
+    /// How it went, for the target's health.
+    pub(super) attempt: Option<Attempt>,
+    /// The try is watched and may be given up.
+    watched: Option<Rc<WatchedTry>>,
+    _place: Option<Place>,
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let now_us = self.worker.now_us();
+        let mut upstream = self.handle.borrow_mut();
+        upstream.finished(self.ticket, self.latency_us, now_us);
+        let given_up = || self.watched.as_ref().is_some_and(|watched| watched.given_up.get()).then_some(Attempt::Late);
+        if let Some(attempt) = self.attempt.or_else(given_up) {
+            upstream.report(&self.target, attempt);
+        }
+    }
+}
+
+/// Where a try goes.
+pub(super) struct Destination {
+    pub(super) address: SocketAddr,
+    pub(super) share: Option<Share>,
+}
+
+impl Destination {
+    /// Host and port that are asked, and the Host that the upstream entity wants instead.
+    pub(super) fn asked<'a>(&'a self, service: &'a Service) -> (&'a str, u16, Option<&'a str>) {
+        match &self.share {
+            Some(share) => (&share.target.host, share.target.port, share.upstream.host_header.as_deref()),
+            None => (&service.host, service.port, None),
+        }
+    }
+}
+
+/// The target of an upstream that a try goes to.
+pub(super) struct Share {
+    pub(super) load: Load,
+    target: Rc<WorkerTarget>,
+    upstream: Arc<Upstream>,
+}
+
+/// Pick a target and resolve its name, for which there is as much time as for connecting.
+pub(super) async fn choose(
+    connection: &mut Connection<'_>,
+    asking: &Asking<'_>,
+    place: Option<Place>,
+    now_us: u64,
+) -> Result<Destination, ProxyError> {
+    let worker = connection.worker;
+    let service = asking.service;
+    let now_ms = worker.deadlines.now_ms();
+    let (host, port, literal, share) = match asking.backend {
+        Backend::Host(literal) => (service.host.as_str(), service.port, literal, None),
+        Backend::Upstream(index) => {
+            let upstream = asking.plan.upstream(index, worker);
+            let share = pick(connection.session, worker, upstream, asking.hash, place, now_us)?;
+            ("", share.target.port, share.target.literal, Some(share))
+        }
+    };
+    if let Some(ip) = literal {
+        return Ok(Destination { address: SocketAddr::new(ip, port), share });
+    }
+    let host = share.as_ref().map_or(host, |share| &share.target.host);
+    let deadline = &connection.session.deadline;
+    deadline.arm(u64::from(service.connect_timeout));
+    // Here and below: what seldom happens waits in a future of its own, which keeps that of every request small.
+    match deadline.guard(Box::pin(worker.resolver.resolve(host, port, now_ms))).await {
+        Ok(Ok(address)) => Ok(Destination { address, share }),
+        Ok(Err(_)) | Err(_) => Err(ProxyError::NameResolution),
+    }
+}
+
+/// A target that was not tried yet, if there is one.
+fn pick(
+    session: &mut Session,
+    worker: &Rc<Worker>,
+    handle: &UpstreamHandle,
+    hash: Option<u64>,
+    place: Option<Place>,
+    now_us: u64,
+) -> Result<Share, ProxyError> {
+    let mut upstream = handle.borrow_mut();
+    if session.excluded_of != upstream.generation() {
+        session.excluded.clear();
+        session.excluded_of = upstream.generation();
+    }
+    let (ticket, target) = upstream.pick(hash, &session.excluded, now_us).ok_or(ProxyError::NoTarget)?;
+    let watched = match &session.role {
+        Role::Only => None,
+        Role::First(watched) => {
+            watched.target.set(Some(ticket.index()));
+            Some(watched.clone())
+        }
+        Role::Second if session.excluded.contains(&ticket.index()) => return Err(ProxyError::NoTarget),
+        Role::Second => None,
+    };
+    session.excluded.push(ticket.index());
+    upstream.started(ticket, now_us);
+    let load = Load {
+        worker: worker.clone(),
+        handle: handle.clone(),
+        ticket,
+        latency_us: None,
+        target: target.clone(),
+        attempt: None,
+        watched,
+        _place: place,
+    };
+    Ok(Share { load, target, upstream: upstream.entity().clone() })
+}
+
+/// What a failed try says about its target.
+pub(super) fn failed_attempt(error: ProxyError) -> Option<Attempt> {
+    match error {
+        ProxyError::ConnectTimeout | ProxyError::UpstreamTimeout => Some(Attempt::Late),
+        // The target was not even asked.
+        ProxyError::Limited(_) => None,
+        error if error.side() == Side::Upstream => Some(Attempt::Broken),
+        _ => None,
+    }
+}

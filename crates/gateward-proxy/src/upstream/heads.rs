@@ -1,0 +1,127 @@
+//! The exchange of heads: send the request, wait for the head of the response. Bodies may still be on their way.
+
+use super::choice::failed_attempt;
+use super::{Again, Answered, Failed};
+use crate::answer;
+use crate::body::STREAM_BYTES;
+use crate::client::Connection;
+use crate::error::{ProxyError, Side};
+use crate::health::Attempt;
+use crate::phases::{request_error, send_continue};
+use crate::pump::{Pace, PumpError};
+use gateward_http::HeadError;
+use std::cell::Cell;
+use std::io;
+
+/// Send head and body, and receive the response head. The body may still be on its way when the head arrives.
+pub(super) async fn send_and_wait(
+    connection: &mut Connection<'_>,
+    mut answered: Box<Answered>,
+    pace: Pace,
+    began_us: u64,
+) -> Result<Box<Answered>, Failed> {
+    let reused = answered.link.reused;
+    let outcome = exchange_heads(connection, &mut answered, pace).await;
+    let now = connection.worker.now_us();
+    let session = &mut *connection.session;
+    match outcome {
+        Ok(()) => {
+            session.times.answered = Some(now);
+            session.upstream_status = Some(session.response_head.status);
+            if let Some(load) = &mut answered.link.load {
+                load.latency_us = Some(now.saturating_sub(began_us));
+                load.attempt = Some(Attempt::Status(session.response_head.status));
+            }
+            answered.link.count_request();
+            Ok(answered)
+        }
+        Err(error) => {
+            let silent = session.download.input.is_empty();
+            if let Some(attempt) = session.tries.last_mut().filter(|_| error.side() == Side::Upstream) {
+                attempt.failure = Some(if error == ProxyError::UpstreamTimeout { "timeout" } else { "failed" });
+            }
+            session.download.input.reset();
+            // Where the peer says that it did not look, sending again is like sending at last.
+            let refused = answered.link.is_refused();
+            let stale = reused && silent && (error == ProxyError::UpstreamClosed) && !refused;
+            if let Some(load) = answered.link.load.as_mut().filter(|_| !stale) {
+                load.attempt = failed_attempt(error);
+            }
+            Err(Failed { error, sent: !refused, stale, again: Again::Ask })
+        }
+    }
+}
+
+async fn exchange_heads(
+    connection: &mut Connection<'_>,
+    answered: &mut Answered,
+    pace: Pace,
+) -> Result<(), ProxyError> {
+    if let Some(body) = &connection.session.exchange.body {
+        connection.session.upload.output.extend_from_slice(body);
+    }
+    connection.session.upload.digest(pace.most).map_err(|error| request_error(&error))?;
+    if connection.session.exchange.request.expects_continue && !connection.session.upload.is_received() {
+        send_continue(connection).await?;
+    }
+    let all_at_hand = {
+        let upload = &connection.session.upload;
+        upload.is_received() && upload.output.len() <= STREAM_BYTES
+    };
+    if !all_at_hand {
+        return Box::pin(send_while_waiting(connection, answered, pace)).await;
+    }
+    // The usual case: everything there is to send leaves in one write.
+    let Connection { worker, client, deadline, session, .. } = connection;
+    let (client, upstream) = (*client, answered.link.channel());
+    let sent = session.upload.flush(&upstream, deadline, pace.write_ms).await;
+    tolerate_early_answer(sent)?;
+    let limits = &worker.node.settings.limits.head;
+    let sent_at = Cell::new(Some(0));
+    answer::receive(upstream, session, limits, answered.read_ms, &sent_at, client).await
+}
+
+/// Send a body that is long or still on its way, and look out for the answer meanwhile.
+async fn send_while_waiting(
+    connection: &mut Connection<'_>,
+    answered: &mut Answered,
+    pace: Pace,
+) -> Result<(), ProxyError> {
+    let Connection { worker, client, deadline, session, .. } = connection;
+    let (client, upstream) = (*client, answered.link.channel());
+    let limits = &worker.node.settings.limits.head;
+    let mut upload = std::mem::take(&mut session.upload);
+    let sent_at = Cell::new(None);
+    let outcome = {
+        let mut sending = std::pin::pin!(upload.run(&client, &upstream, deadline, pace));
+        let answer = answer::receive(upstream, session, limits, answered.read_ms, &sent_at, client);
+        let mut receiving = std::pin::pin!(answer);
+        tokio::select! {
+            biased;
+            received = &mut receiving => received,
+            sent = &mut sending => match tolerate_early_answer(sent) {
+                Ok(()) => {
+                    sent_at.set(Some(worker.deadlines.now_ms()));
+                    receiving.await
+                }
+                Err(error) => Err(error),
+            },
+        }
+    };
+    session.upload = upload;
+    if outcome.is_ok() && session.response_head.status == 101 && !session.upload.is_finished() {
+        // The client has not even asked to the end (RFC 9110 section 7.8).
+        return Err(ProxyError::UpstreamHead(HeadError::StatusLine));
+    }
+    outcome
+}
+
+/// An upstream that stops taking the request may have answered already: go and see. Anything else is an error.
+fn tolerate_early_answer(sent: Result<(), PumpError>) -> Result<(), ProxyError> {
+    match sent {
+        Ok(()) => Ok(()),
+        Err(PumpError::Write(error)) if error.kind() == io::ErrorKind::TimedOut => Err(ProxyError::UpstreamTimeout),
+        Err(PumpError::Write(_)) => Ok(()),
+        Err(error) => Err(request_error(&error)),
+    }
+}
