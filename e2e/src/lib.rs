@@ -8,6 +8,7 @@
 
 mod certificates;
 mod curl;
+pub mod fronted;
 pub mod grpc;
 mod metrics;
 pub mod nlb;
@@ -19,8 +20,9 @@ pub use certificates::{Authority, Issued, indented};
 pub use curl::{curl, has_program, has_tool};
 pub use metrics::Metrics;
 
-use gateward_testkit::{RawClient, RawResponse};
+use gateward_testkit::{RawClient, RawResponse, eventually};
 use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A configuration with the service `origin` at `url` and the route `all`, which takes every path unchanged.
 pub fn one_route(url: &str) -> String {
@@ -91,4 +93,15 @@ pub fn echoed_target(response: &RawResponse) -> String {
         Some(target) => target.to_owned(),
         None => panic!("not an echo: {}", response.text()),
     }
+}
+
+/// Waits, if need be, until the minute of the wall clock has a third of its time left: limits by the minute count
+/// anew when it turns, so requests that are to be counted together must not have the turn between them.
+///
+/// # Panics
+/// When the clock stands still.
+#[track_caller]
+pub fn await_room_in_the_minute() {
+    let second = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() % 60);
+    eventually(Duration::from_secs(61), || second() < 40);
 }
