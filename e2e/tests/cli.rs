@@ -1,13 +1,16 @@
 //! The command line as people and scripts use it: `check`, a Kong container's environment, the quickstart.
 
-use gateward_e2e::{curl, has_tool};
-use gateward_testkit::{Backend, Gateway, eventually, gateward_command, http};
+use gateward_e2e::{await_room_in_the_minute, curl, has_tool};
+use gateward_testkit::{Backend, Gateway, eventually, gateward_command, http, pause};
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// For a process to start and say something.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A file of this test's own.
 fn file(name: &str, text: &str) -> PathBuf {
@@ -81,17 +84,13 @@ fn a_kong_containers_environment_works() {
     let backend = Backend::echo();
     let config = gateward_e2e::one_route(&backend.url());
     let path = file("kong.yml", &config);
-    let (proxy, status) = (free_port(), free_port());
     let mut command = gateward_command();
     command.arg("gateway").args(["--format", "json", "--workers", "1"]).envs([
         ("KONG_DATABASE", "off"),
         ("KONG_DECLARATIVE_CONFIG", path.to_str().expect("the path is text")),
-        (
-            "KONG_PROXY_LISTEN",
-            &format!("127.0.0.1:{proxy} reuseport backlog=16384, 127.0.0.1:{} http2 ssl reuseport", free_port()),
-        ),
+        ("KONG_PROXY_LISTEN", "127.0.0.1:0 reuseport backlog=16384, 127.0.0.1:0 http2 ssl reuseport"),
         ("KONG_ADMIN_LISTEN", "off"),
-        ("KONG_STATUS_LISTEN", &format!("127.0.0.1:{status}")),
+        ("KONG_STATUS_LISTEN", "127.0.0.1:0"),
         ("KONG_TRUSTED_IPS", "127.0.0.1,10.0.0.0/8"),
         ("KONG_REAL_IP_HEADER", "X-Forwarded-For"),
         ("KONG_REAL_IP_RECURSIVE", "on"),
@@ -113,8 +112,10 @@ fn a_kong_containers_environment_works() {
         ("GATEWARD_SHUTDOWN_GRACE", "0"),
     ]);
     let mut process = Process::spawn(command);
-    let proxy = std::net::SocketAddr::from(([127, 0, 0, 1], proxy));
-    process.wait_for("\"event\":\"ready\"");
+    let ready = process.wait_for("\"event\":\"ready\"");
+    let ready: serde_json::Value = serde_json::from_str(&ready).expect("the line is JSON");
+    let proxy: std::net::SocketAddr =
+        ready["proxy"][0].as_str().and_then(|text| text.parse().ok()).expect("an address");
     let response = http(proxy, "GET /x", &[("X-Forwarded-For", "1.2.3.4, 10.0.0.9")], b"");
     assert_eq!(response.status, 200);
     assert_eq!(gateward_e2e::echoed_header(&response, "x-real-ip").as_deref(), Some("1.2.3.4"));
@@ -162,18 +163,19 @@ fn quickstart_does_what_it_says() {
     eventually(Duration::from_secs(30), || {
         [9101, 9102].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
     });
-    let [proxy, admin, status] = [free_port(), free_port(), free_port()];
     let mut command = gateward_command();
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).args([
         "quickstart",
-        &format!("--proxy-listen=127.0.0.1:{proxy}"),
-        &format!("--admin-listen=127.0.0.1:{admin}"),
-        &format!("--status-listen=127.0.0.1:{status}"),
+        "--proxy-listen=127.0.0.1:0",
+        "--admin-listen=127.0.0.1:0",
+        "--status-listen=127.0.0.1:0",
     ]);
     let mut process = Process::spawn(command);
     process.wait_for("grep kong_http");
     let text = process.output();
-    for expected in [&format!("http://127.0.0.1:{proxy}/open"), "apikey: demo-key", "/limited", "/metrics", "Ctrl-C"] {
+    let proxy = text.lines().find_map(|line| line.trim().strip_prefix("proxy ")?.split_whitespace().next());
+    let proxy = proxy.expect("the proxy's address is told");
+    for expected in [&format!("{proxy}/open"), "apikey: demo-key", "/limited", "/metrics", "Ctrl-C"] {
         assert!(text.contains(expected), "{expected}: {text}");
     }
     let commands: Vec<&str> =
@@ -184,6 +186,9 @@ fn quickstart_does_what_it_says() {
         .map(|line| {
             // What follows a gap is the explanation.
             let line = line.split("    ").next().unwrap_or(line).split("   ").next().unwrap_or(line);
+            if line.contains("/limited") {
+                await_room_in_the_minute();
+            }
             let output = Command::new("sh").args(["-c", line]).output().expect("a shell runs");
             assert!(output.status.success(), "{line}: {output:?}");
             String::from_utf8_lossy(&output.stdout).into_owned()
@@ -204,15 +209,9 @@ fn quickstart_does_what_it_says() {
     );
     assert!(answer_to("/metrics").contains("kong_http_requests_total{"), "{answers:?}");
 
-    let head = curl(&["-I", &format!("http://127.0.0.1:{proxy}/open")]);
+    let head = curl(&["-I", &format!("{proxy}/open")]);
     assert!(String::from_utf8_lossy(&head.stdout).starts_with("HTTP/1.1 200"), "{head:?}");
     assert_eq!(process.end("INT"), Some(0), "{}", process.output());
-}
-
-/// A port that was free a moment ago, for programs that must be told one.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port can be bound");
-    listener.local_addr().expect("a listening socket has an address").port()
 }
 
 /// A child process whose output is collected; killed when dropped.
@@ -240,15 +239,18 @@ impl Process {
         self.output.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The first line of the output with this text.
     #[track_caller]
-    fn wait_for(&self, text: &str) {
-        let mut waited = 0;
-        eventually(Duration::from_secs(20), || {
-            waited += 1;
+    fn wait_for(&self, text: &str) -> String {
+        let began = Instant::now();
+        loop {
             let output = self.output();
-            assert!(waited < 3_000, "no {text:?} in the output:\n{output}");
-            output.contains(text)
-        });
+            if let Some(line) = output.lines().find(|line| line.contains(text)) {
+                return line.to_owned();
+            }
+            assert!(began.elapsed() < PATIENCE, "no {text:?} in the output:\n{output}");
+            pause(Duration::from_millis(5));
+        }
     }
 
     /// Sends the signal and waits for the exit code.

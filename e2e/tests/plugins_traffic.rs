@@ -1,6 +1,6 @@
 //! Plugins that limit, answer or change requests and responses.
 
-use gateward_e2e::{echoed_header, echoed_target, one_route, with_plugins};
+use gateward_e2e::{await_room_in_the_minute, echoed_header, echoed_target, one_route, with_plugins};
 use gateward_testkit::{Backend, Gateway, RawClient, RawResponse, http};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -53,6 +53,7 @@ fn rate_limiting_tells_what_is_left() {
     let (gateway, _backend) = start(&[
         "{name: rate-limiting, config: {minute: 2, hour: 10, policy: local, limit_by: header, header_name: X-Who}}",
     ]);
+    await_room_in_the_minute();
     for (left, status) in [("1", 200), ("0", 200), ("0", 429)] {
         let response = get(&gateway, "/", &[("X-Who", "a")]);
         assert_eq!(response.status, status);

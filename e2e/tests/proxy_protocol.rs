@@ -1,7 +1,7 @@
 //! PROXY protocol: what a load balancer says about its clients reaches plugins, logs, routes and upstreams, and nobody
 //! else can say it.
 
-use gateward_e2e::{Metrics, echoed_header, one_route, with_plugins, with_service_fields};
+use gateward_e2e::{Metrics, await_room_in_the_minute, echoed_header, one_route, with_plugins, with_service_fields};
 use gateward_testkit::{Backend, Gateway, GatewayBuilder, RawClient, RawResponse, eventually};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -185,6 +185,7 @@ fn plugins_and_logs_see_the_client() {
     let gateway = listening(&with_plugins(&one_route(&backend.url()), &plugins), "proxy_protocol")
         .env("GATEWARD_ACCESS_LOG", log.display().to_string())
         .start();
+    await_room_in_the_minute();
     assert_eq!(ask(&gateway, &[b"PROXY TCP4 192.0.2.66 10.0.0.9 1 2\r\n", REQUEST]).status, 403);
     let statuses = [0; 3].map(|_| ask(&gateway, &[&v2("vpce-1"), REQUEST]).status);
     assert_eq!(statuses, [200, 200, 429], "limited by its own address");

@@ -338,13 +338,15 @@ fn a_shutdown_says_goodbye_between_two_frames() {
 
 #[test]
 fn a_shutdown_waits_for_the_end_of_a_frame() {
-    // Half a frame, a pause beyond the signal, the other half and one more.
-    let backend = raw(SWITCHING, |_, stream| {
-        // Not in one piece with the head, or the client would take it for a part of that.
-        gateward_testkit::pause(Duration::from_millis(300));
+    // Half a frame; when the gateway is closing, the other half and one more.
+    let (closing, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let backend = raw(SWITCHING, move |_, stream| {
         let _ = stream.write_all(b"\x82\x06abc");
-        gateward_testkit::pause(Duration::from_millis(1_000));
-        let _ = stream.write_all(b"def\x82\x01x");
+        let waited = wait.lock().expect("no script panics").recv_timeout(2 * PATIENCE);
+        if waited.is_ok() {
+            let _ = stream.write_all(b"def\x82\x01x");
+        }
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest);
     });
@@ -357,6 +359,9 @@ fn a_shutdown_waits_for_the_end_of_a_frame() {
         got.extend(client.read_some());
     }
     gateway.sigterm();
+    // Without a grace period the stage of closing begins with the listeners' end.
+    eventually(PATIENCE, || TcpStream::connect(gateway.proxy()).is_err());
+    closing.send(()).expect("the back end waits");
     while got.len() < 12 {
         let more = client.read_some();
         assert!(!more.is_empty(), "closed after {got:?}: {:?}", gateway.log());

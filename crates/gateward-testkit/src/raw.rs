@@ -209,12 +209,17 @@ impl RawClient {
         }
     }
 
-    /// Some bytes of a message as they come, for watching it arrive in pieces: at most 16 KiB; empty at the end of the stream.
+    /// Some bytes of a message as they come, for watching it arrive in pieces: what came together with the message before
+    /// it, or else at most 16 KiB; empty at the end of the stream.
     ///
     /// # Panics
     /// When nothing comes within the time limit or the connection fails.
     #[track_caller]
     pub fn read_some(&mut self) -> Vec<u8> {
+        let early = self.reader.take_pending();
+        if !early.is_empty() {
+            return early;
+        }
         let end = Instant::now() + self.timeout;
         let mut chunk = vec![0; 16 * 1024];
         loop {

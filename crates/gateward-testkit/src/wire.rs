@@ -85,6 +85,14 @@ impl MessageReader {
         self.taken < self.buffer.len()
     }
 
+    /// Takes the bytes beyond the last message that have come already.
+    pub(crate) fn take_pending(&mut self) -> Vec<u8> {
+        let pending = self.buffer.split_off(self.taken);
+        self.buffer.clear();
+        self.taken = 0;
+        pending
+    }
+
     /// Starts the next message, to be complete within `timeout`.
     pub(crate) fn start(&mut self, timeout: Duration) {
         self.buffer.drain(..self.taken);
