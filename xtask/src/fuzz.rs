@@ -11,7 +11,18 @@ use crate::setup;
 use crate::shell::{line, root, succeeds};
 
 /// The targets of `fuzz/Cargo.toml`.
-pub(crate) const TARGETS: &[&str] = &["request_head", "chunked", "uri", "config", "route", "proxy_protocol"];
+pub(crate) const TARGETS: &[&str] = &[
+    "request_head",
+    "chunked",
+    "uri",
+    "config",
+    "route",
+    "proxy_protocol",
+    "websocket",
+    "grpc_web",
+    "grpc_health",
+    "certificate",
+];
 
 /// What to fuzz, and for how long.
 #[derive(clap::Args)]

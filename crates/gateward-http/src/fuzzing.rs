@@ -10,6 +10,7 @@ use crate::head::{
 };
 use crate::headers::{is_valid_name, is_valid_value};
 use crate::uri::{escape_path, normalize_path, query_args, write_query_arg};
+use crate::websocket::FrameFollower;
 use crate::{Headers, Method, hop};
 
 /// Prefixes of an input that are tried; longer inputs are sampled.
@@ -116,6 +117,54 @@ pub fn uri(data: &[u8]) {
         write_query_arg(&mut rebuilt, &name, value.as_deref());
     }
     assert!(query_args(&text).eq(query_args(&rebuilt)), "{rebuilt:?}");
+}
+
+/// WebSocket frames: they end where a plain reading of the whole finds their ends, whatever the pieces.
+pub fn websocket(data: &[u8]) {
+    let (ends, closing) = frame_ends(data);
+    for piece_len in [data.len().max(1), 1, 3, 17] {
+        let mut follower = FrameFollower::default();
+        let (mut at, mut found) = (0, Vec::new());
+        for mut piece in data.chunks(piece_len) {
+            while !piece.is_empty() {
+                let count = follower.advance_to_boundary(piece);
+                assert!(count > 0, "no progress");
+                at += count;
+                piece = &piece[count..];
+                if follower.is_boundary() {
+                    found.push(at);
+                }
+                assert!(follower.is_boundary() || piece.is_empty(), "stopped within a frame");
+            }
+        }
+        assert_eq!((&found, follower.is_closing()), (&ends, closing), "pieces of {piece_len}");
+    }
+}
+
+/// Where the frames in `data` end (RFC 6455 section 5.2), and whether the head of a Close frame is among them.
+fn frame_ends(data: &[u8]) -> (Vec<usize>, bool) {
+    let (mut ends, mut closing, mut start) = (Vec::new(), false, 0);
+    while let [first, second, rest @ ..] = &data[start..] {
+        let length_bytes = match second & 0x7F {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let mask_bytes = if second & 0x80 == 0 { 0 } else { 4 };
+        if rest.len() < length_bytes + mask_bytes {
+            break;
+        }
+        closing |= first & 0x0F == 8;
+        let number = rest[..length_bytes].iter().fold(0_u128, |number, byte| number * 256 + u128::from(*byte));
+        let payload = if length_bytes == 0 { u128::from(second & 0x7F) } else { number };
+        let end = (start + 2 + length_bytes + mask_bytes) as u128 + payload;
+        match usize::try_from(end) {
+            Ok(end) if end <= data.len() => start = end,
+            _ => break,
+        }
+        ends.push(start);
+    }
+    (ends, closing)
 }
 
 /// Compare what `parse` says of prefixes of `data` with what was said of the whole.

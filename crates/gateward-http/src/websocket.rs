@@ -163,9 +163,13 @@ mod tests {
 
         #[test]
         fn any_bytes_are_followed(bytes in vec(any::<u8>(), 0..200)) {
-            let mut follower = FrameFollower::default();
-            let count = follower.advance_to_boundary(&bytes);
-            prop_assert!(count == bytes.len() || follower.is_boundary());
+            crate::fuzzing::websocket(&bytes);
+        }
+
+        // Payloads of random bytes are nearly always too long to end.
+        #[test]
+        fn frames_of_any_bytes_are_followed(bytes in vec(prop_oneof![0..4_u8, 0x80..0x8A_u8, 124..130_u8], 0..300)) {
+            crate::fuzzing::websocket(&bytes);
         }
     }
 }

@@ -31,3 +31,8 @@ fn chunked() {
 fn uri() {
     replay("uri", fuzzing::uri);
 }
+
+#[test]
+fn websocket() {
+    replay("websocket", fuzzing::websocket);
+}

@@ -4,6 +4,9 @@
 //! lives in the [`Exchange`]. The contract knows phases, suspension for I/O, local responses, buffered bodies
 //! and per-request context, so that Lua and Wasm hosts implement the same trait as the native plugins.
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub mod client_tls;
 pub mod contract;
 pub mod counters;

@@ -4,6 +4,9 @@
 //! is a leaf it calls, or the state a worker keeps between requests. Configuration arrives as a compiled
 //! [`Plan`], swapped whole; the request path never waits for the control side.
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod accept;
 mod announce;
 mod answer;

@@ -61,7 +61,7 @@ impl Facts {
 }
 
 impl PeerCertificate {
-    fn of(certificate: &CertificateDer<'_>) -> Self {
+    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Self {
         let fingerprint = hex(&Sha256::digest(certificate), false);
         // It was verified, so it parses; what another parser will not read shows as empty.
         let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {

@@ -7,6 +7,8 @@
 mod client;
 mod context;
 mod facts;
+#[doc(hidden)]
+pub mod fuzzing;
 mod names;
 mod pem;
 mod server;

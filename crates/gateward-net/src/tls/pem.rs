@@ -8,6 +8,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, SignatureAlgorithm, SupportedCipherSuite};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Why a certificate, a key or a setting of TLS cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +107,24 @@ impl KeyPair {
         let made = CertifiedKey::from_der(vec![cert], key, &provider());
         let made = made.map_err(|error| TlsError::Settings(format!("the default certificate cannot be used: {error}")));
         Ok(Self { choices: vec![Arc::new(made?)] })
+    }
+
+    /// What is wrong with the time of a certificate at `now` (seconds since 1970), if anything. It is shown to clients all
+    /// the same: those that look at the time refuse it, and to show another one would help nobody.
+    pub fn lapse(&self, now: u64) -> Option<String> {
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        self.choices.iter().find_map(|choice| {
+            // It was parsed when it was loaded; what this parser will not read is not judged.
+            let (_, certificate) = X509Certificate::from_der(choice.cert.first()?).ok()?;
+            let (from, until) = (certificate.validity().not_before, certificate.validity().not_after);
+            if now > until.timestamp() {
+                Some(format!("expired on {until}: clients refuse it"))
+            } else if now < from.timestamp() {
+                Some(format!("is not valid before {from}: clients refuse it"))
+            } else {
+                None
+            }
+        })
     }
 
     /// The one that this client can verify and a suite of both sides can be used with; the preferred one when there is

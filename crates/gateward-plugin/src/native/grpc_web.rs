@@ -171,7 +171,7 @@ fn status(trailers: &Headers) -> Option<u8> {
 }
 
 /// A frame of trailers: lines as in HTTP/1.1, names in lower case.
-fn write_trailers(trailers: &Headers, out: &mut Vec<u8>) {
+pub(crate) fn write_trailers(trailers: &Headers, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&[TRAILERS, 0, 0, 0, 0]);
     for (name, value) in trailers.iter() {
@@ -186,7 +186,7 @@ fn write_trailers(trailers: &Headers, out: &mut Vec<u8>) {
 }
 
 /// Base64 in one or several padded pieces, one behind the other; `None`: malformed.
-fn decode_text(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn decode_text(text: &[u8]) -> Option<Vec<u8>> {
     let text = text.trim_ascii();
     if !text.len().is_multiple_of(4) {
         return None;
@@ -203,7 +203,7 @@ fn decode_text(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Replace `chunk` by its base64, holding back what does not fill a group until the `last`.
-fn encode_text(rest: &mut Vec<u8>, chunk: &mut Vec<u8>, last: bool) {
+pub(crate) fn encode_text(rest: &mut Vec<u8>, chunk: &mut Vec<u8>, last: bool) {
     rest.append(chunk);
     let whole = if last { rest.len() } else { rest.len() / 3 * 3 };
     *chunk = STANDARD.encode(&rest[..whole]).into_bytes();

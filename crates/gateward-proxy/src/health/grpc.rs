@@ -83,7 +83,7 @@ fn failed(error: h2::Error) -> io::Error {
 }
 
 /// `status` of a `HealthCheckResponse` in its frame; `None`: it is not one.
-fn serving_status(framed: &[u8]) -> Option<u64> {
+pub(crate) fn serving_status(framed: &[u8]) -> Option<u64> {
     let (head, mut message) = framed.split_at_checked(5)?;
     let length = u32::from_be_bytes(head[1..].try_into().ok()?);
     if head[0] != 0 || length as usize != message.len() {

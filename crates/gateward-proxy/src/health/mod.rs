@@ -11,6 +11,7 @@ mod probe;
 mod rules;
 mod upstream;
 
+pub(crate) use grpc::serving_status;
 pub use upstream::UpstreamHealth;
 
 use crate::plan::Plan;
