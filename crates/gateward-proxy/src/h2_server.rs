@@ -80,7 +80,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, before: Vec<u8>, a
     let age = Age::new(&worker);
     let shared = Rc::new(Shared { worker, age, arrival, open: Cell::new(0), deadline, idle: Cell::new(false), watch });
     shared.rest();
-    match accept_requests(&mut h2, &shared).await {
+    let end = accept_requests(&mut h2, &shared).await;
+    // What was refused is counted as it is sent, and the last of it may have been sent at the end.
+    shared.watch.budgets.take_faults(|label| shared.worker.metrics.refuse(label));
+    match end {
         End::Done => return,
         End::Refused => {}
         End::Idle => say_goodbye(&mut h2, &shared, Reason::NO_ERROR).await,
@@ -136,6 +139,7 @@ async fn accept_requests(connection: &mut server::Connection<Io, bytes::Bytes>, 
                 connection.graceful_shutdown();
             }
             let polled = connection.poll_accept(context);
+            watch.budgets.take_faults(|label| worker.metrics.refuse(label));
             match watch.budgets.excess() {
                 Some(excess) => Poll::Ready(Err(excess)),
                 None => polled.map(Ok),
@@ -185,7 +189,6 @@ fn ended_by(error: &h2::Error, worker: &Worker) -> End {
 fn start(shared: &Rc<Shared>, request: Request<RecvStream>, mut response: SendResponse<bytes::Bytes>, served: u32) {
     if shared.open.get() >= shared.worker.node.settings.limits.http2_streams as usize {
         // The protocol counts a stream out when it is reset, we when its work is done.
-        shared.worker.metrics.refuse("http2_streams");
         response.send_reset(Reason::REFUSED_STREAM);
         return;
     }

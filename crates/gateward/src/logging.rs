@@ -57,7 +57,11 @@ pub(crate) fn init(format: OutputFormat, level: LogLevel, live_line: bool) -> Lo
 }
 
 fn targets(level: LogLevel) -> Targets {
-    Targets::new().with_default(level.filter.min(LevelFilter::WARN)).with_target("gateward", level.filter)
+    Targets::new()
+        .with_default(level.filter.min(LevelFilter::WARN))
+        // It warns of what peers do, frame by frame; that is counted, and must not fill the log.
+        .with_target("h2", level.filter.min(LevelFilter::ERROR))
+        .with_target("gateward", level.filter)
 }
 
 /// Standard error; a log must never end the process, so a closed pipe is no error.

@@ -3,7 +3,8 @@
 //!
 //! The h2 crate bounds memory; it answers pings, takes settings and opens windows as fast as they come. So frame
 //! headers are counted as bytes pass, in both directions: resets by either side draw from one budget, because a
-//! client can make the gateway reset what it does not reset itself (MadeYouReset, CVE-2025-8671).
+//! client can make the gateway reset what it does not reset itself (MadeYouReset, CVE-2025-8671). What the crate
+//! refuses by itself, stream by stream, shows in the frames it sends and is counted from them.
 
 use std::cell::Cell;
 
@@ -16,6 +17,7 @@ pub(crate) enum Excess {
     Priorities,
     WindowUpdates,
     EmptyData,
+    Goaways,
     Unknown,
 }
 
@@ -29,7 +31,49 @@ impl Excess {
             Self::Priorities => "http2_priority_flood",
             Self::WindowUpdates => "http2_window_update_flood",
             Self::EmptyData => "http2_empty_data_flood",
+            Self::Goaways => "http2_goaway_flood",
             Self::Unknown => "http2_unknown_frame_flood",
+        }
+    }
+}
+
+/// Why one stream was refused, while the connection went on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// Fields beyond SETTINGS_MAX_HEADER_LIST_SIZE; answered 431.
+    HeaderList,
+    /// A message that breaks the rules of RFC 9113 section 8.
+    Malformed,
+    FlowControl,
+    /// Frames after the end of the stream.
+    Closed,
+    /// More streams at a time than are allowed.
+    Streams,
+}
+
+impl Fault {
+    const ALL: [Self; 5] = [Self::HeaderList, Self::Malformed, Self::FlowControl, Self::Closed, Self::Streams];
+
+    /// Reason label of the refusal counter.
+    fn label(self) -> &'static str {
+        match self {
+            Self::HeaderList => "http2_header_list",
+            Self::Malformed => "http2_malformed",
+            Self::FlowControl => "http2_stream_flow_control",
+            Self::Closed => "http2_stream_closed",
+            Self::Streams => "http2_streams",
+        }
+    }
+
+    /// Of a reset that was sent: codes that only faults of the peer lead to (RFC 9113 section 7).
+    fn of(code: u32, answered: bool) -> Option<Self> {
+        match code {
+            1 if answered => Some(Self::HeaderList),
+            1 => Some(Self::Malformed),
+            3 => Some(Self::FlowControl),
+            5 => Some(Self::Closed),
+            7 => Some(Self::Streams),
+            _ => None,
         }
     }
 }
@@ -75,8 +119,13 @@ pub(crate) struct Budgets {
     priorities: Allowance,
     window_updates: Allowance,
     empty_data: Allowance,
+    goaways: Allowance,
     unknown: Allowance,
     excess: Cell<Option<Excess>>,
+    /// Streams refused and not yet counted, by fault.
+    faults: [Cell<u32>; Fault::ALL.len()],
+    /// The stream answered last by a head alone.
+    answered: Cell<u32>,
 }
 
 impl Budgets {
@@ -90,8 +139,11 @@ impl Budgets {
             priorities: allow(1000, 20),
             window_updates: allow(2000, 200),
             empty_data: allow(100, 10),
+            goaways: allow(10, 1),
             unknown: allow(200, 10),
             excess: Cell::new(None),
+            faults: Default::default(),
+            answered: Cell::new(0),
         }
     }
 }
@@ -109,6 +161,8 @@ const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 /// END_STREAM of DATA and HEADERS, ACK of SETTINGS and PING.
 const FIRST_FLAG: u8 = 1;
+/// PADDED of DATA.
+const PADDED: u8 = 8;
 
 impl Budgets {
     /// What was too much, once something was.
@@ -116,8 +170,15 @@ impl Budgets {
         self.excess.get()
     }
 
+    /// The label of every stream that was refused since this was asked last.
+    pub(crate) fn take_faults(&self, mut each: impl FnMut(&'static str)) {
+        for (fault, count) in Fault::ALL.iter().zip(&self.faults) {
+            (0..count.take()).for_each(|_| each(fault.label()));
+        }
+    }
+
     fn received(&self, frame: Frame, now_ms: u64) {
-        let (allowance, excess) = match (frame.kind, frame.length) {
+        let (allowance, excess) = match (frame.kind, frame.content()) {
             (DATA, 0) if frame.flags & FIRST_FLAG == 0 => (&self.empty_data, Excess::EmptyData),
             (DATA, _) => {
                 self.empty_data.earn(1);
@@ -135,8 +196,9 @@ impl Budgets {
             (SETTINGS, _) => (&self.settings, Excess::Settings),
             (PING, _) => (&self.pings, Excess::Pings),
             (WINDOW_UPDATE, _) => (&self.window_updates, Excess::WindowUpdates),
-            // A header block has its own bounds; the rest ends the connection or is refused by the protocol.
-            (CONTINUATION | GOAWAY | PUSH_PROMISE, _) => return,
+            (GOAWAY, _) => (&self.goaways, Excess::Goaways),
+            // A header block has its own bounds; a promise of a client is refused by the protocol.
+            (CONTINUATION | PUSH_PROMISE, _) => return,
             _ => (&self.unknown, Excess::Unknown),
         };
         self.spend(allowance, excess, now_ms);
@@ -155,9 +217,18 @@ impl Budgets {
                 self.pings.earn(1);
             }
             // A stream that ends in good order.
-            HEADERS if frame.flags & FIRST_FLAG != 0 => self.resets.earn(1),
+            HEADERS if frame.flags & FIRST_FLAG != 0 => {
+                self.answered.set(frame.stream);
+                self.resets.earn(1);
+            }
             // NO_ERROR only spares the client the rest of a request that has been answered.
-            RST_STREAM if frame.code != 0 => self.spend(&self.resets, Excess::Resets, now_ms),
+            RST_STREAM if frame.code != 0 => {
+                if let Some(fault) = Fault::of(frame.code, frame.stream == self.answered.get()) {
+                    let count = &self.faults[fault as usize];
+                    count.set(count.get().saturating_add(1));
+                }
+                self.spend(&self.resets, Excess::Resets, now_ms);
+            }
             _ => {}
         }
         if frame.kind == DATA && frame.flags & FIRST_FLAG != 0 {
@@ -172,14 +243,25 @@ struct Frame {
     length: u32,
     kind: u8,
     flags: u8,
+    stream: u32,
     /// Of RST_STREAM.
     code: u32,
+    /// Of DATA: bytes that only fill, their count included.
+    padding: u32,
+}
+
+impl Frame {
+    fn content(self) -> u32 {
+        self.length.saturating_sub(self.padding)
+    }
 }
 
 /// Bytes of a frame's header.
 const HEADER: usize = 9;
-/// Bytes of RST_STREAM's payload, the only one looked at.
+/// Bytes of RST_STREAM's payload, which is looked at.
 const CODE: usize = 4;
+/// Bytes at the start of padded DATA's payload that are looked at.
+const PAD_LENGTH: usize = 1;
 
 /// Follows the frames in a run of bytes that comes in any pieces.
 #[derive(Default)]
@@ -227,15 +309,27 @@ impl Follower {
 
     /// Bytes needed to know the frame that has begun.
     fn wanted(&self) -> usize {
-        let well_formed_reset =
-            self.have >= HEADER && self.held[3] == RST_STREAM && self.held[..3] == [0, 0, CODE as u8];
-        if well_formed_reset { HEADER + CODE } else { HEADER }
+        if self.have < HEADER {
+            return HEADER;
+        }
+        let [a, b, c, kind, flags, ..] = self.held;
+        match (kind, [a, b, c]) {
+            (RST_STREAM, [0, 0, 4]) => HEADER + CODE,
+            (DATA, length) if flags & PADDED != 0 && length != [0; 3] => HEADER + PAD_LENGTH,
+            _ => HEADER,
+        }
     }
 
     fn frame(&self) -> Frame {
-        let [a, b, c, kind, flags, _, _, _, _, code @ ..] = self.held;
-        let code = if self.have > HEADER { u32::from_be_bytes(code) } else { 0 };
-        Frame { length: u32::from_be_bytes([0, a, b, c]), kind, flags, code }
+        let [a, b, c, kind, flags, w, x, y, z, payload @ ..] = self.held;
+        let mut frame = Frame { length: u32::from_be_bytes([0, a, b, c]), kind, flags, ..Frame::default() };
+        frame.stream = u32::from_be_bytes([w, x, y, z]);
+        match self.have - HEADER {
+            CODE => frame.code = u32::from_be_bytes(payload),
+            PAD_LENGTH => frame.padding = 1 + u32::from(payload[0]),
+            _ => {}
+        }
+        frame
     }
 }
 
@@ -288,12 +382,16 @@ mod tests {
             (frame(PRIORITY, 0, &[0; 5]), Excess::Priorities, 1000),
             (frame(WINDOW_UPDATE, 0, &[0, 0, 0, 1]), Excess::WindowUpdates, 2000),
             (frame(DATA, 0, &[]), Excess::EmptyData, 100),
+            (frame(DATA, PADDED, &[0]), Excess::EmptyData, 100),
+            (frame(DATA, PADDED, &[7; 8]), Excess::EmptyData, 100),
+            (frame(GOAWAY, 0, &[0; 8]), Excess::Goaways, 10),
             (frame(RST_STREAM, 0, &[0, 0, 0, 8]), Excess::Resets, 200),
             (frame(0xee, 0, &[]), Excess::Unknown, 200),
         ] {
             assert_eq!(allowed(&bytes, excess), most, "{excess:?}");
         }
         assert_eq!(allowed(&frame(DATA, 0, &[1]), Excess::EmptyData), usize::MAX);
+        assert_eq!(allowed(&frame(DATA, PADDED, &[7; 9]), Excess::EmptyData), usize::MAX);
         assert_eq!(allowed(&frame(HEADERS, 1, &[1]), Excess::EmptyData), usize::MAX);
     }
 
@@ -325,5 +423,27 @@ mod tests {
         assert_eq!(budgets.excess(), None);
         sent.sent(&frame(RST_STREAM, 0, &[0, 0, 0, 1]), &budgets, 0);
         assert_eq!(budgets.excess(), Some(Excess::Resets));
+    }
+    #[test]
+    fn streams_that_were_refused_are_told_apart() {
+        let budgets = Budgets::new(0);
+        let mut sent = Follower::default();
+        let mut refuse = |code, answered| {
+            if answered {
+                sent.sent(&frame(HEADERS, 5, &[0x88]), &budgets, 0);
+            }
+            sent.sent(&frame(RST_STREAM, 0, &[0, 0, 0, code]), &budgets, 0);
+            let mut labels = Vec::new();
+            budgets.take_faults(|label| labels.push(label));
+            labels
+        };
+        assert_eq!(refuse(1, false), ["http2_malformed"]);
+        assert_eq!(refuse(3, false), ["http2_stream_flow_control"]);
+        assert_eq!(refuse(5, false), ["http2_stream_closed"]);
+        assert_eq!(refuse(7, false), ["http2_streams"]);
+        assert_eq!(refuse(1, true), ["http2_header_list"]);
+        for code in [0, 2, 8] {
+            assert!(refuse(code, false).is_empty(), "{code}");
+        }
     }
 }
