@@ -2,7 +2,7 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256,
-    SignatureAlgorithm,
+    SignatureAlgorithm, date_time_ymd,
 };
 use std::path::{Path, PathBuf};
 
@@ -58,13 +58,35 @@ impl Authority {
         self.issue_with(name, &PKCS_RSA_SHA256)
     }
 
+    /// Likewise with an ECDSA key, valid in these years, from the first of January to the first of January.
+    ///
+    /// # Panics
+    /// When `name` is not a name.
+    #[track_caller]
+    pub fn issue_for_years(&self, name: &str, years: std::ops::Range<i32>) -> Issued {
+        let mut params = params(name);
+        params.not_before = date_time_ymd(years.start, 1, 1);
+        params.not_after = date_time_ymd(years.end, 1, 1);
+        self.sign(&params, &PKCS_ECDSA_P256_SHA256)
+    }
+
+    #[track_caller]
     fn issue_with(&self, name: &str, algorithm: &'static SignatureAlgorithm) -> Issued {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
-        params.distinguished_name.push(DnType::CommonName, name);
+        self.sign(&params(name), algorithm)
+    }
+
+    fn sign(&self, params: &CertificateParams, algorithm: &'static SignatureAlgorithm) -> Issued {
         let key = KeyPair::generate_for(algorithm).expect("a key can be made");
         let cert = params.signed_by(&key, &self.issuer).expect("a certificate can be made").pem();
         Issued { cert, key: key.serialize_pem() }
     }
+}
+
+#[track_caller]
+fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
 }
 
 impl Default for Authority {

@@ -222,13 +222,16 @@ fn clients_are_asked_for_certificates() {
             .env("GATEWARD_ACCESS_LOG", "stdout")
             .start();
         let client = Client::new(&gateway, &authority);
-        let show = |issued: gateward_e2e::Issued| {
+        let show = |issued: gateward_e2e::Issued, args: &[&str]| {
             let (cert, key) = issued.write(gateway.dir(), "client");
             let (cert, key) = (cert.display().to_string(), key.display().to_string());
-            client.get("a.test", "/", &["-f", "--cert", &cert, "--key", &key]).0
+            client.get("a.test", "/", &[&["-f", "--cert", &cert, "--key", &key], args].concat()).0
         };
-        assert_eq!(show(authority.issue("ann")), Some(0), "{mode}");
-        assert_ne!(show(stranger.issue("ann")), Some(0), "{mode}");
+        assert_eq!(show(authority.issue("ann"), &[]), Some(0), "{mode}");
+        assert_eq!(show(authority.issue("ann"), &["--http2"]), Some(0), "{mode}");
+        assert_eq!(show(authority.issue_rsa("ann"), &["--tls-max", "1.2"]), Some(0), "{mode}");
+        assert_ne!(show(stranger.issue("ann"), &[]), Some(0), "{mode}");
+        assert_ne!(show(authority.issue_for_years("ann", 2001..2002), &[]), Some(0), "{mode}: expired");
         let got = client.get("a.test", "/", &["-f"]).0;
         assert!(if without.is_some() { got == without } else { got != Some(0) }, "{mode}: {got:?}");
         let logged = || gateway.log().iter().any(|line| line.contains("\"client_subject\":\"CN=ann\""));
@@ -236,7 +239,7 @@ fn clients_are_asked_for_certificates() {
         let line = gateway.log().into_iter().find(|line| line.contains("client_subject")).unwrap_or_default();
         assert!(line.contains("\"version\":\"TLSv1.3\"") && line.contains("\"client_verify\":\"SUCCESS\""), "{line}");
         let metrics = Metrics::scrape(&gateway);
-        assert_eq!(metrics.sum("gateward_refusals_total", &["reason=\"tls_bad_certificate\""]), 1.0);
+        assert_eq!(metrics.sum("gateward_refusals_total", &["reason=\"tls_bad_certificate\""]), 2.0);
         let refused = metrics.sum("gateward_refusals_total", &["reason=\"tls_no_certificate\""]);
         assert_eq!(refused, f64::from(u8::from(mode == "require")));
         gateway.stop();
@@ -300,32 +303,89 @@ fn a_certificate_that_cannot_be_used_is_named_and_the_old_one_stays() {
     let gateway = with_tls(&certificates(&route, &[authority.issue("a.test").entity(&["a.test"])])).start();
     let client = Client::new(&gateway, &authority);
     let (one, other) = (authority.issue("a.test"), authority.issue("a.test"));
-    let id = "5f2ab1e0-7a35-4a52-9c7c-1f4a3a0a9d01";
-    let wrong = certificates(
-        &route,
-        &[format!(
-            "- id: {id}\n  cert: |\n{}  key: |\n{}  snis: [{{name: a.test}}]\n",
-            indented(&one.cert),
-            indented(&other.key)
-        )],
-    );
-    gateway.write_config(&wrong);
-    eventually(PATIENCE, || gateway.log().iter().any(|line| line.contains("configuration refused")));
-    let log = gateway.log();
-    let line = log.iter().find(|line| line.contains("configuration refused")).cloned().unwrap_or_default();
-    let place = wrong.lines().position(|line| line.contains(id)).unwrap_or_default() + 1;
-    for expected in [&format!("kong.yml:{place}:"), "certificates[0]", "key: does not belong to the certificate"] {
-        assert!(line.contains(expected), "{expected}: {line}");
+    let cut = |pem: &str| pem.lines().take(3).map(|line| format!("{line}\n")).collect::<String>();
+    let garbled = |pem: &str| pem.replace("MI", "NI");
+    for (number, (cert, key, problem)) in [
+        (one.cert.clone(), other.key, "key: does not belong to the certificate"),
+        (garbled(&one.cert), one.key.clone(), "cert: "),
+        (cut(&one.cert), one.key.clone(), "cert"),
+        (one.cert.clone(), cut(&one.key), "key"),
+        (one.cert.clone(), garbled(&one.key), "key: "),
+        ("nothing\n".to_owned(), one.key.clone(), "cert"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("5f2ab1e0-7a35-4a52-9c7c-1f4a3a0a9d0{number}");
+        let wrong = certificates(
+            &route,
+            &[format!(
+                "- id: {id}\n  cert: |\n{}  key: |\n{}  snis: [{{name: a.test}}]\n",
+                indented(&cert),
+                indented(&key)
+            )],
+        );
+        gateway.write_config(&wrong);
+        let failed = || Metrics::scrape(&gateway).sum("gateward_config_reloads_total", &["result=\"failed\""]);
+        eventually(PATIENCE, || failed() > number as f64);
+        let first = wrong.lines().position(|line| line.contains(&id)).unwrap_or_default() + 1;
+        let lines: Vec<_> =
+            gateway.log().into_iter().filter(|line| line.contains("configuration refused")).skip(number).collect();
+        let [line] = lines.as_slice() else { panic!("one problem each: {lines:#?}") };
+        // At the entity, or at the field of it.
+        let place = (first..wrong.lines().count()).any(|place| line.contains(&format!("kong.yml:{place}:")));
+        assert!(place && line.contains("certificates[0]") && line.contains(problem), "{problem}: {line}");
+        assert_eq!(client.get("a.test", "/", &["-f"]).0, Some(0), "the old one is still shown");
+        let check = gateward_testkit::gateward_command()
+            .args(["check", "--format", "json", &gateway.config_path().display().to_string()])
+            .output()
+            .expect("the gateway runs");
+        let text = String::from_utf8_lossy(&check.stdout).into_owned();
+        assert!(!check.status.success() && text.contains(&id), "it names the entity: {text}");
+        let status = http(gateway.status(), "GET /status", &[], b"").text();
+        for told in [&text, line, &status] {
+            assert!(!told.contains("PRIVATE KEY") && key.lines().skip(1).all(|part| !told.contains(part)), "{told}");
+        }
     }
-    assert_eq!(client.get("a.test", "/", &["-f"]).0, Some(0), "the old one is still shown");
-    let check = gateward_testkit::gateward_command()
-        .args(["check", &gateway.config_path().display().to_string()])
-        .output()
-        .expect("the gateway runs");
-    let text = String::from_utf8_lossy(&check.stdout).into_owned();
-    assert!(!check.status.success() && text.contains(&format!("kong.yml:{place}:")), "{text}");
-    assert!(!text.contains("PRIVATE KEY") && !line.contains("PRIVATE KEY"));
     drop(gateway);
+}
+
+/// Clients decide about the time; the gateway serves what it is told to, and says so.
+#[test]
+fn a_certificate_out_of_its_time_is_shown_with_a_warning() {
+    if !has_tool("curl") {
+        return;
+    }
+    let (authority, backend) = (Authority::new(), Backend::echo());
+    let entity = |years, name| authority.issue_for_years(name, years).entity(&[name]);
+    let config = certificates(
+        &one_route(&backend.url()),
+        &[
+            entity(2001..2002, "old.test"),
+            entity(4000..4001, "new.test"),
+            authority.issue("good.test").entity(&["good.test"]),
+        ],
+    );
+    let gateway = with_tls(&config).start();
+    let client = Client::new(&gateway, &authority);
+    for name in ["old.test", "new.test"] {
+        assert_eq!(client.get(name, "/", &["-f"]).0, Some(60), "{name}: curl looks at the time");
+        assert_eq!(client.get(name, "/", &["-f", "-k"]).0, Some(0), "{name} is served");
+    }
+    assert_eq!(client.get("good.test", "/", &["-f"]).0, Some(0));
+    let warnings = |log: &[String]| -> Vec<String> {
+        let about = |line: &&String| line.contains("clients refuse it") && line.contains("certificates[");
+        log.iter().filter(about).cloned().collect()
+    };
+    let warned = warnings(&gateway.log());
+    let [old, new] = warned.as_slice() else { panic!("{warned:#?}") };
+    assert!(old.contains("certificates[0]") && old.contains("expired on Jan  1 00:00:00 2002"), "{old}");
+    assert!(new.contains("certificates[1]") && new.contains("is not valid before Jan  1 00:00:00 4000"), "{new}");
+    let path = gateway.config_path().display().to_string();
+    let check = gateward_testkit::gateward_command().args(["check", &path]).output().expect("the gateway runs");
+    let text = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(check.status.success() && text.matches("warning: certificate").count() == 2, "{text}");
+    gateway.stop();
 }
 
 #[test]

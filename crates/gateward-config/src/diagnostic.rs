@@ -65,15 +65,17 @@ pub struct Place {
 impl Place {
     /// A problem of the entity that shows only when it is put to use.
     pub fn error(&self, message: String) -> Diagnostic {
+        self.problem(Severity::Error, message)
+    }
+
+    /// Likewise, with which the file is used all the same.
+    pub fn warning(&self, message: String) -> Diagnostic {
+        self.problem(Severity::Warning, message)
+    }
+
+    fn problem(&self, severity: Severity, message: String) -> Diagnostic {
         let Self { line, column, path, entity } = self;
-        Diagnostic {
-            severity: Severity::Error,
-            line: *line,
-            column: *column,
-            path: path.clone(),
-            message,
-            entity: Some(entity.clone()),
-        }
+        Diagnostic { severity, line: *line, column: *column, path: path.clone(), message, entity: Some(entity.clone()) }
     }
 }
 

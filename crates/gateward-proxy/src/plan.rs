@@ -134,9 +134,14 @@ impl Plan {
         Ok(Self { router, routes, instances, chains, global_chain, upstreams, tls, snapshot })
     }
 
-    /// What an operator should know about this plan's TLS, if anything.
-    pub fn tls_warning(&self) -> Option<String> {
-        self.tls.warning()
+    /// What an operator should know about this plan's TLS at `now` (seconds since 1970).
+    pub fn tls_warnings(&self, now: u64) -> Vec<String> {
+        self.tls.warnings(now)
+    }
+
+    /// Certificates that are out of their time at `now` (seconds since 1970), and how.
+    pub fn lapsed_certificates(&self, now: u64) -> Vec<(EntityId, String)> {
+        self.tls.lapsed(now)
     }
 }
 

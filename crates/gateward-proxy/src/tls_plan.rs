@@ -35,6 +35,9 @@ pub enum TlsPlanError {
 #[derive(Debug)]
 pub(crate) struct TlsPlan {
     pub(crate) server: Server,
+    /// What clients may be shown, by entity.
+    shown: Vec<(EntityId, Arc<KeyPair>)>,
+    default: Arc<KeyPair>,
     clients: HashMap<EntityId, Arc<Client>>,
     /// Services whose upstreams are not verified.
     unverified: Vec<String>,
@@ -64,7 +67,9 @@ impl TlsPlan {
             Ok(server) if errors.is_empty() => server,
             _ => return Err(errors),
         };
-        let mut plan = Self { server, clients: HashMap::new(), unverified: Vec::new() };
+        let shown = pairs.iter().map(|(id, identity)| (*id, identity.pair.clone())).collect();
+        let default = context.default_certificate().clone();
+        let mut plan = Self { server, shown, default, clients: HashMap::new(), unverified: Vec::new() };
         for service in config.services.iter().filter(|service| speaks_tls(service)) {
             match context.client(options(service, config, &pairs)) {
                 Ok(client) => {
@@ -84,8 +89,19 @@ impl TlsPlan {
         self.clients.get(&service).cloned()
     }
 
+    /// Certificates that are out of their time at `now` (seconds since 1970), and how.
+    pub(crate) fn lapsed(&self, now: u64) -> Vec<(EntityId, String)> {
+        self.shown.iter().filter_map(|(id, pair)| Some((*id, pair.lapse(now)?))).collect()
+    }
+
+    /// What an operator should know about the rest, at `now`.
+    pub(crate) fn warnings(&self, now: u64) -> Vec<String> {
+        let default = self.default.lapse(now).map(|lapse| format!("the default certificate {lapse}"));
+        default.into_iter().chain(self.unverified_warning()).collect()
+    }
+
     /// That upstreams are not verified is Kong's default and no good one.
-    pub(crate) fn warning(&self) -> Option<String> {
+    fn unverified_warning(&self) -> Option<String> {
         let count = self.unverified.len();
         let named = self.unverified.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
         let more = if count > NAMED { ", ..." } else { "" };

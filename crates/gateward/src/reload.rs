@@ -73,7 +73,16 @@ impl Compiler {
     fn build(&self, loaded: Loaded) -> Result<Compiled, Vec<Diagnostic>> {
         let Loaded { snapshot, warnings, places } = loaded;
         match Plan::compile(Arc::new(snapshot), &self.settings, &self.env, &self.telemetry, &self.tls) {
-            Ok(plan) => Ok(Compiled { plan, warnings }),
+            Ok(plan) => {
+                let lapsed = plan.lapsed_certificates(unix_seconds());
+                let located = lapsed.into_iter().filter_map(|(id, lapse)| {
+                    let place: &Place = places.get(&id)?;
+                    Some(place.warning(format!("certificate '{id}' {lapse}")))
+                });
+                let mut warnings: Vec<Diagnostic> = warnings.into_iter().chain(located).collect();
+                warnings.sort_by_key(|warning| (warning.line, warning.column));
+                Ok(Compiled { plan, warnings })
+            }
             Err(errors) => Err(problems(warnings, &errors, &places)),
         }
     }
@@ -296,7 +305,7 @@ pub(crate) fn announce(plan: &Plan, origin: &str) {
         consumers = consumers.len(),
         "configuration applied"
     );
-    if let Some(warning) = plan.tls_warning() {
+    for warning in plan.tls_warnings(unix_seconds()) {
         tracing::warn!("{warning}");
     }
 }

@@ -91,6 +91,11 @@ impl Context {
         Ok(Server { http1: Arc::new(http1), http2: Arc::new(http2) })
     }
 
+    /// What is shown to clients that no certificate of the configuration is for.
+    pub fn default_certificate(&self) -> &Arc<KeyPair> {
+        &self.default
+    }
+
     /// How an upstream with these options is spoken to; the same value for the same options.
     ///
     /// # Errors
