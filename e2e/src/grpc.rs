@@ -2,8 +2,10 @@
 //!
 //! Messages are bytes as they are, so that no compiler for `.proto` files is needed; on the wire nothing differs.
 
+use crate::dial::Dial;
 use bytes::{Buf, BufMut};
 use http::uri::PathAndQuery;
+use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -170,6 +172,19 @@ pub struct GrpcClient {
 }
 
 impl GrpcClient {
+    /// A client whose connections are made by `dial`, one at a time.
+    ///
+    /// # Errors
+    /// The first cannot be made.
+    pub async fn over(dial: Dial) -> Result<Self, String> {
+        let connector = tower::service_fn(move |_: http::Uri| {
+            let line = dial();
+            async move { line.await.map(TokioIo::new) }
+        });
+        let channel = Endpoint::from_static("http://a.test").connect_with_connector(connector).await;
+        Ok(Self { grpc: tonic::client::Grpc::new(channel.map_err(|error| format!("{error:?}"))?) })
+    }
+
     /// One message for one.
     ///
     /// # Errors

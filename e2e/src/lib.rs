@@ -8,6 +8,7 @@
 
 mod certificates;
 mod curl;
+pub mod dial;
 pub mod fronted;
 pub mod grpc;
 mod metrics;

@@ -1,6 +1,7 @@
 //! WebSocket on both ends, by another implementation: an echo server and a client.
 
 use gateward_testkit::Backend;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 use tungstenite::client::IntoClientRequest;
@@ -38,10 +39,26 @@ pub fn echo_backend() -> Backend {
 /// # Errors
 /// The answer to the handshake is not 101, or it breaks off; the error's text has the status.
 pub fn try_connect(gateway: SocketAddr, path: &str) -> Result<Client, String> {
-    let stream = TcpStream::connect(gateway).map_err(|error| error.to_string())?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(|error| error.to_string())?;
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let request = format!("ws://{gateway}{path}").into_client_request().map_err(|error| error.to_string())?;
+    handshake(dial(gateway).map_err(|error| error.to_string())?, &format!("ws://{gateway}{path}"))
+}
+
+/// Connects, with a bound on the time of everything that follows.
+///
+/// # Errors
+/// Of the system.
+pub fn dial(gateway: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(gateway)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Opens a WebSocket over `stream`, which leads to the gateway.
+///
+/// # Errors
+/// As [`try_connect`].
+pub fn handshake<S: Read + Write>(stream: S, url: &str) -> Result<WebSocket<S>, String> {
+    let request = url.into_client_request().map_err(|error| error.to_string())?;
     match tungstenite::client(request, stream) {
         Ok((socket, _)) => Ok(socket),
         Err(HandshakeError::Failure(error)) => Err(error.to_string()),

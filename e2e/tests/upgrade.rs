@@ -1,7 +1,9 @@
 //! Replacing the program while it serves: the sockets go to the new process, and nobody notices.
 
+use gateward_e2e::dial::{Dial, Line, plain};
+use gateward_e2e::grpc::GrpcServer;
 use gateward_e2e::protocol_load::ProtocolLoad;
-use gateward_e2e::{one_route, websocket};
+use gateward_e2e::{Authority, curl, has_tool, one_route, websocket};
 use gateward_testkit::load::{Load, RunningLoad};
 use gateward_testkit::{Backend, Gateway, GatewayBuilder, TempDir, eventually, http, pause};
 use serde_json::{Value, json};
@@ -11,16 +13,25 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 /// For what takes a moment on a quiet machine.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A back end, a configuration for it, and a place for the upgrade socket.
+/// The name that the certificate is for.
+const NAME: &str = "a.test";
+
+/// Back ends, a configuration for them, a place for the upgrade socket, and the authority of the certificate.
 struct Scene {
-    _backends: [Backend; 2],
+    _backends: ([Backend; 2], GrpcServer),
     config: String,
     folder: TempDir,
+    authority: Authority,
 }
 
 impl Scene {
@@ -29,7 +40,15 @@ impl Scene {
         let folder = TempDir::new().expect("a folder can be made");
         let echo = websocket::echo_backend();
         let chat = format!("- {{name: chat, url: '{}', routes: [{{name: chat, paths: [/chat]}}]}}\n", echo.url());
-        Self { config: one_route(&backend.url()) + &chat, _backends: [backend, echo], folder }
+        let server = GrpcServer::start(None);
+        let calls = format!(
+            "- {{name: calls, url: '{}', routes: [{{name: calls, protocols: [grpc, grpcs], paths: [/test.Echo]}}]}}\n",
+            server.url()
+        );
+        let authority = Authority::new();
+        let certificates = format!("certificates:\n{}", authority.issue(NAME).entity(&[NAME]));
+        let config = [one_route(&backend.url()), chat, calls, certificates].concat();
+        Self { config, _backends: ([backend, echo], server), folder, authority }
     }
 
     fn socket(&self) -> PathBuf {
@@ -43,8 +62,47 @@ impl Scene {
 
     fn with_config(&self, config: &str) -> GatewayBuilder {
         Gateway::builder(config)
+            .proxy_listen("127.0.0.1:0, 127.0.0.3:0 http2 ssl")
             .env("GATEWARD_SHUTDOWN_GRACE", "1s")
             .env("GATEWARD_UPGRADE_SOCKET", self.socket().display().to_string())
+    }
+}
+
+/// TLS on the client's side, by other means than the gateway's.
+#[derive(Clone)]
+struct Tls {
+    addr: SocketAddr,
+    config: Arc<ClientConfig>,
+}
+
+impl Tls {
+    fn new(scene: &Scene, addr: SocketAddr, protocol: &str) -> Self {
+        let mut roots = RootCertStore::empty();
+        let authority = CertificateDer::from_pem_slice(scene.authority.pem().as_bytes()).expect("a certificate");
+        roots.add(authority).expect("an authority");
+        let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        Self { addr, config: Arc::new(config) }
+    }
+
+    fn name() -> ServerName<'static> {
+        ServerName::try_from(NAME).expect("a name")
+    }
+
+    fn dial(self) -> Dial {
+        Arc::new(move || {
+            let (connector, addr) = (TlsConnector::from(self.config.clone()), self.addr);
+            Box::pin(async move {
+                let tcp = tokio::net::TcpStream::connect(addr).await?;
+                Ok(Box::new(connector.connect(Self::name(), tcp).await?) as Box<dyn Line>)
+            })
+        })
+    }
+
+    fn websocket(&self) -> Result<tungstenite::WebSocket<StreamOwned<ClientConnection, std::net::TcpStream>>, String> {
+        let tcp = websocket::dial(self.addr).map_err(|error| error.to_string())?;
+        let session = ClientConnection::new(self.config.clone(), Self::name()).map_err(|error| error.to_string())?;
+        websocket::handshake(StreamOwned::new(session, tcp), &format!("ws://{NAME}/chat"))
     }
 }
 
@@ -55,15 +113,26 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn start(gateway: &Gateway) -> Self {
-        let (proxy, status) = (gateway.proxy(), gateway.status());
+    fn start(scene: &Scene, gateway: &Gateway) -> Self {
+        let (proxy, secure, status) = (gateway.proxy(), gateway.proxy_at(1), gateway.status());
         let each = |addr: SocketAddr, target: &str| {
             format!("GET {target} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").into_bytes()
         };
         let millisecond = Duration::from_millis(1);
         let probe = Duration::from_millis(20);
-        let others =
-            vec![("HTTP/2", ProtocolLoad::http2(proxy)), ("WebSocket", ProtocolLoad::websocket(proxy, "/chat"))];
+        let over_tls = |protocol| Tls::new(scene, secure, protocol);
+        let upgraded = over_tls("http/1.1");
+        let mut others = vec![
+            ("HTTP/2", ProtocolLoad::http2(proxy)),
+            ("HTTP/2 over TLS", ProtocolLoad::http2_over(over_tls("h2").dial())),
+            ("gRPC", ProtocolLoad::grpc_over(plain(proxy))),
+            ("gRPC over TLS", ProtocolLoad::grpc_over(over_tls("h2").dial())),
+            ("WebSocket", ProtocolLoad::websocket(proxy, "/chat")),
+            ("WebSocket over TLS", ProtocolLoad::websocket_over(move || upgraded.websocket())),
+        ];
+        if has_tool("curl") {
+            others.push(("HTTP/1.1 over TLS", ProtocolLoad::rounds(over_curl(scene, secure))));
+        }
         let http1 = vec![
             ("keep-alive", Load::get(proxy, "/").connections(4).start()),
             ("one request per connection", Load::request(proxy, "GET", each(proxy, "/")).interval(millisecond).start()),
@@ -87,6 +156,23 @@ impl Traffic {
     }
 }
 
+/// Requests by curl, twenty over a connection.
+fn over_curl(scene: &Scene, addr: SocketAddr) -> impl Fn() -> Result<u64, String> + Send + 'static {
+    let folder = TempDir::new().expect("a folder can be made");
+    let file = folder.path().join("authority.pem");
+    std::fs::write(&file, scene.authority.pem()).expect("files can be written");
+    let (resolve, url) =
+        (format!("{NAME}:{}:{}", addr.port(), addr.ip()), format!("https://{NAME}:{}/[1-20]", addr.port()));
+    move || {
+        let authority = folder.path().join("authority.pem").display().to_string();
+        let fixed = ["-f", "--http1.1", "-o", "/dev/null", "-w", "%{http_code} "];
+        let output = curl(&[&fixed[..], &["--cacert", &authority, "--resolve", &resolve, &url]].concat());
+        let codes = String::from_utf8_lossy(&output.stdout).into_owned();
+        let good = codes.split_whitespace().filter(|code| *code == "200").count();
+        if good == 20 { Ok(20) } else { Err(format!("{codes}{}", String::from_utf8_lossy(&output.stderr))) }
+    }
+}
+
 #[track_caller]
 fn logged(gateway: &Gateway, text: &str) {
     eventually(SOON, || gateway.log().iter().any(|line| line.contains(text)));
@@ -102,7 +188,7 @@ fn serves(addr: SocketAddr) {
 fn load_upgrades_in_a_row() {
     let scene = Scene::new();
     let mut old = scene.gateway().workers(2).start();
-    let traffic = Traffic::start(&old);
+    let traffic = Traffic::start(&scene, &old);
     let mut draining = Vec::new();
     for workers in [2, 3, 1, 2] {
         pause(Duration::from_millis(300));
@@ -161,7 +247,7 @@ impl Drop for Successor {
 fn load_sigusr2_starts_the_program_anew() {
     let scene = Scene::new();
     let mut old = scene.gateway().start();
-    let traffic = Traffic::start(&old);
+    let traffic = Traffic::start(&scene, &old);
     let first = u64::from(old.pid());
     old.sigusr2();
     let second = Successor::after(&old, &[first]);
@@ -199,7 +285,7 @@ fn sigusr2_without_an_upgrade_socket_says_what_is_missing() {
 fn a_new_process_that_cannot_start_changes_nothing() {
     let scene = Scene::new();
     let mut gateway = scene.gateway().start();
-    let traffic = Traffic::start(&gateway);
+    let traffic = Traffic::start(&scene, &gateway);
     let error = scene.with_config("nonsense: 1\n").try_start().unwrap_err().to_string();
     assert!(error.contains("nothing was started"), "{error}");
     let error = scene.gateway().env("GATEWARD_ACCESS_LOG", "/no/such/folder/log").try_start().unwrap_err().to_string();

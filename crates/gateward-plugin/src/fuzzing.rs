@@ -35,7 +35,7 @@ fn trailers(data: &[u8]) {
     for line in data.split(|byte| *byte == b'\n') {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
         let (name, value) = (String::from_utf8_lossy(&line[..colon]), line[colon + 1..].trim_ascii());
-        if headers.add(&*name, value) {
+        if headers.add(&name, value) {
             lines.push([name.to_ascii_lowercase().as_bytes(), b":", value].concat());
         }
     }

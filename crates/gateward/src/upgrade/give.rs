@@ -175,6 +175,8 @@ impl Giver {
             Err(_) => Some("another upgrade is under way; wait for it, or end its process".to_owned()),
         };
         if let Some(reason) = refusal {
+            // Who is refused is in nobody's way, from the moment it knows.
+            drop(one_at_a_time);
             wire::write(&mut stream, &Answer::Refused { reason: reason.clone() })?;
             bail!("process {} was refused: {reason}", hello.pid);
         }
