@@ -1,8 +1,9 @@
 //! HTTP/2 clients with prior knowledge: what reaches an HTTP/1.1 back end, what comes back, and how connections end.
 
+use gateward_e2e::protocol_load::ProtocolLoad;
 use gateward_e2e::{Metrics, curl, has_tool, one_route, with_plugins, with_service_fields};
 use gateward_testkit::frames::{Frame, get, kind};
-use gateward_testkit::{Backend, FrameClient, Gateway, Next, eventually, pause};
+use gateward_testkit::{Backend, FrameClient, Gateway, Next, RawClient, eventually, load::Load, pause};
 use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
@@ -225,19 +226,122 @@ fn a_drained_node_says_goaway_twice_and_finishes_what_is_under_way() {
     assert!(gateway.wait_exit(Duration::from_secs(10)).success());
 }
 
+/// What a connection said until its end.
+struct Told {
+    /// Last stream and code of each GOAWAY.
+    goaways: Vec<(u32, u32)>,
+    /// Streams in the order of their ends.
+    ended: Vec<u32>,
+}
+
+/// Reads to the end of the connection; what `at_first_goaway` sends comes between the two steps.
+#[track_caller]
+fn read_to_end(client: &mut FrameClient, mut at_first_goaway: impl FnMut(&mut FrameClient)) -> Told {
+    let mut told = Told { goaways: Vec::new(), ended: Vec::new() };
+    while let Some(frame) = client.read() {
+        if frame.kind == kind::GOAWAY {
+            told.goaways.push((frame.last_stream(), frame.code()));
+            if told.goaways.len() == 1 {
+                at_first_goaway(client);
+            }
+        }
+        client.acknowledge(&frame);
+        assert_ne!(frame.kind, kind::RST_STREAM, "{frame:?}");
+        if frame.ends_stream() {
+            told.ended.push(frame.stream);
+        }
+    }
+    told
+}
+
+/// A connection over its age is told to go with its next request, in two steps: what crosses the first is served, and so
+/// is what is under way.
+#[test]
+fn an_old_connection_says_goaway_twice_and_finishes_what_is_under_way() {
+    let backend = Backend::scripted(|request, stream| {
+        if request.target == "/slow" {
+            pause(Duration::from_millis(1_500));
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        Next::KeepAlive
+    });
+    let gateway = Gateway::builder(&one_route(&backend.url())).env("GATEWARD_MAX_CONNECTION_AGE", "600ms").start();
+    let mut client = FrameClient::connect(gateway.proxy());
+    client.request(1, &get("/slow"), true);
+    // Young: requests are served and nothing is said.
+    client.request(3, &get("/"), true);
+    let frames = client.until(|frame| frame.stream == 3 && frame.ends_stream());
+    assert!(frames.iter().all(|frame| frame.kind != kind::GOAWAY), "{frames:?}");
+    pause(Duration::from_millis(700));
+    client.request(5, &get("/"), true);
+    let told = read_to_end(&mut client, |client| client.request(7, &get("/"), true));
+    assert_eq!(told.goaways, [(0x7fff_ffff, 0), (7, 0)]);
+    assert_eq!(told.ended, [5, 7, 1]);
+    assert_eq!(Metrics::scrape(&gateway).sum("gateward_connections_aged_total", &[]), 1.0);
+    gateway.stop();
+}
+
+/// The same for HTTP/1.1, with `Connection: close`; and a load of both over many lives of its connections.
+#[test]
+fn load_old_connections_end_without_a_failed_request() {
+    let backend = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let gateway = Gateway::builder(&one_route(&backend.url())).env("GATEWARD_MAX_CONNECTION_AGE", "200ms").start();
+    let mut client = RawClient::connect(gateway.proxy());
+    let mut kept = 0;
+    loop {
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let answer = client.read_response("GET");
+        assert_eq!(answer.status, 200);
+        if answer.closes() {
+            break;
+        }
+        kept += 1;
+    }
+    client.expect_closed();
+    assert!(kept > 0, "a young connection is kept");
+    let aged = || Metrics::scrape(&gateway).sum("gateward_connections_aged_total", &[]);
+    eventually(Duration::from_secs(5), || aged() == 1.0);
+    let (http1, http2) = (Load::get(gateway.proxy(), "/").connections(4).start(), ProtocolLoad::http2(gateway.proxy()));
+    eventually(Duration::from_secs(30), || aged() >= 30.0);
+    let report = http1.stop();
+    report.assert_all_ok();
+    assert!(report.connects >= 8, "{}", report.connects);
+    http2.assert_all_ok("HTTP/2");
+    gateway.stop();
+}
+
+/// h2load, in the clear and over TLS: every answer is good, over connections that live and over many short ones.
 #[test]
 fn h2load_gets_only_good_answers() {
     if !has_tool("h2load") {
         return;
     }
-    let (gateway, backend) = start();
-    let url = format!("http://{}/load", gateway.proxy());
-    let out = Command::new("h2load").args(["-n", "2000", "-c", "4", "-m", "50", &url]).output().expect("h2load runs");
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    assert!(text.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout"), "{text}");
-    assert_eq!(backend.request_count(), 2000);
+    let backend = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let config = one_route(&backend.url());
+    let gateway = Gateway::builder(&config).proxy_listen("127.0.0.1:0, 127.0.0.1:0 http2 ssl").start();
+    let (plain, secure) = (format!("http://{}/load", gateway.proxy()), format!("https://{}/load", gateway.proxy_at(1)));
+    for (url, protocol) in [(&plain, "h2c"), (&secure, "h2")] {
+        for (requests, clients, streams) in [("2000", "4", "50"), ("600", "60", "1")] {
+            let out = Command::new("h2load").args(["-n", requests, "-c", clients, "-m", streams, url]).output();
+            let out = out.expect("h2load runs");
+            let text = String::from_utf8_lossy(&out.stdout).into_owned();
+            let all = format!("{requests} succeeded, 0 failed, 0 errored, 0 timeout");
+            let good = format!("status codes: {requests} 2xx, 0 3xx, 0 4xx, 0 5xx");
+            for expected in [all, good, format!("Application protocol: {protocol}\n")] {
+                assert!(text.contains(&expected), "{expected}: {text}{}", String::from_utf8_lossy(&out.stderr));
+            }
+        }
+    }
+    // With bodies, by POST.
+    let upload = gateway.dir().join("upload");
+    std::fs::write(&upload, vec![b'u'; 40_000]).unwrap();
+    let out =
+        Command::new("h2load").args(["-n", "200", "-c", "2", "-m", "10", "-d"]).arg(&upload).arg(&secure).output();
+    let text = String::from_utf8_lossy(&out.expect("h2load runs").stdout).into_owned();
+    assert!(text.contains("status codes: 200 2xx, 0 3xx, 0 4xx, 0 5xx"), "{text}");
+    assert_eq!(backend.request_count(), 2 * 2600 + 200);
     let metrics = Metrics::scrape(&gateway);
-    assert_eq!(metrics.sum("gateward_requests_total", &["outcome=\"ok\""]), 2000.0);
-    assert_eq!(metrics.sum("gateward_refusals_total", &[]), 0.0);
-    gateway.assert_no_errors();
+    assert_eq!(metrics.sum("gateward_requests_total", &["outcome=\"ok\""]), 5400.0);
+    assert_eq!(metrics.sum("gateward_refusals_total", &[]), 0.0, "{}", metrics.text());
+    gateway.stop();
 }

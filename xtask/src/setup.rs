@@ -25,6 +25,8 @@ const FOR_TESTS: &[Need] = &[
     Need { program: "curl", package: "curl", without: "end-to-end tests with a stock client" },
     Need { program: "nginx", package: "nginx", without: "end-to-end tests against a stock backend" },
     Need { program: "wrk", package: "wrk", without: "end-to-end tests under load" },
+    Need { program: "h2load", package: "nghttp2-client", without: "end-to-end tests under load over HTTP/2" },
+    Need { program: "openssl", package: "openssl", without: "end-to-end tests of TLS with another implementation" },
     Need { program: "varnishtest", package: "varnish", without: "framing tests with varnishtest" },
     Need { program: "g++", package: "g++", without: "the check that the fuzz targets compile" },
 ];

@@ -35,13 +35,12 @@ pub(crate) struct Age {
 impl Age {
     /// Of a connection that begins now.
     pub(crate) fn new(worker: &Worker) -> Self {
-        let most = worker.node.settings.max_connection_age_ms;
-        let retire_at_ms = match most {
-            0 => u64::MAX,
-            // Connections that began together must not end together.
-            _ => worker.deadlines.now_ms().saturating_add(most - worker.ids.next() % (most / 5 + 1)),
-        };
-        Self { retire_at_ms }
+        match worker.node.settings.max_connection_age_ms {
+            0 => Self { retire_at_ms: u64::MAX },
+            most_ms => {
+                Self { retire_at_ms: worker.deadlines.now_ms().saturating_add(life_ms(most_ms, worker.ids.next())) }
+            }
+        }
     }
 
     pub(crate) fn is_over(self, worker: &Worker) -> bool {
@@ -49,13 +48,28 @@ impl Age {
     }
 }
 
+/// Connections that began together must not end together: each gets up to a fifth less, by `random`.
+fn life_ms(most_ms: u64, random: u64) -> u64 {
+    most_ms - random % (most_ms / 5 + 1)
+}
+
 #[cfg(test)]
 mod tests {
+    use super::life_ms;
     use crate::Settings;
     use crate::testing::{local, measured_gateway, read_until};
     use gateward_telemetry::Counter;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+
+    #[test]
+    fn lives_differ_by_up_to_a_fifth() {
+        let lives: Vec<u64> = (0..10_000).map(|random| life_ms(1_000, random * 7_919)).collect();
+        assert_eq!((lives.iter().min(), lives.iter().max()), (Some(&800), Some(&1_000)));
+        assert!((800..=1_000).all(|life| lives.contains(&life)), "each length occurs");
+        assert_eq!((life_ms(1, u64::MAX), life_ms(4, 3)), (1, 4));
+        assert!(life_ms(u64::MAX, u64::MAX) > u64::MAX / 5 * 4 - 5);
+    }
 
     #[test]
     fn an_old_connection_is_closed_with_a_response_and_not_before() {
