@@ -28,6 +28,7 @@ const FOR_TESTS: &[Need] = &[
     Need { program: "h2load", package: "nghttp2-client", without: "end-to-end tests under load over HTTP/2" },
     Need { program: "openssl", package: "openssl", without: "end-to-end tests of TLS with another implementation" },
     Need { program: "varnishtest", package: "varnish", without: "framing tests with varnishtest" },
+    Need { program: "redis-server", package: "redis-server", without: "tests of rate limits shared by several nodes" },
     Need { program: "g++", package: "g++", without: "the check that the fuzz targets compile" },
 ];
 

@@ -134,6 +134,42 @@ impl Counters {
         }
     }
 
+    /// Whether anything was counted or begun here.
+    pub(crate) fn is_known(&self, key: Key) -> bool {
+        let place = Place::of(key);
+        self.find(&place).is_some_and(|slot| place.owns(slot.count.load(Ordering::Acquire)))
+    }
+
+    /// Start a counter at `base`, unless it is known by now. Whether it was started.
+    pub(crate) fn begin(&self, key: Key, base: u32) -> bool {
+        let place = Place::of(key);
+        loop {
+            let slot = self.claim(&place);
+            loop {
+                let seen = slot.count.load(Ordering::Acquire);
+                if slot.key.load(Ordering::Acquire) != place.key {
+                    break;
+                }
+                if place.owns(seen) {
+                    return false;
+                }
+                let next = place.tag | u64::from(base);
+                if slot.count.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// Add to a counter that is known; to one that is not, nothing.
+    pub(crate) fn add(&self, key: Key, amount: u32) {
+        let place = Place::of(key);
+        let Some(slot) = self.find(&place) else { return };
+        let _ = slot.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |seen| {
+            place.owns(seen).then(|| place.tag | u64::from(place.count_in(seen).saturating_add(amount)))
+        });
+    }
+
     /// Undo one [`Counters::take`].
     pub(crate) fn give_back(&self, key: Key) {
         let place = Place::of(key);
@@ -243,8 +279,13 @@ impl Place {
         self.window.saturating_sub((key_word >> 32) as u32)
     }
 
+    /// Whether a count is this key's.
+    fn owns(&self, count_word: u64) -> bool {
+        count_word & 0xffff_ffff_0000_0000 == self.tag
+    }
+
     fn count_in(&self, count_word: u64) -> u32 {
-        if count_word & 0xffff_ffff_0000_0000 == self.tag { count_word as u32 } else { 0 }
+        if self.owns(count_word) { count_word as u32 } else { 0 }
     }
 }
 
@@ -351,6 +392,21 @@ mod tests {
         assert_eq!(counters.take(key, 1), Err(1));
         counters.give_back(key);
         assert_eq!(counters.take(key, 1), Ok(0));
+    }
+
+    #[test]
+    fn a_counter_begins_once_and_grows_by_what_others_counted() {
+        let counters = Counters::with_slots(32);
+        let key = key(&counters, 0, 1, 1);
+        counters.add(key, 5);
+        assert!(!counters.is_known(key), "nothing is added to what is not known");
+        assert!(counters.begin(key, 3));
+        assert!(!counters.begin(key, 9), "it is known");
+        assert_eq!(counters.take(key, 10), Ok(3));
+        counters.add(key, 4);
+        assert_eq!((counters.is_known(key), counters.usage(key)), (true, 8));
+        counters.add(key, u32::MAX);
+        assert_eq!(counters.take(key, u32::MAX), Err(u32::MAX));
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! What plugins get from the node when they are made.
 
+use crate::counter_store::{Redis, RedisStats};
 use crate::counters::Counters;
 use gateward_model::{Directory, PluginConfig};
 use std::future::Future;
@@ -16,11 +17,13 @@ pub struct PluginEnv {
     pub counters: Arc<Counters>,
     /// How to send a log batch over HTTP.
     pub http: Arc<dyn HttpPost>,
-    /// What log plugins lost, over all instances and generations; for `/metrics`.
+    /// Counters shared with other nodes.
+    pub redis: Arc<dyn Redis>,
+    /// What plugins count over all instances and generations; for `/metrics`.
     pub stats: Arc<PluginStats>,
 }
 
-/// Losses of log plugins since the process started. Counters only grow; read them with `Relaxed` loads.
+/// What plugins count since the process started. Counters only grow; read them with `Relaxed` loads.
 #[derive(Debug, Default)]
 pub struct PluginStats {
     /// Records that were not queued because a queue was full, or were pushed out of it by newer ones.
@@ -32,6 +35,8 @@ pub struct PluginStats {
     pub log_batches_failed: AtomicU64,
     /// Records that were delivered.
     pub log_entries_delivered: AtomicU64,
+    /// Rate limits whose counters are in Redis.
+    pub redis: RedisStats,
 }
 
 /// What one instance is made from.

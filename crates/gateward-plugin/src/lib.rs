@@ -9,6 +9,7 @@ pub mod fuzzing;
 
 pub mod client_tls;
 pub mod contract;
+pub mod counter_store;
 pub mod counters;
 pub mod env;
 pub mod exchange;
@@ -20,6 +21,7 @@ pub mod registry;
 
 pub use client_tls::{ClientCertificate, ClientTls};
 pub use contract::{BuildError, Definition, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, Step};
+pub use counter_store::{Addition, Answer, Ask, CounterStore, Limited, Redis, RedisSettings, StoreError};
 pub use env::{BuildContext, HttpPost, PluginEnv, PluginStats, PostRequest};
 pub use exchange::{
     Authentication, Captures, Client, Credential, Exchange, MetricGroups, ResponseState, Scheme, Source,

@@ -9,7 +9,7 @@ use gateward_model::Snapshot;
 use gateward_net::Listener;
 use gateward_net::listen::BACKLOG;
 use gateward_plugin::env::{HttpPost, PostRequest};
-use gateward_plugin::{NativePlugins, PluginEnv};
+use gateward_plugin::{CounterStore, NativePlugins, PluginEnv, Redis, RedisSettings};
 use gateward_telemetry::{Limits, Telemetry};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -36,6 +36,11 @@ pub(crate) fn plan(config: &str, generation: u64, settings: &Settings, telemetry
             Box::pin(async { Err("nothing is sent in tests".to_owned()) })
         }
     }
+    impl Redis for Nowhere {
+        fn store(&self, _: &RedisSettings) -> Result<Arc<dyn CounterStore>, String> {
+            Err("there is no Redis in these tests".to_owned())
+        }
+    }
     let plugins = NativePlugins::new();
     let options =
         gateward_config::Options { plugins: &plugins, flavor: settings.flavor, vault: &|_: &str| None, now: 0 };
@@ -45,6 +50,7 @@ pub(crate) fn plan(config: &str, generation: u64, settings: &Settings, telemetry
         background: tokio::runtime::Handle::current(),
         counters: Arc::default(),
         http: Arc::new(Nowhere),
+        redis: Arc::new(Nowhere),
         stats: Arc::default(),
     };
     let tls = gateward_net::tls::Context::new(settings.tls.clone()).expect("the TLS settings are right");

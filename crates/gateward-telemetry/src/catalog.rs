@@ -204,6 +204,16 @@ catalog! {
         "Targets that became healthy or unhealthy, by who found it: active and passive checks, outlier detection, manual.";
     RATE_LIMIT_EVICTIONS = "gateward_rate_limit_evictions_total" Counter Count []
         "Rate-limit counters lost because the table was full; while this stands still, limits are exact.";
+    RATE_LIMIT_REDIS_DECISIONS = "gateward_rate_limit_redis_decisions_total" Counter Count ["outcome"]
+        "Requests under a rate limit in Redis: passed, limited, or, because Redis failed, unchecked or failed.";
+    RATE_LIMIT_REDIS_UNCOUNTED = "gateward_rate_limit_redis_uncounted_total" Counter Count []
+        "Requests that passed a rate limit with sync_rate and that Redis may never hear of.";
+    REDIS_ERRORS = "gateward_redis_errors_total" Counter Count ["reason"]
+        "Questions to Redis without an answer: unavailable, timeout, lost, busy or refused.";
+    REDIS_ANSWERS = "gateward_redis_answers_total" Counter Count []
+        "Questions to Redis that were answered, each one round trip.";
+    REDIS_ANSWER_SECONDS = "gateward_redis_answer_seconds_total" Counter Seconds []
+        "Time spent waiting for these answers; divided by their number, the mean.";
     PROCESS_CPU = "process_cpu_seconds_total" Counter Seconds []
         "CPU time used by the process.";
     PROCESS_RESIDENT_MEMORY = "process_resident_memory_bytes" Gauge Bytes []

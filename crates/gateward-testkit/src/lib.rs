@@ -4,6 +4,7 @@
 //! - [`raw`] is a client that sends exactly the bytes it is given and parses what comes back;
 //! - [`frames`] is one that speaks HTTP/2 frame by frame, also wrongly;
 //! - [`Backend`] is an upstream that echoes, follows a script or takes over the socket;
+//! - [`RedisServer`] runs a Redis without persistence and asks it things;
 //! - [`load`] keeps connections busy and counts every request that was not answered;
 //! - [`eventually`] waits for a condition.
 //!
@@ -19,6 +20,7 @@ mod gateway;
 pub mod load;
 mod log;
 pub mod raw;
+mod redis;
 mod temp_dir;
 mod wait;
 mod wire;
@@ -27,6 +29,7 @@ pub use backend::{Backend, Next, ReceivedRequest, reset};
 pub use frames::{Frame, FrameClient};
 pub use gateway::{Gateway, GatewayBuilder, gateward_command};
 pub use raw::{RawClient, RawResponse, http};
+pub use redis::{RedisReply, RedisServer};
 pub use temp_dir::TempDir;
 pub use wait::{eventually, pause};
 pub use wire::WireError;

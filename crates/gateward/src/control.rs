@@ -70,6 +70,7 @@ pub(crate) mod testing {
     //! A control side without sockets or workers.
 
     use super::*;
+    use crate::counter_store::NoStores;
     use crate::egress::Egress;
     use crate::reload::Compiler;
     use crate::settings::{Given, resolve};
@@ -85,6 +86,7 @@ pub(crate) mod testing {
             background: runtime.clone(),
             counters: Arc::default(),
             http: Arc::new(Egress::new(runtime)),
+            redis: Arc::new(NoStores),
             stats: Arc::default(),
         };
         let telemetry = Telemetry::new(1, Limits::default());
@@ -94,7 +96,7 @@ pub(crate) mod testing {
             env,
             plugins: NativePlugins::new(),
             telemetry: telemetry.clone(),
-            tls: gateward_net::tls::Context::new(settings.tls.clone()).expect("defaults are right"),
+            tls: Arc::new(gateward_net::tls::Context::new(settings.tls.clone()).expect("defaults are right")),
         });
         let plan = match config {
             "" => compiler.empty(0).expect("nothing can be wrong"),

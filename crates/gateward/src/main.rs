@@ -7,6 +7,7 @@
 mod admin;
 mod cli;
 mod control;
+mod counter_store;
 mod egress;
 mod logging;
 mod metrics;

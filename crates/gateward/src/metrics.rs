@@ -2,12 +2,14 @@
 
 use crate::control::{Control, VERSION};
 use gateward_model::Config;
-use gateward_plugin::PluginStats;
+use gateward_plugin::counter_store::{Decision, RedisStats};
+use gateward_plugin::{PluginStats, StoreError};
 use gateward_proxy::{HealthRegistry, TargetState, Turned};
 use gateward_telemetry::catalog;
 use gateward_telemetry::{ExtraMetric, NodeInfo, process, prometheus};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// States of a target, as Kong names them.
@@ -21,6 +23,7 @@ pub(crate) fn exposition(control: &Control) -> String {
     extra.extend(node.access_log.iter().flat_map(gateward_telemetry::AccessLog::metrics));
     let env = &control.reloader.compiler().env;
     extra.extend(plugin_metrics(&env.stats, env.counters.evictions()));
+    extra.extend(redis_metrics(&env.stats.redis));
     extra.extend(target_health(&plan.snapshot.config, &node.health));
     extra.push(health_turns(&node.health));
     let info = NodeInfo {
@@ -45,6 +48,22 @@ fn plugin_metrics(stats: &PluginStats, evictions: u64) -> impl Iterator<Item = E
         (&catalog::RATE_LIMIT_EVICTIONS, evictions),
     ];
     counters.into_iter().map(|(metric, value)| ExtraMetric::of(metric).sample(&[], value as f64))
+}
+
+fn redis_metrics(stats: &RedisStats) -> [ExtraMetric; 5] {
+    let labelled = |metric, label, labels: &[&str], values: &[AtomicU64]| {
+        labels.iter().zip(values).fold(ExtraMetric::of(metric), |metric, (value, count)| {
+            metric.sample(&[(label, value)], count.load(Relaxed) as f64)
+        })
+    };
+    let single = |metric, value: f64| ExtraMetric::of(metric).sample(&[], value);
+    [
+        labelled(&catalog::RATE_LIMIT_REDIS_DECISIONS, "outcome", &Decision::OUTCOMES, &stats.decisions),
+        labelled(&catalog::REDIS_ERRORS, "reason", &StoreError::REASONS, &stats.errors),
+        single(&catalog::RATE_LIMIT_REDIS_UNCOUNTED, stats.uncounted.load(Relaxed) as f64),
+        single(&catalog::REDIS_ANSWERS, stats.answers.load(Relaxed) as f64),
+        single(&catalog::REDIS_ANSWER_SECONDS, stats.answers_us.load(Relaxed) as f64 / 1e6),
+    ]
 }
 
 /// Kong's gauge of target states, when a prometheus plugin asks for it.
@@ -114,6 +133,9 @@ mod tests {
             "kong_datastore_reachable 1",
             "gateward_log_entries_dropped_total 0",
             "gateward_rate_limit_evictions_total 0",
+            "gateward_rate_limit_redis_decisions_total{outcome=\"unchecked\"} 0",
+            "gateward_redis_errors_total{reason=\"timeout\"} 0",
+            "gateward_redis_answer_seconds_total 0",
             "kong_nginx_metric_errors_total 0",
             "kong_upstream_target_health{upstream=\"pool\",target=\"127.0.0.1:9\",address=\"127.0.0.1:9\",state=\"healthchecks_off\",subsystem=\"http\"} 1",
             "kong_upstream_target_health{upstream=\"pool\",target=\"a.example:8000\",address=\"\",state=\"healthy\",subsystem=\"http\"} 0",

@@ -28,7 +28,7 @@ pub(crate) struct Compiler {
     /// Where series are registered.
     pub(crate) telemetry: Arc<Telemetry>,
     /// Certificates and keys of the process.
-    pub(crate) tls: Context,
+    pub(crate) tls: Arc<Context>,
 }
 
 /// A text that was right.

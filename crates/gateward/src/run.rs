@@ -2,6 +2,7 @@
 
 use crate::admin;
 use crate::control::{Addresses, Control, Identity};
+use crate::counter_store::Stores;
 use crate::egress::Egress;
 use crate::logging::LogControl;
 use crate::notify;
@@ -15,7 +16,7 @@ use crate::watch::{Seen, Watch};
 use anyhow::{Context, Result, anyhow};
 use gateward_config::{Diagnostic, Format, Severity};
 use gateward_net::{Listener, Stage, tls};
-use gateward_plugin::{NativePlugins, PluginEnv};
+use gateward_plugin::{NativePlugins, PluginEnv, PluginStats};
 use gateward_proxy::{Node, run_worker};
 use gateward_telemetry::{AccessLog, AccessLogTarget, ControlCounter, Limits, Telemetry};
 use std::sync::{Arc, OnceLock};
@@ -81,7 +82,7 @@ pub(crate) struct Running {
     /// Where a new process may take over, if anywhere.
     giver: Option<Arc<Giver>>,
     control_runtime: Runtime,
-    /// Holds the log plugins' queues and nothing else.
+    /// Holds the plugins' queues and nothing else.
     background: Runtime,
 }
 
@@ -142,15 +143,18 @@ fn runtime(name: &str, threads: usize) -> Result<Runtime> {
 }
 
 fn compiler(options: &Options, control: &Runtime, background: &Runtime) -> Result<Compiler> {
+    let settings = options.data_plane.clone();
+    let tls = tls::Context::new(settings.tls.clone()).context("the TLS settings cannot be used")?;
+    let tls = Arc::new(tls);
+    let stats = Arc::<PluginStats>::default();
     let env = PluginEnv {
         background: background.handle().clone(),
         counters: Arc::default(),
         http: Arc::new(Egress::new(control.handle().clone())),
-        stats: Arc::default(),
+        redis: Arc::new(Stores::new(control.handle().clone(), tls.clone(), stats.clone())),
+        stats,
     };
     let telemetry = Telemetry::new(options.workers, Limits::default());
-    let settings = options.data_plane.clone();
-    let tls = tls::Context::new(settings.tls.clone()).context("the TLS settings cannot be used")?;
     Ok(Compiler { settings, env, plugins: NativePlugins::new(), telemetry, tls })
 }
 

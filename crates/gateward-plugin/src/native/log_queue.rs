@@ -8,6 +8,7 @@
 //! What is not queued or not delivered is counted in [`PluginStats`]. When the queue is full the newest record is
 //! dropped (Kong drops the oldest): that needs no lock between workers.
 
+use crate::native::complaints::Complaints;
 use crate::{PluginEnv, PluginStats};
 use std::future::Future;
 use std::sync::Arc;
@@ -19,9 +20,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// How long a closed queue may take to deliver what it holds.
 pub const FLUSH_BOUND: Duration = Duration::from_secs(10);
-
-/// At most one warning per queue in this time.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Where batches go.
 pub trait Sink: Send + Sync + 'static {
@@ -195,27 +193,6 @@ async fn deliver(sink: &impl Sink, batch: &[String], shared: &Shared) -> bool {
         }
         sleep(delay.min(limits.max_retry_delay)).await;
         delay = delay.saturating_mul(2).min(limits.max_retry_delay);
-    }
-}
-
-/// Lets one message through per interval.
-struct Complaints {
-    since: Instant,
-    /// Milliseconds after `since` before which nothing may be said.
-    not_before_ms: AtomicU64,
-}
-
-impl Complaints {
-    fn new() -> Self {
-        Self { since: Instant::now(), not_before_ms: AtomicU64::new(0) }
-    }
-
-    fn may_complain(&self) -> bool {
-        let now_ms = self.since.elapsed().as_millis() as u64;
-        let not_before_ms = self.not_before_ms.load(Ordering::Relaxed);
-        let next_ms = now_ms + COMPLAINT_INTERVAL.as_millis() as u64;
-        now_ms >= not_before_ms
-            && self.not_before_ms.compare_exchange(not_before_ms, next_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 

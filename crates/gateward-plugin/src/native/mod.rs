@@ -8,6 +8,7 @@ pub mod acl;
 pub mod authentication;
 pub mod basic_auth;
 pub mod bot_detection;
+pub(crate) mod complaints;
 pub mod correlation_id;
 pub mod cors;
 pub mod edits;

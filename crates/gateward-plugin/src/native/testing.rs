@@ -6,11 +6,15 @@
 
 use crate::counters::Counters;
 use crate::env::{HttpPost, PostRequest};
-use crate::{BuildContext, Definition, Exchange, LocalBody, LocalResponse, Outcome, Plugin, PluginEnv, Step};
+use crate::{
+    Addition, Answer, Ask, BuildContext, CounterStore, Definition, Exchange, Limited, LocalBody, LocalResponse,
+    Outcome, Plugin, PluginEnv, Redis, RedisSettings, Step, StoreError,
+};
 use gateward_http::Method;
 use gateward_model::schema::{Check, Field, Kind, Rule, Schema};
 use gateward_model::{Config, Consumer, Directory, EntityId, PluginConfig, Protocol};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -192,6 +196,7 @@ pub(crate) fn environment_with(http: Arc<dyn HttpPost>) -> PluginEnv {
         background: RUNTIME.handle().clone(),
         counters: Arc::new(Counters::default()),
         http,
+        redis: Arc::new(Memory::default()),
         stats: Arc::default(),
     }
 }
@@ -209,6 +214,53 @@ impl HttpPost for Posts {
         let mut answers = self.answers.lock().unwrap();
         let answer = if answers.is_empty() { Ok(200) } else { answers.remove(0) };
         Box::pin(async move { answer })
+    }
+}
+
+/// Counters in memory in the place of Redis; one store whatever the settings.
+#[derive(Default, Clone)]
+pub(crate) struct Memory {
+    pub(crate) counters: Arc<Mutex<BTreeMap<String, u64>>>,
+    /// What was asked.
+    pub(crate) asked: Arc<Mutex<Vec<Ask>>>,
+    /// Answered to everything, when there is one.
+    pub(crate) failure: Arc<Mutex<Option<StoreError>>>,
+}
+
+impl Redis for Memory {
+    fn store(&self, _: &RedisSettings) -> Result<Arc<dyn CounterStore>, String> {
+        Ok(Arc::new(self.clone()))
+    }
+}
+
+impl CounterStore for Memory {
+    fn ask(&self, ask: Ask) -> Answer<'_> {
+        let text = |key: &Vec<u8>| String::from_utf8_lossy(key).into_owned();
+        let mut counters = self.counters.lock().unwrap();
+        self.asked.lock().unwrap().push(ask.clone());
+        if let Some(failure) = self.failure.lock().unwrap().clone() {
+            return Box::pin(std::future::ready(Err(failure)));
+        }
+        let figures: Vec<u64> = match &ask {
+            Ask::Read(keys) => keys.iter().map(|key| counters.get(&text(key)).copied().unwrap_or(0)).collect(),
+            Ask::Add(additions) => {
+                let add = |addition: &Addition| {
+                    let counter = counters.entry(text(&addition.key)).or_default();
+                    *counter += addition.amount;
+                    *counter
+                };
+                additions.iter().map(add).collect()
+            }
+            Ask::Take(limited) => {
+                let used = |counter: &Limited| counters.get(&text(&counter.key)).copied().unwrap_or(0);
+                let figures: Vec<u64> = limited.iter().map(used).collect();
+                if figures.iter().zip(limited).all(|(used, counter)| *used < u64::from(counter.limit)) {
+                    limited.iter().for_each(|counter| *counters.entry(text(&counter.key)).or_default() += 1);
+                }
+                figures
+            }
+        };
+        Box::pin(std::future::ready(Ok(figures)))
     }
 }
 

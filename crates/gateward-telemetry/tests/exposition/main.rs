@@ -208,6 +208,11 @@ fn every_metric_is_in_the_catalogue_and_the_catalogue_is_complete() {
         &catalog::LOG_ENTRIES_FAILED,
         &catalog::LOG_BATCHES_FAILED,
         &catalog::RATE_LIMIT_EVICTIONS,
+        &catalog::RATE_LIMIT_REDIS_DECISIONS,
+        &catalog::RATE_LIMIT_REDIS_UNCOUNTED,
+        &catalog::REDIS_ERRORS,
+        &catalog::REDIS_ANSWERS,
+        &catalog::REDIS_ANSWER_SECONDS,
         &catalog::TARGET_HEALTH_TURNS,
         &catalog::KONG_UPSTREAM_TARGET_HEALTH,
     ];

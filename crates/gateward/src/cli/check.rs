@@ -1,6 +1,7 @@
 //! `gateward check`: every problem of declarative files, those that only compiling finds included.
 
 use crate::cli::{FAILURE, USAGE, complain, print};
+use crate::counter_store::NoStores;
 use crate::egress::Egress;
 use crate::reload::{Compiler, problem, sniff};
 use crate::settings::{OutputFormat, router_flavor};
@@ -122,11 +123,12 @@ fn compiler(flavor: RouterFlavor, runtime: &tokio::runtime::Handle) -> Result<Ar
         background: runtime.clone(),
         counters: Arc::default(),
         http: Arc::new(Egress::new(runtime.clone())),
+        redis: Arc::new(NoStores),
         stats: Arc::default(),
     };
     let settings = gateward_proxy::Settings { flavor, ..gateward_proxy::Settings::default() };
     let telemetry = Telemetry::new(0, Limits::default());
-    let tls = Context::new(settings.tls.clone())?;
+    let tls = Arc::new(Context::new(settings.tls.clone())?);
     Ok(Arc::new(Compiler { settings, env, plugins: NativePlugins::new(), telemetry, tls }))
 }
 

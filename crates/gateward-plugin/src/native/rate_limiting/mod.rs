@@ -9,24 +9,30 @@
 //! Departures from Kong: a fractional limit is rounded up; the kind of identifier takes part in the counter, so a
 //! header that spells an address cannot use up that address's allowance; a counter lives until its window ends
 //! (Kong's local counters expire 30 or 365 days after the first request of a month or year).
-//! Policies `redis` and `cluster` are refused with a clear text.
+//!
+//! Policy `redis` keeps Kong's keys in Redis, so nodes of both kinds can share one: [`shared`] decides there, [`sync`]
+//! keeps counts here and exchanges them every `sync_rate` seconds. Policy `cluster` is refused with a clear text.
 
+mod identifier;
+mod schema;
+mod shared;
+mod sync;
 mod window;
 
 use crate::counters::{Counters, Key};
+use crate::native::rate_limiting::identifier::{Identifier, LimitBy};
+use crate::native::rate_limiting::shared::Shared;
 use crate::native::rate_limiting::window::{PERIODS, Period, Window};
 use crate::native::settings;
 use crate::{BuildContext, BuildError, Definition, Exchange, LocalResponse, Needs, Phases, Plugin, Step};
-use gateward_model::schema::{Check, Field, Rule, Schema, Shorthand};
 use serde::Deserialize;
 use serde_json::Value;
 use std::hash::Hasher;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The plugin's entry in the registry.
 pub fn definition() -> Definition {
-    Definition { name: "rate-limiting", priority: 910, schema, check_scope: settings::http, build }
+    Definition { name: "rate-limiting", priority: 910, schema: schema::schema, check_scope: settings::http, build }
 }
 
 #[derive(Deserialize)]
@@ -41,24 +47,24 @@ struct Settings {
     header_name: Option<String>,
     path: Option<String>,
     policy: String,
+    fault_tolerant: bool,
+    sync_rate: f64,
+    /// Read only when it is used.
+    redis: Value,
     hide_client_headers: bool,
     error_code: f64,
     error_message: String,
 }
 
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "snake_case")]
-enum LimitBy {
-    Consumer,
-    Credential,
-    Ip,
-    Service,
-    Header,
-    Path,
-}
-
 struct RateLimiting {
     counters: Arc<Counters>,
+    /// Where the counters are that other nodes see, too; `None` with policy `local`.
+    shared: Option<Shared>,
+    rule: Rule,
+}
+
+/// What is configured, whoever keeps the counters.
+struct Rule {
     /// Shortest period first.
     limits: Vec<(&'static Period, u32)>,
     /// The scope of the instance: counters survive a change of its settings, as in Kong.
@@ -72,11 +78,18 @@ struct RateLimiting {
 }
 
 /// One period as a request finds it.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Usage {
     key: Key,
     window: Window,
     remaining: u32,
+}
+
+/// All periods that have limits, in their order.
+#[derive(Debug, Clone, Copy)]
+struct Usages {
+    all: [Usage; PERIODS.len()],
+    len: usize,
 }
 
 impl Plugin for RateLimiting {
@@ -85,40 +98,63 @@ impl Plugin for RateLimiting {
     }
 
     fn access<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
-        let identity = self.identity(exchange);
+        if let Some(shared) = &self.shared {
+            return shared.access(&self.rule, &self.counters, exchange);
+        }
         let now_s = exchange.started_at_ms / 1000;
-        let mut usages =
-            [Usage { key: Key { period: 0, window: 0, identity }, window: Window::default(), remaining: 0 };
-                PERIODS.len()];
-        let usages = &mut usages[..self.limits.len()];
-        for (usage, (period, limit)) in usages.iter_mut().zip(&self.limits) {
-            usage.window = period.window(now_s);
-            usage.key = Key { period: period.index, window: usage.window.number, identity };
-            usage.remaining = limit.saturating_sub(self.counters.usage(usage.key));
+        let mut hasher = self.counters.hasher();
+        hasher.write(&self.rule.scope);
+        self.rule.identify(exchange).hash(&mut hasher);
+        let mut usages = self.rule.usages(hasher.finish(), now_s);
+        let passes = self.rule.count(&self.counters, usages.slice());
+        match self.rule.conclude(exchange, usages.slice(), now_s, passes) {
+            None => Step::Next,
+            Some(response) => Step::Respond(response),
         }
-        let passes = usages.iter().all(|usage| usage.remaining > 0) && self.count(usages);
-        let reset_s = self.write_headers(exchange, usages, now_s);
-        if passes {
-            return Step::Next;
-        }
-        if let Some(reset_s) = reset_s {
-            exchange.response.early.set("Retry-After", itoa::Buffer::new().format(reset_s));
-        }
-        Step::Respond(LocalResponse::message(self.error_code, self.error_message.clone()))
     }
 }
 
-impl RateLimiting {
+impl Usages {
+    fn slice(&mut self) -> &mut [Usage] {
+        &mut self.all[..self.len]
+    }
+}
+
+impl Rule {
+    /// Who is limited.
+    fn identify<'a>(&'a self, exchange: &'a Exchange) -> Identifier<'a> {
+        self.limit_by.identify(exchange, &self.header_name, &self.path)
+    }
+
+    /// The counters of a caller at this moment; what is left is yet to be found out.
+    fn usages(&self, identity: u64, now_s: u64) -> Usages {
+        let none = Usage { key: Key { period: 0, window: 0, identity }, window: Window::default(), remaining: 0 };
+        let mut usages = Usages { all: [none; PERIODS.len()], len: self.limits.len() };
+        for (usage, (period, _)) in usages.slice().iter_mut().zip(&self.limits) {
+            usage.window = period.window(now_s);
+            usage.key = Key { period: period.index, window: usage.window.number, identity };
+        }
+        usages
+    }
+
+    /// Count the request in the node's tables, in every period or in none. Whether it passes.
+    fn count(&self, counters: &Counters, usages: &mut [Usage]) -> bool {
+        for (usage, (_, limit)) in usages.iter_mut().zip(&self.limits) {
+            usage.remaining = limit.saturating_sub(counters.usage(usage.key));
+        }
+        usages.iter().all(|usage| usage.remaining > 0) && self.take(counters, usages)
+    }
+
     /// Count the request in every period, or in none when one of them filled up meanwhile.
-    fn count(&self, usages: &mut [Usage]) -> bool {
+    fn take(&self, counters: &Counters, usages: &mut [Usage]) -> bool {
         for index in 0..usages.len() {
             let limit = self.limits[index].1;
-            match self.counters.take(usages[index].key, limit) {
+            match counters.take(usages[index].key, limit) {
                 Ok(used) => usages[index].remaining = limit - used - 1,
                 Err(_) => {
                     usages[index].remaining = 0;
                     for usage in &mut usages[..index] {
-                        self.counters.give_back(usage.key);
+                        counters.give_back(usage.key);
                         usage.remaining += 1;
                     }
                     return false;
@@ -126,6 +162,18 @@ impl RateLimiting {
             }
         }
         true
+    }
+
+    /// Tell the caller what is left, and refuse the request if it does not pass.
+    fn conclude(&self, exchange: &mut Exchange, usages: &[Usage], now_s: u64, passes: bool) -> Option<LocalResponse> {
+        let reset_s = self.write_headers(exchange, usages, now_s);
+        if passes {
+            return None;
+        }
+        if let Some(reset_s) = reset_s {
+            exchange.response.early.set("Retry-After", itoa::Buffer::new().format(reset_s));
+        }
+        Some(LocalResponse::message(self.error_code, self.error_message.clone()))
     }
 
     /// The fields about limits; seconds until the tightest limit resets, `None` when nothing may be told.
@@ -152,56 +200,23 @@ impl RateLimiting {
         headers.set("RateLimit-Reset", number.format(reset_s));
         Some(reset_s)
     }
-
-    /// Who is limited; the caller's address when the configured identifier is missing.
-    fn identity(&self, exchange: &Exchange) -> u64 {
-        let mut hasher = self.counters.hasher();
-        hasher.write(&self.scope);
-        let auth = &exchange.auth;
-        let consumer = || auth.consumer.as_ref().map(|consumer| consumer.id);
-        let credential = || auth.credential.as_ref().map(|credential| credential.id);
-        let id = match self.limit_by {
-            LimitBy::Consumer => consumer().or_else(credential),
-            LimitBy::Credential => credential(),
-            LimitBy::Service => exchange.service.as_ref().map(|service| service.id),
-            LimitBy::Ip | LimitBy::Header | LimitBy::Path => None,
-        };
-        let text = match self.limit_by {
-            LimitBy::Header => exchange.request.headers.get(self.header_name.as_str()),
-            LimitBy::Path if exchange.path == self.path => Some(self.path.as_bytes()),
-            _ => None,
-        };
-        if let Some(id) = id {
-            hasher.write_u8(b'i');
-            hasher.write(id.0.as_bytes());
-        } else if let Some(text) = text {
-            hasher.write_u8(b't');
-            hasher.write(text);
-        } else {
-            hasher.write_u8(b'a');
-            match exchange.client.ip.to_canonical() {
-                IpAddr::V4(address) => hasher.write(&address.octets()),
-                IpAddr::V6(address) => hasher.write(&address.octets()),
-            }
-        }
-        hasher.finish()
-    }
 }
 
 fn build(context: &BuildContext<'_>) -> Result<Box<dyn Plugin>, BuildError> {
     let settings: Settings = settings::read(context)?;
-    if settings.policy != "local" {
-        return Err(settings::refuse(context, policy_refusal(&settings.policy)));
-    }
     let limits = [settings.second, settings.minute, settings.hour, settings.day, settings.month, settings.year];
     // A cast to u32 saturates: four thousand million requests per window are no limit.
     let limits = PERIODS.iter().zip(limits).filter_map(|(period, limit)| Some((period, limit?.ceil() as u32)));
     let limits: Vec<_> = limits.inspect(|(period, _)| context.env.counters.prepare(period.index)).collect();
+    let shared = match settings.policy.as_str() {
+        "local" => None,
+        "redis" => Some(Shared::build(context, &settings, &limits)?),
+        other => return Err(settings::refuse(context, format!("policy '{other}' is not served by this build"))),
+    };
     let mut scope = [0; 32];
     scope[..16].copy_from_slice(context.entity.route.unwrap_or_default().0.as_bytes());
     scope[16..].copy_from_slice(context.entity.service.unwrap_or_default().0.as_bytes());
-    Ok(Box::new(RateLimiting {
-        counters: context.env.counters.clone(),
+    let rule = Rule {
         limits,
         scope,
         limit_by: settings.limit_by,
@@ -210,113 +225,15 @@ fn build(context: &BuildContext<'_>) -> Result<Box<dyn Plugin>, BuildError> {
         hide_client_headers: settings.hide_client_headers,
         error_code: settings.error_code as u16,
         error_message: settings.error_message,
-    }))
-}
-
-fn schema() -> Schema {
-    let limit = || Field::number().rule(Rule::Gt(0.0));
-    let periods = ["second", "minute", "hour", "day", "month", "year"];
-    let mut schema = Schema::new([
-        ("second", limit()),
-        ("minute", limit()),
-        ("hour", limit()),
-        ("day", limit()),
-        ("month", limit()),
-        ("year", limit()),
-        (
-            "limit_by",
-            Field::string().default("consumer").one_of(&["consumer", "credential", "ip", "service", "header", "path"]),
-        ),
-        ("header_name", settings::header_name()),
-        ("path", Field::string().rule(Rule::StartsWith("/".into()))),
-        ("policy", Field::string().default("local").one_of(&["local", "cluster", "redis"])),
-        ("fault_tolerant", Field::boolean().required().default(true)),
-        ("redis", Field::record(redis_schema()).required()),
-        ("hide_client_headers", Field::boolean().required().default(false)),
-        // Kong takes any number above 0; what is no status code cannot be sent.
-        ("error_code", Field::number().default(429).between(100, 599)),
-        ("error_message", Field::string().default("API rate limit exceeded")),
-        ("sync_rate", Field::number().required().default(-1)),
-    ])
-    .check(Check::AtLeastOneOf(periods.map(Into::into).to_vec()))
-    .check(Check::Custom(check_order))
-    .check(Check::Custom(check_policy))
-    .check(Check::RequiredWhen { when: "limit_by".into(), equals: "header".into(), then: "header_name".into() })
-    .check(Check::RequiredWhen { when: "limit_by".into(), equals: "path".into(), then: "path".into() });
-    schema.shorthands = redis_shorthands();
-    schema
-}
-
-fn redis_schema() -> Schema {
-    Schema::new([
-        ("host", Field::string()),
-        ("port", Field::integer().default(6379).between(0, 65535)),
-        ("timeout", Field::integer().default(2000).between(0, 2_147_483_646)),
-        ("username", Field::string().referenceable()),
-        ("password", Field::string().referenceable().secret()),
-        ("database", Field::integer().default(0)),
-        ("ssl", Field::boolean().default(false)),
-        ("ssl_verify", Field::boolean().default(false)),
-        ("server_name", Field::string()),
-    ])
-}
-
-/// The flat `redis_*` fields of Kong before 3.6.
-fn redis_shorthands() -> Vec<Shorthand> {
-    macro_rules! shorthand {
-        ($name:literal, $field:expr) => {
-            Shorthand {
-                name: concat!("redis_", $name).into(),
-                field: $field,
-                expand: |value| Ok(vec![(concat!("redis.", $name).to_owned(), value.clone())]),
-                deprecated: Some(concat!("use redis.", $name, " instead").into()),
-            }
-        };
-    }
-    vec![
-        shorthand!("host", Field::string()),
-        shorthand!("port", Field::integer()),
-        shorthand!("timeout", Field::integer()),
-        shorthand!("username", Field::string()),
-        shorthand!("password", Field::string().secret()),
-        shorthand!("database", Field::integer()),
-        shorthand!("ssl", Field::boolean()),
-        shorthand!("ssl_verify", Field::boolean()),
-        shorthand!("server_name", Field::string()),
-    ]
-}
-
-/// A longer period cannot have a lower limit than a shorter one.
-fn check_order(config: &Value) -> Result<(), (String, String)> {
-    let limits = PERIODS.iter().filter_map(|period| Some((period.name, config.get(period.name)?.as_f64()?)));
-    let mut shorter: Option<(&str, f64)> = None;
-    for (name, limit) in limits {
-        if let Some((below, floor)) = shorter
-            && limit < floor
-        {
-            let text = format!("the limit for {name} ({limit}) cannot be lower than the limit for {below} ({floor})");
-            return Err((name.to_owned(), text));
-        }
-        shorter = Some((name, limit));
-    }
-    Ok(())
-}
-
-fn check_policy(config: &Value) -> Result<(), (String, String)> {
-    match config.get("policy").and_then(Value::as_str) {
-        Some(policy @ ("redis" | "cluster")) => Err(("policy".to_owned(), policy_refusal(policy))),
-        _ => Ok(()),
-    }
-}
-
-fn policy_refusal(policy: &str) -> String {
-    format!("policy '{policy}' is not served by this build: use policy 'local' (counters per node)")
+    };
+    Ok(Box::new(RateLimiting { counters: context.env.counters.clone(), shared, rule }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Credential;
+    use crate::native::rate_limiting::schema::schema;
     use crate::native::testing::{access, build_with, entity, environment, lines, problems, request, summary};
     use gateward_model::{Config, Consumer, EntityId};
     use serde_json::json;
@@ -477,8 +394,11 @@ mod tests {
                 json!({ "minute": 10, "hour": 5 }),
                 "hour: the limit for hour (5) cannot be lower than the limit for minute (10)",
             ),
-            (json!({ "minute": 10, "policy": "redis" }), "policy: policy 'redis' is not served by this build"),
-            (json!({ "minute": 10, "policy": "cluster" }), "policy: policy 'cluster' is not served by this build"),
+            (
+                json!({ "minute": 10, "policy": "cluster" }),
+                "policy: policy 'cluster' keeps its counters in Kong's database",
+            ),
+            (json!({ "minute": 10, "sync_rate": -0.5 }), "sync_rate: -0.5 is neither -1"),
             (json!({ "minute": 10, "limit_by": "cookie" }), "not one of"),
         ];
         for (config, expected) in cases {
@@ -486,7 +406,10 @@ mod tests {
             assert!(found.iter().any(|text| text.contains(expected)), "{config}: {found:?}");
         }
         assert_eq!(
-            problems(&schema(), json!({ "minute": 10, "hour": 10, "redis_host": "r", "sync_rate": 1 })),
+            problems(
+                &schema(),
+                json!({ "minute": 10, "hour": 10, "policy": "redis", "redis_host": "r", "sync_rate": 1 })
+            ),
             [""; 0]
         );
     }

@@ -26,6 +26,9 @@ pub(super) static PERIODS: [Period; 6] = [
     period(YEAR, "year", 365 * DAY_S, "X-RateLimit-Limit-Year", "X-RateLimit-Remaining-Year"),
 ];
 
+/// A counter outlives its window by at least this: clocks of nodes differ, and requests wait on their way to Redis. A
+/// counter that was gone by then would begin anew, and admit the limit twice.
+const SLACK_S: u64 = 5;
 const DAY_S: u64 = 86_400;
 const MONTH: usize = 4;
 const YEAR: usize = 5;
@@ -46,9 +49,9 @@ pub(super) struct Window {
     /// Counts up with time; at least 1.
     pub(super) number: u32,
     /// Unix seconds of its first moment.
-    start_s: u64,
+    pub(super) start_s: u64,
     /// Unix seconds of the first moment after it.
-    end_s: u64,
+    pub(super) end_s: u64,
 }
 
 impl Period {
@@ -82,6 +85,11 @@ impl Period {
             0 => window.end_s.saturating_sub(now_s).max(1),
             rest => rest,
         }
+    }
+
+    /// Seconds a counter in Redis lives: as long as Kong's, or as the window where that is longer, and [`SLACK_S`] more.
+    pub(super) fn ttl_s(&self, window: &Window, now_s: u64) -> u64 {
+        self.nominal_s.max(window.end_s.saturating_sub(now_s)) + SLACK_S
     }
 }
 
@@ -135,6 +143,19 @@ mod tests {
         check(4, APR_2024 - 10, MAR_2024, APR_2024, 10); // the 31st
         check(5, now, Y2024, Y2025, 365 * DAY_S - (now - Y2024));
         check(5, Y2025 - 10, Y2024, Y2025, 10); // day 366
+    }
+
+    #[test]
+    fn a_counter_in_redis_lives_as_long_as_kongs_or_as_its_window() {
+        const MAR_2024: u64 = 1_709_251_200;
+        let ttl = |period: usize, now_s: u64| {
+            let period = &PERIODS[period];
+            period.ttl_s(&period.window(now_s), now_s) - SLACK_S
+        };
+        assert_eq!((ttl(0, MAR_2024), ttl(1, MAR_2024 + 59), ttl(3, MAR_2024)), (1, 60, DAY_S));
+        assert_eq!(ttl(MONTH, MAR_2024), 31 * DAY_S);
+        assert_eq!(ttl(MONTH, MAR_2024 + 10 * DAY_S), 30 * DAY_S);
+        assert_eq!(ttl(YEAR, MAR_2024), 365 * DAY_S);
     }
 
     #[test]
