@@ -1,8 +1,10 @@
 //! Plugins that tell what happened: metrics, and logs to a file and over HTTP.
 
-use gateward_e2e::{Metrics, one_route, with_plugins};
-use gateward_testkit::{Backend, Gateway, Next, eventually, http};
+use gateward_e2e::{Authority, Metrics, has_tool, one_route, with_plugins};
+use gateward_testkit::{Backend, Gateway, Next, TempDir, eventually, http};
 use std::io::Write;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -140,6 +142,106 @@ fn http_log_sends_batches_and_ends_with_the_gateway() {
         .sum();
     assert_eq!(records, 20);
     assert!(sink.request_count() < 20, "batches, not single records: {}", sink.request_count());
+}
+
+/// nginx that speaks TLS and passes what it gets to a backend; ended when dropped.
+struct TlsFront {
+    child: Child,
+    port: u16,
+    dir: TempDir,
+}
+
+impl TlsFront {
+    /// For `localhost`, with a certificate of this authority.
+    #[track_caller]
+    fn start(authority: &Authority, backend: &Backend) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("it has an address").port();
+        drop(listener);
+        let dir = TempDir::new().expect("a directory can be made");
+        authority.issue("localhost").write(dir.path(), "server");
+        std::fs::write(dir.path().join("ca.pem"), authority.pem()).expect("files can be written");
+        let (shown, behind) = (dir.path().display(), backend.addr());
+        let configuration = format!(
+            "worker_processes 1; pid {shown}/nginx.pid; error_log {shown}/error.log;\n\
+             events {{ worker_connections 64; }}\n\
+             http {{\n\
+               access_log off; client_body_temp_path {shown}/body; proxy_temp_path {shown}/proxy;\n\
+               fastcgi_temp_path {shown}/f; uwsgi_temp_path {shown}/u; scgi_temp_path {shown}/s;\n\
+               server {{\n\
+                 listen 127.0.0.1:{port} ssl; ssl_certificate {shown}/server.crt; ssl_certificate_key {shown}/server.key;\n\
+                 location / {{ proxy_pass http://{behind}; proxy_set_header X-Connection $connection; proxy_set_header X-SNI $ssl_server_name; }}\n\
+               }}\n\
+             }}\n"
+        );
+        std::fs::write(dir.path().join("nginx.conf"), configuration).expect("files can be written");
+        let child = Command::new("nginx")
+            .arg("-p")
+            .arg(dir.path())
+            .arg("-c")
+            .arg(dir.path().join("nginx.conf"))
+            .args(["-g", "daemon off;"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nginx runs");
+        eventually(PATIENCE, || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Self { child, port, dir }
+    }
+}
+
+impl Drop for TlsFront {
+    fn drop(&mut self) {
+        // An orderly end, so that its workers end too.
+        let _ = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn http_log_over_https_tells_nobody_it_does_not_know() {
+    if !has_tool("nginx") {
+        return;
+    }
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (backend, sink) = (Backend::echo(), Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"));
+    let (front, impostor) = (TlsFront::start(&authority, &sink), TlsFront::start(&stranger, &sink));
+    let trusted = front.dir.path().join("ca.pem").display().to_string();
+    let gateway = |endpoint: &str| {
+        let plugin =
+            format!("{{name: http-log, config: {{http_endpoint: '{endpoint}', queue: {{max_retry_time: 0}}}}}}");
+        let config = with_plugins(&one_route(&backend.url()), &[&plugin]);
+        Gateway::builder(&config).env("KONG_LUA_SSL_TRUSTED_CERTIFICATE", &trusted).start()
+    };
+    for (what, endpoint) in [
+        ("another authority", format!("https://localhost:{}/logs", impostor.port)),
+        ("another name", format!("https://127.0.0.1:{}/logs", front.port)),
+    ] {
+        let gateway = gateway(&endpoint);
+        assert_eq!(http(gateway.proxy(), "GET /private", &[], b"").status, 200);
+        eventually(PATIENCE, || Metrics::scrape(&gateway).sum("gateward_log_batches_failed_total", &[]) == 1.0);
+        let log = gateway.log().join("\n");
+        assert!(log.contains("certificate"), "{what}: {log}");
+        gateway.stop();
+    }
+    assert_eq!(sink.request_count(), 0, "nothing was told");
+    let gateway = gateway(&format!("https://ann:secret@localhost:{}/logs?x=y", front.port));
+    for index in 0..3 {
+        assert_eq!(http(gateway.proxy(), &format!("GET /{index}"), &[], b"").status, 200);
+    }
+    eventually(PATIENCE, || sink.request_count() == 3);
+    let requests = sink.requests();
+    for (index, request) in requests.iter().enumerate() {
+        assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/logs?x=y"));
+        assert_eq!(request.header("authorization"), Some("Basic YW5uOnNlY3JldA=="));
+        assert_eq!(request.header("x-sni"), Some("localhost"));
+        let record: serde_json::Value = serde_json::from_slice(&request.body).expect("the body is a record");
+        assert_eq!(record["request"]["uri"], format!("/{index}"), "{record}");
+    }
+    let connections: Vec<_> = requests.iter().map(|request| request.header("x-connection")).collect();
+    assert!(connections.windows(2).all(|pair| pair[0] == pair[1]), "one connection, kept: {connections:?}");
+    gateway.stop();
 }
 
 #[test]

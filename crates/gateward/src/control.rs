@@ -82,21 +82,22 @@ pub(crate) mod testing {
     pub(crate) fn control(config: &str) -> Arc<Control> {
         let options = resolve(&Given::default()).expect("defaults are right");
         let runtime = tokio::runtime::Handle::current();
+        let settings = options.data_plane.clone();
+        let tls = Arc::new(gateward_net::tls::Context::new(settings.tls.clone()).expect("defaults are right"));
         let env = PluginEnv {
             background: runtime.clone(),
             counters: Arc::default(),
-            http: Arc::new(Egress::new(runtime)),
+            http: Arc::new(Egress::new(runtime, tls.clone())),
             redis: Arc::new(NoStores),
             stats: Arc::default(),
         };
         let telemetry = Telemetry::new(1, Limits::default());
-        let settings = options.data_plane.clone();
         let compiler = Arc::new(Compiler {
             settings: settings.clone(),
             env,
             plugins: NativePlugins::new(),
             telemetry: telemetry.clone(),
-            tls: Arc::new(gateward_net::tls::Context::new(settings.tls.clone()).expect("defaults are right")),
+            tls,
         });
         let plan = match config {
             "" => compiler.empty(0).expect("nothing can be wrong"),

@@ -150,7 +150,7 @@ fn compiler(options: &Options, control: &Runtime, background: &Runtime) -> Resul
     let env = PluginEnv {
         background: background.handle().clone(),
         counters: Arc::default(),
-        http: Arc::new(Egress::new(control.handle().clone())),
+        http: Arc::new(Egress::new(control.handle().clone(), tls.clone())),
         redis: Arc::new(Stores::new(control.handle().clone(), tls.clone(), stats.clone())),
         stats,
     };

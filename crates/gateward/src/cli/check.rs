@@ -119,16 +119,16 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// The default certificate cannot be made.
 fn compiler(flavor: RouterFlavor, runtime: &tokio::runtime::Handle) -> Result<Arc<Compiler>, TlsError> {
+    let settings = gateward_proxy::Settings { flavor, ..gateward_proxy::Settings::default() };
+    let tls = Arc::new(Context::new(settings.tls.clone())?);
     let env = PluginEnv {
         background: runtime.clone(),
         counters: Arc::default(),
-        http: Arc::new(Egress::new(runtime.clone())),
+        http: Arc::new(Egress::new(runtime.clone(), tls.clone())),
         redis: Arc::new(NoStores),
         stats: Arc::default(),
     };
-    let settings = gateward_proxy::Settings { flavor, ..gateward_proxy::Settings::default() };
     let telemetry = Telemetry::new(0, Limits::default());
-    let tls = Arc::new(Context::new(settings.tls.clone())?);
     Ok(Arc::new(Compiler { settings, env, plugins: NativePlugins::new(), telemetry, tls }))
 }
 
