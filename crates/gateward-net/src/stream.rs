@@ -2,7 +2,7 @@
 
 use crate::socket::{receive, transmit};
 use crate::tls::session::Session;
-use crate::tls::{Client, Facts, HandshakeError, Server};
+use crate::tls::{Client, Facts, HandshakeError, Offer, Server};
 use socket2::{SockRef, TcpKeepalive};
 use std::future::poll_fn;
 use std::io;
@@ -40,12 +40,22 @@ impl Stream {
         }
     }
 
-    /// Do the TLS handshake on a connection to `ip`, for `name` (a host name or an address, without a port).
+    /// Do the TLS handshake on a connection to `ip`, for `name` (a host name or an address, without a port), and speak
+    /// HTTP/1.1.
     ///
     /// # Errors
     /// `InvalidData` with rustls' text.
     pub async fn into_tls(self, client: &Client, ip: IpAddr, name: &str) -> io::Result<Self> {
-        let session = client.handshake(&self.tcp, ip, name).await?;
+        self.negotiate_tls(client, ip, name, Offer::Http1).await
+    }
+
+    /// Likewise to speak what of the `offer` the other end chooses: see [`Self::alpn`], which is `None` where it knows
+    /// nothing of ALPN.
+    ///
+    /// # Errors
+    /// Likewise; `Unsupported` when it speaks nothing that was offered.
+    pub async fn negotiate_tls(self, client: &Client, ip: IpAddr, name: &str, offer: Offer) -> io::Result<Self> {
+        let session = client.handshake(&self.tcp, ip, name, offer).await?;
         Ok(Self { tls: Some(Box::new(session)), ..self })
     }
 

@@ -1,15 +1,16 @@
 //! How upstreams are spoken to over TLS.
 
 use super::pem::{KeyPair, certificates, provider};
-use super::session::{HandshakeError, Session};
+use super::session::{HandshakeError, NOTHING_AGREED, Session};
 use super::verify::UpstreamVerifier;
-use super::{HTTP_1_1, TlsError};
+use super::{HTTP_1_1, HTTP_2, TlsError};
 use rustls::client::{ClientConfig, ClientConnection, ResolvesClientCert};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::net::TcpStream;
@@ -36,12 +37,40 @@ pub struct ClientOptions {
     pub identity: Option<Identity>,
 }
 
+/// The protocols that an upstream may choose from by ALPN (RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// HTTP/1.1 alone.
+    Http1,
+    /// HTTP/2 alone.
+    Http2,
+    /// HTTP/2, or else HTTP/1.1.
+    Either,
+}
+
+impl Offer {
+    fn names(self) -> Vec<Vec<u8>> {
+        let names: &[&[u8]] = match self {
+            Self::Http1 => &[HTTP_1_1],
+            Self::Http2 => &[HTTP_2],
+            Self::Either => &[HTTP_2, HTTP_1_1],
+        };
+        names.iter().map(|name| name.to_vec()).collect()
+    }
+}
+
 /// Options in force, shared by every service that has the same: it keeps sessions to resume.
 #[derive(Debug)]
 pub struct Client {
     id: u64,
     verifies: bool,
     config: Arc<ClientConfig>,
+}
+
+impl PartialEq for Client {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
 }
 
 impl Client {
@@ -56,11 +85,23 @@ impl Client {
     }
 
     /// Do the handshake on a connection to `ip`.
-    pub(crate) async fn handshake(&self, tcp: &TcpStream, ip: IpAddr, name: &str) -> std::io::Result<Session> {
+    pub(crate) async fn handshake(
+        &self,
+        tcp: &TcpStream,
+        ip: IpAddr,
+        name: &str,
+        offer: Offer,
+    ) -> std::io::Result<Session> {
         // What cannot be a server name is not sent as one; the address is then what is verified.
         let name = ServerName::try_from(name.to_owned()).unwrap_or(ServerName::IpAddress(ip.into()));
-        let connection = ClientConnection::new(self.config.clone(), name).map_err(std::io::Error::other)?;
-        let failed = |error: HandshakeError| std::io::Error::new(std::io::ErrorKind::InvalidData, error.message);
+        // Sessions are kept by name in the one configuration: what was offered is no part of them.
+        let connection = ClientConnection::new_with_alpn(self.config.clone(), name, offer.names());
+        let connection = connection.map_err(std::io::Error::other)?;
+        let failed = |error: HandshakeError| {
+            let nothing_in_common = error.reason == NOTHING_AGREED;
+            let kind = if nothing_in_common { ErrorKind::Unsupported } else { ErrorKind::InvalidData };
+            std::io::Error::new(kind, error.message)
+        };
         Session::establish(tcp, connection).await.map_err(failed)
     }
 }
@@ -129,13 +170,10 @@ fn configure(options: Resolved) -> Result<ClientConfig, TlsError> {
         UpstreamVerifier::lenient()
     };
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
-    let mut config = match options.identity {
+    Ok(match options.identity {
         Some(Identity { pair, .. }) => builder.with_client_cert_resolver(Arc::new(Shown(pair))),
         None => builder.with_no_client_auth(),
-    };
-    // Where HTTP/2 to https upstreams is to be offered, its name goes in front.
-    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
-    Ok(config)
+    })
 }
 
 /// The certificates of PEM texts, to be authorities.

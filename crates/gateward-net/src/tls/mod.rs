@@ -18,7 +18,7 @@ mod settings;
 mod tests;
 mod verify;
 
-pub use client::{Client, ClientOptions, Identity};
+pub use client::{Client, ClientOptions, Identity, Offer};
 pub use context::Context;
 pub use facts::{Facts, PeerCertificate};
 pub use names::NameTable;

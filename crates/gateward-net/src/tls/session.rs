@@ -15,6 +15,9 @@ use std::io::{self, BufRead, Read, Write};
 use std::task::{Context, Poll, Waker, ready};
 use tokio::net::TcpStream;
 
+/// Label of handshakes that fail because none of the protocols offered by ALPN is spoken at the other end.
+pub(super) const NOTHING_AGREED: &str = "tls_alpn";
+
 /// Why a handshake failed.
 #[derive(Debug)]
 pub struct HandshakeError {
@@ -207,7 +210,9 @@ impl HandshakeError {
                 ("tls_malformed", false)
             }
             Error::PeerIncompatible(_) => ("tls_nothing_in_common", false),
-            Error::NoApplicationProtocol => ("tls_alpn", false),
+            Error::NoApplicationProtocol | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+                (NOTHING_AGREED, false)
+            }
             Error::NoCertificatesPresented => ("tls_no_certificate", false),
             Error::InvalidCertificate(_) => ("tls_bad_certificate", false),
             Error::AlertReceived(AlertDescription::CloseNotify | AlertDescription::UserCanceled) => {

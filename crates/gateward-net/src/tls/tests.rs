@@ -2,7 +2,7 @@
 //! resumption, protocols, ends of streams, and the pool's view of idle sessions.
 
 use super::{
-    Certificates, ClientOptions, ClientVerify, Context, HandshakeError, Identity, KeyPair, TlsError, TlsSettings,
+    Certificates, ClientOptions, ClientVerify, Context, HandshakeError, Identity, KeyPair, Offer, TlsError, TlsSettings,
 };
 use crate::{Peer, Pool, PoolSettings, Stream, TlsPeer, UpstreamConnection};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
@@ -169,6 +169,33 @@ async fn sessions_are_resumed_whatever_the_configuration() {
         resumed.push(server.tls().unwrap().resumed);
     }
     assert_eq!(resumed, [false, true, true]);
+}
+
+#[tokio::test]
+async fn the_other_end_chooses_from_what_is_offered() {
+    let authority = Authority::new();
+    let context = context(TlsSettings::default());
+    let client = context.client(authority.options()).unwrap();
+    let agreed = async |offer, http2| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = context.server(named(&[("*", authority.pair("a.test"))])).unwrap();
+        let accept = async { Stream::accept_tls(&server, listener.accept().await.unwrap().0, http2).await.is_ok() };
+        let stream = Stream::connect(address).await.unwrap();
+        let negotiate = stream.negotiate_tls(&client, address.ip(), "a.test", offer);
+        let (accepted, stream) = tokio::join!(accept, negotiate);
+        assert_eq!(accepted, stream.is_ok());
+        stream.map(|stream| String::from_utf8(stream.alpn().unwrap().to_vec()).unwrap()).map_err(|error| error.kind())
+    };
+    for (offer, http2, expected) in [
+        (Offer::Http1, true, Ok("http/1.1")),
+        (Offer::Either, true, Ok("h2")),
+        (Offer::Either, false, Ok("http/1.1")),
+        (Offer::Http2, true, Ok("h2")),
+        (Offer::Http2, false, Err(std::io::ErrorKind::Unsupported)),
+    ] {
+        assert_eq!(agreed(offer, http2).await, expected.map(str::to_owned), "{offer:?} {http2}");
+    }
 }
 
 #[tokio::test]
