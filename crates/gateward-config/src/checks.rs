@@ -106,13 +106,32 @@ fn service(subject: &mut Subject<'_, '_>) {
     if subject.has("path") && !matches!(protocol.as_str(), "http" | "https") {
         subject.error("path", format!("must not be set when 'protocol' is '{protocol}'"));
     }
-    if matches!(protocol.as_str(), "https" | "tls") {
+    http2(subject, &protocol);
+    if matches!(protocol.as_str(), "https" | "grpcs" | "tls") {
         return;
     }
     for field in ["client_certificate", "tls_verify", "tls_verify_depth", "ca_certificates"] {
         // `false` is what a file dumped by older versions says for "not set".
         if subject.has(field) && subject.fields.get(field) != Some(&Value::Bool(false)) {
-            subject.error(field, format!("must not be set when 'protocol' is '{protocol}'; it is for https and tls"));
+            let message = format!("must not be set when 'protocol' is '{protocol}'; it is for https, grpcs and tls");
+            subject.error(field, message);
+        }
+    }
+}
+
+/// HTTP/2 is agreed on in TLS, and the only thing that gRPC knows.
+fn http2(subject: &mut Subject<'_, '_>, protocol: &str) {
+    let Some(wanted) = subject.fields.get("http2").and_then(Value::as_bool) else { return };
+    match (protocol, wanted) {
+        ("grpc" | "grpcs", false) => {
+            subject
+                .error("http2", format!("must not be false when 'protocol' is '{protocol}', which is always HTTP/2"));
+        }
+        ("https" | "grpc" | "grpcs", _) | (_, false) => {}
+        (_, true) => {
+            let message =
+                format!("must not be true when 'protocol' is '{protocol}'; HTTP/2 is agreed on in TLS: use https");
+            subject.error("http2", message);
         }
     }
 }

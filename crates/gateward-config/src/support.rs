@@ -83,10 +83,11 @@ pub(crate) fn check(subject: &mut Subject<'_, '_>) {
 
 fn service(subject: &mut Subject<'_, '_>) {
     match subject.text("protocol") {
-        Some("http" | "https" | "grpc") | None => {}
+        Some("http" | "https" | "grpc" | "grpcs") | None => {}
         Some(protocol) => {
-            let message =
-                format!("this build serves http, https and grpc upstreams only; '{protocol}' is not supported yet");
+            let message = format!(
+                "this build serves http, https, grpc and grpcs upstreams only; '{protocol}' is not supported yet"
+            );
             subject.error("protocol", message);
         }
     }
@@ -110,13 +111,5 @@ fn route(subject: &mut Subject<'_, '_>) {
 fn upstream(subject: &mut Subject<'_, '_>) {
     if subject.flag("use_srv_name") {
         subject.warn("use_srv_name", "without effect: this build looks up no SRV records");
-    }
-    let Some(checks) = subject.fields.get("healthchecks").cloned() else { return };
-    let active = &checks["active"];
-    let interval = |kind: &str| active[kind]["interval"].as_f64().unwrap_or(0.0);
-    let kind = active["type"].as_str().unwrap_or("http");
-    if (interval("healthy") > 0.0 || interval("unhealthy") > 0.0) && !matches!(kind, "http" | "tcp" | "grpc") {
-        let message = format!("this build checks by http, tcp and grpc only; '{kind}' is not supported yet");
-        subject.error("healthchecks.active.type", message);
     }
 }

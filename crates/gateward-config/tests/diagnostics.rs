@@ -397,7 +397,7 @@ fn what_this_build_cannot_serve() {
     check(
         "services: [{name: a, host: h, tls_verify: true, path: /x, protocol: grpc}]",
         &[
-            "2:43: services[0].tls_verify: must not be set when 'protocol' is 'grpc'; it is for https and tls",
+            "2:43: services[0].tls_verify: must not be set when 'protocol' is 'grpc'; it is for https, grpcs and tls",
             "2:55: services[0].path: must not be set when 'protocol' is 'grpc'",
         ],
     );
@@ -414,10 +414,22 @@ fn what_this_build_cannot_serve() {
         "services: [{name: s, host: h}]\nfilter_chains: [{service: s, filters: [{name: f}]}]",
         &["3:17: filter_chains[0]: this build runs no Wasm filters; remove the filter chain"],
     );
+    for kind in ["http", "https", "tcp", "grpc", "grpcs"] {
+        check(
+            &format!("upstreams: [{{name: u, healthchecks: {{active: {{type: {kind}, healthy: {{interval: 5}}}}}}}}]"),
+            &[],
+        );
+    }
+    check("services: [{url: 'grpcs://h:1', tls_verify: true, tls_verify_depth: 2}]", &[]);
     check(
-        "upstreams: [{name: u, healthchecks: {active: {type: https, healthy: {interval: 5}}, passive: {unhealthy: {timeouts: 3}}}}]",
+        "services: [{url: 'https://h', http2: true}, {url: 'grpc://h', http2: true}, {url: 'http://h', http2: false}]",
+        &[],
+    );
+    check(
+        "services: [{url: 'http://h', http2: true}, {url: 'grpcs://h', http2: false}]",
         &[
-            "2:53: upstreams[0].healthchecks.active.type: this build checks by http, tcp and grpc only; 'https' is not supported yet",
+            "2:37: services[0].http2: must not be true when 'protocol' is 'http'; HTTP/2 is agreed on in TLS: use https",
+            "2:70: services[1].http2: must not be false when 'protocol' is 'grpcs', which is always HTTP/2",
         ],
     );
     let pem = "\"-----BEGIN CERTIFICATE-----\\nYWJj\\n-----END CERTIFICATE-----\"";

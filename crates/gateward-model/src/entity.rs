@@ -50,6 +50,9 @@ pub struct Service {
     /// Gateward's own: begin connections to the service with a PROXY header of this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocolVersion>,
+    /// Gateward's own: offer HTTP/2 to an https service, which may choose it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http2: Option<bool>,
     pub enabled: bool,
     pub tags: Option<Vec<String>>,
     /// Unix seconds.

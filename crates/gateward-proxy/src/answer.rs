@@ -126,6 +126,10 @@ async fn receive_fields(
         let fields = message_fields(response.headers());
         read_response_head(response.status().as_u16(), fields, ended, method, limits, head)
             .map_err(ProxyError::UpstreamHead)?;
+        if head.status == 101 {
+            // There is no other protocol to switch to (RFC 9113 section 8.6).
+            return Err(ProxyError::UpstreamHead(HeadError::StatusLine));
+        }
         if last {
             return Ok(());
         }

@@ -69,6 +69,9 @@ pub enum ProxyError {
     /// The TLS handshake with the upstream failed, e.g. its certificate cannot be verified.
     #[error("TLS handshake with the upstream failed")]
     UpstreamTls,
+    /// The upstream does not speak HTTP/2 over TLS, which is all that its service is asked in.
+    #[error("upstream does not speak HTTP/2 over TLS")]
+    UpstreamNoHttp2,
     /// No connection could be made in time.
     #[error("connecting to the upstream timed out")]
     ConnectTimeout,
@@ -140,9 +143,12 @@ impl ProxyError {
             Self::Loop => 508,
             Self::NoRoute => 404,
             Self::NoService | Self::NoTarget | Self::NameResolution | Self::UpstreamFull | Self::Limited(_) => 503,
-            Self::Connect | Self::UpstreamTls | Self::UpstreamClosed | Self::UpstreamHead(_) | Self::UpstreamBody => {
-                502
-            }
+            Self::Connect
+            | Self::UpstreamTls
+            | Self::UpstreamNoHttp2
+            | Self::UpstreamClosed
+            | Self::UpstreamHead(_)
+            | Self::UpstreamBody => 502,
             Self::ConnectTimeout | Self::UpstreamTimeout | Self::Deadline => 504,
             Self::PluginPanic => 500,
         }
@@ -155,6 +161,7 @@ impl ProxyError {
             Self::NoService => "no Service found with those values",
             Self::NoTarget => "failure to get a peer from the ring-balancer",
             Self::NameResolution => "name resolution failed",
+            Self::UpstreamNoHttp2 => "the upstream server does not speak HTTP/2 over TLS",
             _ => status_message(self.status()),
         }
     }
@@ -179,6 +186,7 @@ impl ProxyError {
             Self::Connect => "connect_failure",
             Self::UpstreamFull => "upstream_full",
             Self::UpstreamTls => "upstream_tls",
+            Self::UpstreamNoHttp2 => "upstream_no_http2",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::Deadline => "grpc_deadline",
@@ -210,6 +218,7 @@ impl ProxyError {
             | Self::Connect
             | Self::UpstreamFull
             | Self::UpstreamTls
+            | Self::UpstreamNoHttp2
             | Self::ConnectTimeout
             | Self::UpstreamTimeout
             | Self::Deadline

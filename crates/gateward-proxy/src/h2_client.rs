@@ -3,19 +3,22 @@
 //! A destination has as many connections as its requests need: a new one only when all are full, and one dial at a
 //! time, for which the others wait. A connection that says goodbye takes no more requests and finishes those it has.
 //!
-//! What makes two requests go to the same peer is the [`Destination`]: today the address, since the connections are
-//! in the clear; what is agreed on in TLS (server name, verification, client certificate) belongs into it.
+//! Requests share a connection only when they go to the same peer as the same client: the [`Destination`] holds the
+//! address and, with TLS, the server name, how it is verified and what certificate is shown. Where the protocol is
+//! agreed on in TLS, the first dial finds out, and what was found is remembered for a while: an upstream that chose
+//! HTTP/1.1 is not asked by one dial at a time any more.
 
+use crate::error::ProxyError;
 use crate::http2::{self, Http2Stream, Io, Watch};
 use bytes::Bytes;
-use gateward_net::{Deadline, Deadlines, PoolSettings, Stream};
+use gateward_net::tls::HTTP_2;
+use gateward_net::{Deadline, Deadlines, Lease as Place, Peer, PoolSettings, Stream};
 use h2::client::{self, SendRequest};
 use h2::{Ping, PingPong};
 use http::uri::Scheme;
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use tokio::sync::Notify;
@@ -30,11 +33,21 @@ const STREAMS: usize = 100;
 const PING_AFTER_MS: u64 = 310_000;
 /// Milliseconds for the answer to a ping.
 const PONG_MS: u64 = 20_000;
+/// Destinations known at a time; beyond, those without a connection are forgotten.
+const DESTINATIONS: usize = 4096;
+/// Milliseconds since its last use for which it is remembered that a destination chose HTTP/1.1.
+const REMEMBERED_MS: u64 = 600_000;
+/// Bytes that may have come on all streams of a connection and not gone on: as much as on each of them together. The
+/// clients behind the streams have nothing to do with each other, and one that reads slowly must not keep the others
+/// from their answers.
+const CONNECTION_WINDOW: u32 = STREAMS as u32 * http2::STREAM_WINDOW;
 
 /// Where a connection leads, and as whom.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Destination {
-    pub(crate) address: SocketAddr,
+    pub(crate) peer: Peer,
+    /// HTTP/1.1 is offered beside HTTP/2.
+    pub(crate) negotiates: bool,
 }
 
 /// The connections of one worker.
@@ -48,9 +61,12 @@ pub(crate) struct Http2Pool {
 struct Host {
     connections: RefCell<Vec<Rc<Shared>>>,
     dialling: Cell<bool>,
-    /// Dials that failed.
+    /// Dials that failed, and the last one's error.
     failures: Cell<u64>,
+    error: Cell<Option<ProxyError>>,
     dialled: Notify,
+    /// It chose HTTP/1.1 when it was last asked, and this was last of use at this time.
+    http1_at_ms: Cell<Option<u64>>,
 }
 
 /// A connection as its requests see it.
@@ -61,6 +77,8 @@ struct Shared {
     /// Requests begun.
     requests: Cell<u32>,
     idle_since_ms: Cell<u64>,
+    /// Its place among the connections of an upstream that limits them.
+    place: Option<Place>,
 }
 
 /// What a connection's task and its requests tell each other.
@@ -83,13 +101,27 @@ struct Lease {
     clock: Rc<Deadlines>,
 }
 
-/// Why there is no connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unavailable {
-    /// Dialling failed.
-    Connect,
-    /// All connections there may be are full.
-    Full,
+/// A connection that was made.
+pub(crate) struct Dialled {
+    pub(crate) stream: Stream,
+    pub(crate) place: Option<Place>,
+}
+
+impl Dialled {
+    /// Whether HTTP/2 is spoken on it. Without TLS there was nothing to agree on.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.stream.tls().is_none() || self.stream.alpn() == Some(HTTP_2)
+    }
+}
+
+/// How a destination is to be asked.
+pub(crate) enum Way {
+    /// On this stream.
+    Http2(Box<Leased>),
+    /// Over HTTP/1.1, which it chose on this new connection.
+    Http1(Dialled),
+    /// Over HTTP/1.1, as it chose before.
+    KnownHttp1,
 }
 
 impl Http2Pool {
@@ -97,40 +129,103 @@ impl Http2Pool {
         Self { settings, hosts: RefCell::default() }
     }
 
-    /// A stream to `destination`, and whether its connection was there before. `dial` makes a connection; whatever
-    /// `keep` gives is dropped when that ends.
-    pub(crate) async fn lease<K: 'static>(
+    /// How to ask `destination`, and whether that is on a connection that was there before. `dial` makes a connection;
+    /// whatever `keep` gives is dropped when that ends. The `deadline` is for waiting while another request dials.
+    pub(crate) async fn way<K: 'static>(
         &self,
         destination: &Destination,
-        scheme: Scheme,
         clock: &Rc<Deadlines>,
-        dial: impl AsyncFn() -> std::io::Result<Stream>,
-        keep: impl Fn() -> K,
-    ) -> Result<(Leased, bool), Unavailable> {
-        let host = self.hosts.borrow_mut().entry(destination.clone()).or_default().clone();
-        let mut reused = true;
+        deadline: &Deadline,
+        dial: impl AsyncFnOnce() -> Result<Dialled, ProxyError>,
+        keep: impl FnOnce() -> K,
+    ) -> Result<(Way, bool), ProxyError> {
+        let host = self.host(destination);
         loop {
             if let Some(shared) = host.pick(self.settings.max_requests) {
-                return Ok((shared.lease(clock), reused));
+                return Ok((Way::Http2(shared.lease(clock)), true));
             }
-            if host.dialling.get() {
-                let failures = host.failures.get();
-                host.dialled.notified().await;
-                if host.failures.get() > failures {
-                    return Err(Unavailable::Connect);
-                }
-                continue;
+            if destination.negotiates && host.chose_http1(clock.now_ms()) {
+                return Ok((Way::KnownHttp1, true));
             }
-            if host.connections.borrow().len() >= CONNECTIONS {
-                return Err(Unavailable::Full);
+            if !host.dialling.get() {
+                break;
             }
-            reused = false;
-            let dialling = Dialling::new(&host);
-            let stream = dial().await.map_err(|_| Unavailable::Connect)?;
-            let shared = open(stream, scheme.clone(), clock, keep()).await?;
-            host.connections.borrow_mut().push(shared);
-            dialling.succeeded();
+            let failures = host.failures.get();
+            if deadline.guard(host.dialled.notified()).await.is_err() {
+                return Err(ProxyError::ConnectTimeout);
+            }
+            if host.failures.get() > failures {
+                return Err(host.error.get().unwrap_or(ProxyError::Connect));
+            }
         }
+        if host.connections.borrow().len() >= CONNECTIONS {
+            return Err(ProxyError::UpstreamFull);
+        }
+        let dialling = Dialling::new(&host);
+        let made = async {
+            let dialled = dial().await?;
+            if !dialled.is_http2() {
+                host.http1_at_ms.set(Some(clock.now_ms()));
+                return Ok(Way::Http1(dialled));
+            }
+            let shared = open(dialled, scheme_of(destination), clock, keep()).await?;
+            host.connections.borrow_mut().push(shared.clone());
+            Ok(Way::Http2(shared.lease(clock)))
+        };
+        let made = made.await;
+        dialling.ended(made.as_ref().err().copied());
+        made.map(|way| (way, false))
+    }
+
+    /// A stream on a connection that speaks HTTP/2, although its destination had chosen HTTP/1.1 before; others may
+    /// share it.
+    pub(crate) async fn adopt<K: 'static>(
+        &self,
+        destination: &Destination,
+        clock: &Rc<Deadlines>,
+        dialled: Dialled,
+        kept: K,
+    ) -> Result<Box<Leased>, ProxyError> {
+        let host = self.host(destination);
+        host.http1_at_ms.set(None);
+        let shared = open(dialled, scheme_of(destination), clock, kept).await?;
+        let mut connections = host.connections.borrow_mut();
+        if connections.len() < CONNECTIONS {
+            connections.push(shared.clone());
+        }
+        Ok(shared.lease(clock))
+    }
+
+    /// A stream on a connection that is for one request alone.
+    pub(crate) async fn single<K: 'static>(
+        destination: &Destination,
+        clock: &Rc<Deadlines>,
+        dialled: Dialled,
+        kept: K,
+    ) -> Result<Box<Leased>, ProxyError> {
+        Ok(open(dialled, scheme_of(destination), clock, kept).await?.lease(clock))
+    }
+
+    fn host(&self, destination: &Destination) -> Rc<Host> {
+        let mut hosts = self.hosts.borrow_mut();
+        if let Some(host) = hosts.get(destination) {
+            return host.clone();
+        }
+        if hosts.len() >= DESTINATIONS {
+            hosts.retain(|_, host| host.is_in_use());
+        }
+        hosts.entry(destination.clone()).or_default().clone()
+    }
+
+    /// Close one idle connection whose place is among those `wanted`; whether there was one.
+    pub(crate) fn evict(&self, is_wanted: impl Fn(&Place) -> bool) -> bool {
+        self.hosts.borrow().values().any(|host| {
+            let mut connections = host.connections.borrow_mut();
+            let found = connections
+                .iter()
+                .position(|shared| shared.state.open.get() == 0 && shared.place.as_ref().is_some_and(&is_wanted));
+            found.map(|index| connections.remove(index)).is_some()
+        })
     }
 
     /// Forget connections that ended or have been idle for too long; how many. Call about once a second.
@@ -145,13 +240,33 @@ impl Http2Pool {
                 closed += u64::from(!keep);
                 keep
             });
-            host.dialling.get() || !host.connections.borrow().is_empty()
+            host.is_in_use() || host.is_remembered(now_ms)
         });
         closed
     }
 }
 
+/// The scheme by which requests to `destination` go.
+fn scheme_of(destination: &Destination) -> Scheme {
+    if destination.peer.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
+}
+
 impl Host {
+    fn is_in_use(&self) -> bool {
+        self.dialling.get() || !self.connections.borrow().is_empty()
+    }
+
+    /// Whether it chose HTTP/1.1 and that is still remembered, which it then is for longer.
+    fn chose_http1(&self, now_ms: u64) -> bool {
+        let remembered = self.is_remembered(now_ms);
+        self.http1_at_ms.set(remembered.then_some(now_ms));
+        remembered
+    }
+
+    fn is_remembered(&self, now_ms: u64) -> bool {
+        self.http1_at_ms.get().is_some_and(|at_ms| now_ms.saturating_sub(at_ms) < REMEMBERED_MS)
+    }
+
     /// The connection with the most requests that still has room: the others may become idle and end.
     fn pick(&self, max_requests: u32) -> Option<Rc<Shared>> {
         let mut connections = self.connections.borrow_mut();
@@ -166,34 +281,34 @@ impl Host {
 /// A dial under way: ends for those who wait, also when the request that dials is given up.
 struct Dialling<'a> {
     host: &'a Host,
-    failed: bool,
 }
 
 impl<'a> Dialling<'a> {
     fn new(host: &'a Host) -> Self {
         host.dialling.set(true);
-        Self { host, failed: true }
+        Self { host }
     }
 
-    fn succeeded(mut self) {
-        self.failed = false;
+    /// The dial came to an end of its own; to an error, which is that of all who waited.
+    fn ended(self, error: Option<ProxyError>) {
+        self.host.error.set(error);
+        self.host.failures.set(self.host.failures.get() + u64::from(error.is_some()));
     }
 }
 
 impl Drop for Dialling<'_> {
     fn drop(&mut self) {
-        self.host.failures.set(self.host.failures.get() + u64::from(self.failed));
         self.host.dialling.set(false);
         self.host.dialled.notify_waiters();
     }
 }
 
 impl Shared {
-    fn lease(self: &Rc<Self>, clock: &Rc<Deadlines>) -> Leased {
+    fn lease(self: &Rc<Self>, clock: &Rc<Deadlines>) -> Box<Leased> {
         self.requests.set(self.requests.get().saturating_add(1));
         self.state.open.set(self.state.open.get() + 1);
         let stream = Http2Stream::outgoing(self.sender.clone(), self.scheme.clone());
-        Leased { stream, _lease: Lease { shared: self.clone(), clock: clock.clone() } }
+        Box::new(Leased { stream, _lease: Lease { shared: self.clone(), clock: clock.clone() } })
     }
 
     /// Whether it takes no more requests: it has ended or said goodbye.
@@ -214,16 +329,16 @@ impl Drop for Lease {
     }
 }
 
-/// Begin HTTP/2 on `stream`, and drive it in a task of its own.
+/// Begin HTTP/2 on a connection, and drive it in a task of its own.
 async fn open<K: 'static>(
-    stream: Stream,
+    Dialled { stream, place }: Dialled,
     scheme: Scheme,
     clock: &Rc<Deadlines>,
     kept: K,
-) -> Result<Rc<Shared>, Unavailable> {
+) -> Result<Rc<Shared>, ProxyError> {
     let io = Io::outgoing(Rc::new(stream), clock.clone());
     let watch = io.watch();
-    let (sender, mut connection) = builder().handshake(io).await.map_err(|_| Unavailable::Connect)?;
+    let (sender, mut connection) = builder().handshake(io).await.map_err(|_| ProxyError::Connect)?;
     let state = Rc::new(State::default());
     let (known, deadline) = (state.clone(), clock.register());
     tokio::task::spawn_local(async move {
@@ -233,7 +348,7 @@ async fn open<K: 'static>(
         drop(kept);
     });
     let (requests, idle_since_ms) = (Cell::new(0), Cell::new(clock.now_ms()));
-    Ok(Rc::new(Shared { sender, scheme, state, requests, idle_since_ms }))
+    Ok(Rc::new(Shared { sender, scheme, state, requests, idle_since_ms, place }))
 }
 
 /// Every limit of the protocol, said aloud.
@@ -242,7 +357,7 @@ fn builder() -> client::Builder {
     builder
         .enable_push(false)
         .initial_window_size(http2::STREAM_WINDOW)
-        .initial_connection_window_size(http2::CONNECTION_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(http2::FRAME_BYTES)
         .max_header_list_size(http2::ANSWER_LIST_BYTES)
         .header_table_size(http2::HEADER_TABLE)
@@ -271,7 +386,14 @@ async fn drive(
         let next = poll_fn(|context| {
             watch.begin_turn();
             let ended = std::pin::Pin::new(&mut connection).poll(context).is_ready();
-            if ended || watch.budgets.excess().is_some() {
+            if let Some(excess) = watch.budgets.excess() {
+                tracing::warn!(
+                    reason = excess.label(),
+                    "an upstream sends too much that means nothing; its connection is given up"
+                );
+                return Poll::Ready(true);
+            }
+            if ended {
                 return Poll::Ready(true);
             }
             match pings.as_mut().filter(|_| waiting) {

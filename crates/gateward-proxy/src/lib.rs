@@ -43,6 +43,7 @@ mod relay;
 mod reply;
 mod request;
 mod secure;
+mod server_name;
 mod session;
 mod settings;
 mod shed;

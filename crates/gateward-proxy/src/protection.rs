@@ -7,9 +7,10 @@
 //! nothing; without a record there is no [`Protection`].
 
 use crate::error::{Limit, ProxyError};
+use crate::h2_client::Http2Pool;
 use gateward_balance::{BudgetRules, RecentLatencies};
 use gateward_model::{CircuitBreaker, EntityId, Resilience, RetryBudget};
-use gateward_net::{Gate, Lease, Peer, Pool, UpstreamConnection, monotonic_us};
+use gateward_net::{Deadlines, Gate, Lease, Peer, Pool, UpstreamConnection, monotonic_us};
 use gateward_telemetry::{Counter, WorkerMetrics};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -67,6 +68,20 @@ pub(crate) enum Opening {
     Idle(UpstreamConnection),
     /// A new one may be made.
     New(Lease),
+}
+
+/// The idle connections of a worker.
+#[derive(Clone, Copy)]
+pub(crate) struct Connections<'a> {
+    pool: &'a Pool,
+    http2: &'a Http2Pool,
+    clock: &'a Deadlines,
+}
+
+impl<'a> Connections<'a> {
+    pub(crate) fn new(pool: &'a Pool, http2: &'a Http2Pool, clock: &'a Deadlines) -> Self {
+        Self { pool, http2, clock }
+    }
 }
 
 /// A place among the requests of an upstream; given back when dropped.
@@ -168,10 +183,10 @@ impl Protection {
     }
 
     /// A connection to `peer` that became idle, or a place among the open connections, likewise. An idle connection
-    /// in `pool` to another target makes room.
+    /// to another target makes room.
     pub(crate) async fn open(
         &self,
-        (pool, now_ms): (&Pool, impl Fn() -> u64),
+        at: Connections<'_>,
         peer: &Peer,
         fresh_only: bool,
         wait_ms: u64,
@@ -179,12 +194,13 @@ impl Protection {
         let Some(breaker) = self.breaker().filter(|breaker| breaker.max_connections > 0) else { return Ok(None) };
         let connections = &self.counts.connections;
         let open = || connections.enter(breaker.max_connections).map(Opening::New);
-        let ours = |lease: &Option<Lease>| lease.as_ref().is_some_and(|lease| connections.owns(lease));
+        let ours = |lease: Option<&Lease>| lease.is_some_and(|lease| connections.owns(lease));
         let idle = || match fresh_only {
             true => None,
-            false => pool.take(peer, true, now_ms()).0.map(Opening::Idle),
+            false => at.pool.take(peer, true, at.clock.now_ms()).0.map(Opening::Idle),
         };
-        let make_room = || pool.evict(|idle| ours(&idle.lease)).then(open).flatten();
+        let evict = || at.pool.evict(|idle| ours(idle.lease.as_ref())) || at.http2.evict(|lease| ours(Some(lease)));
+        let make_room = || evict().then(open).flatten();
         let try_it = || open().or_else(idle).or_else(make_room);
         self.pass(breaker, wait_ms, Limit::Connections, try_it).await.map(Some)
     }

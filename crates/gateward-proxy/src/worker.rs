@@ -7,6 +7,7 @@ use crate::h2_client::Http2Pool;
 use crate::node::Node;
 use crate::own::OwnFields;
 use crate::plan::Plan;
+use crate::protection::Connections;
 use crate::session::{Arrival, Session, Spare};
 use crate::upstreams::{Known, UpstreamHandle};
 use gateward_balance::ConcurrencyLimit;
@@ -107,6 +108,11 @@ impl Worker {
             self.known.retain(&current.shared);
         }
         current.clone()
+    }
+
+    /// The connections that wait for requests.
+    pub(crate) fn idle_connections(&self) -> Connections<'_> {
+        Connections::new(&self.pool, &self.http2, &self.deadlines)
     }
 
     /// A session for a connection that has something to do.

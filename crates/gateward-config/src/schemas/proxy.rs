@@ -25,6 +25,7 @@ pub(crate) fn services() -> Schema {
         ("ca_certificates", Field::array(Field::string().rule(Rule::IsUuid))),
         // Gateward's own.
         ("proxy_protocol", Field::string().one_of(&["v1", "v2"])),
+        ("http2", Field::boolean()),
         ("enabled", Field::boolean().default(true)),
     ])
     .shorthand(Shorthand { name: "url".into(), field: text(), expand: expand_url, deprecated: None })

@@ -121,6 +121,8 @@ pub(crate) struct Budgets {
     empty_data: Allowance,
     goaways: Allowance,
     unknown: Allowance,
+    /// Resets by this side are the doing of others, not of the peer.
+    lets_go: bool,
     excess: Cell<Option<Excess>>,
     /// Streams refused and not yet counted, by fault.
     faults: [Cell<u32>; Fault::ALL.len()],
@@ -129,7 +131,7 @@ pub(crate) struct Budgets {
 }
 
 impl Budgets {
-    /// Full allowances at `now_ms`.
+    /// Full allowances at `now_ms`, for a connection to a client.
     pub(super) fn new(now_ms: u64) -> Self {
         let allow = |most, per_second| Allowance::new(most, per_second, now_ms);
         Self {
@@ -141,10 +143,16 @@ impl Budgets {
             empty_data: allow(100, 10),
             goaways: allow(10, 1),
             unknown: allow(200, 10),
+            lets_go: false,
             excess: Cell::new(None),
             faults: Default::default(),
             answered: Cell::new(0),
         }
+    }
+
+    /// Likewise for one to an upstream: that clients go away, whose requests are then given up, is not its fault.
+    pub(super) fn outgoing(now_ms: u64) -> Self {
+        Self { lets_go: true, ..Self::new(now_ms) }
     }
 }
 
@@ -159,6 +167,8 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
+/// Code of a stream that is not wanted any more (section 7).
+const CANCEL: u32 = 8;
 /// END_STREAM of DATA and HEADERS, ACK of SETTINGS and PING.
 const FIRST_FLAG: u8 = 1;
 /// PADDED of DATA.
@@ -222,6 +232,7 @@ impl Budgets {
                 self.resets.earn(1);
             }
             // NO_ERROR only spares the client the rest of a request that has been answered.
+            RST_STREAM if frame.code == CANCEL && self.lets_go => {}
             RST_STREAM if frame.code != 0 => {
                 if let Some(fault) = Fault::of(frame.code, frame.stream == self.answered.get()) {
                     let count = &self.faults[fault as usize];
@@ -409,6 +420,16 @@ mod tests {
             (0..15).for_each(|_| follower.received(&ping, &budgets, second * 1000));
         }
         assert_eq!(budgets.excess(), None);
+    }
+
+    #[test]
+    fn requests_given_up_cost_an_upstream_nothing() {
+        let budgets = Budgets::outgoing(0);
+        let mut sent = Follower::default();
+        (0..10_000).for_each(|_| sent.sent(&frame(RST_STREAM, 0, &[0, 0, 0, CANCEL as u8]), &budgets, 0));
+        assert_eq!(budgets.excess(), None);
+        (0..=200).for_each(|_| sent.sent(&frame(RST_STREAM, 0, &[0, 0, 0, 1]), &budgets, 0));
+        assert_eq!(budgets.excess(), Some(Excess::Resets));
     }
 
     #[test]

@@ -39,12 +39,29 @@ pub(super) fn request(head: &[u8], scheme: &Scheme) -> Option<Request<()>> {
     let mut uri = http::uri::Parts::default();
     uri.scheme = Some(scheme.clone());
     uri.authority = Some(authority?);
-    uri.path_and_query = Some(PathAndQuery::try_from(target).ok()?);
+    uri.path_and_query =
+        Some(PathAndQuery::try_from(target).or_else(|_| PathAndQuery::try_from(escaped(target))).ok()?);
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(method).ok()?;
     *request.uri_mut() = Uri::from_parts(uri).ok()?;
     *request.headers_mut() = headers;
     Some(request)
+}
+
+/// A target with everything escaped that is no character of a URI (RFC 3986 appendix A), which HTTP/1.1 may let pass in
+/// queries.
+fn escaped(target: &[u8]) -> Vec<u8> {
+    const MARKS: &[u8] = b"-._~:/?[]@!$&'()*+,;=%";
+    let mut out = Vec::with_capacity(target.len() + 16);
+    for byte in target {
+        if byte.is_ascii_alphanumeric() || MARKS.contains(byte) {
+            out.push(*byte);
+        } else {
+            out.push(b'%');
+            out.extend([byte >> 4, byte & 15].map(|digit| b"0123456789ABCDEF"[usize::from(digit)]));
+        }
+    }
+    out
 }
 
 /// Trailers, or any other fields.
@@ -116,6 +133,12 @@ mod tests {
         assert_eq!(request.uri().to_string(), "http://x.y:81/a%20b?c");
         let fields: Vec<_> = message_fields(request.headers()).collect();
         assert_eq!(fields, [(&b"x-empty"[..], &b""[..]), (b"te", b"trailers")]);
+    }
+
+    #[test]
+    fn a_target_with_odd_characters_is_escaped() {
+        let head = b"GET /a?b=\"<c>\" HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(request(head, &Scheme::HTTPS).unwrap().uri().to_string(), "https://a/a?b=%22%3Cc%3E%22");
     }
 
     #[test]

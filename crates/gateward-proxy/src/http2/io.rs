@@ -54,21 +54,25 @@ impl Watch {
 impl Io {
     /// A client's connection, of which `before` has been read.
     pub(crate) fn accepted(stream: Rc<Stream>, before: Vec<u8>, clock: Rc<Deadlines>) -> Self {
-        Self::new(stream, before, clock, PREFACE_BYTES, 0)
+        let budgets = Budgets::new(clock.now_ms());
+        Self::new(stream, before, clock, budgets, (PREFACE_BYTES, 0))
     }
 
     /// A connection to an upstream.
     pub(crate) fn outgoing(stream: Rc<Stream>, clock: Rc<Deadlines>) -> Self {
-        Self::new(stream, Vec::new(), clock, 0, PREFACE_BYTES)
+        let budgets = Budgets::outgoing(clock.now_ms());
+        Self::new(stream, Vec::new(), clock, budgets, (0, PREFACE_BYTES))
     }
 
-    fn new(stream: Rc<Stream>, before: Vec<u8>, clock: Rc<Deadlines>, received: usize, sent: usize) -> Self {
-        let watch = Rc::new(Watch {
-            budgets: Budgets::new(clock.now_ms()),
-            clock,
-            turn: Cell::new(TURN_BYTES),
-            stuck_since_ms: Cell::new(None),
-        });
+    /// `received` and `sent`: bytes that are no frames yet.
+    fn new(
+        stream: Rc<Stream>,
+        before: Vec<u8>,
+        clock: Rc<Deadlines>,
+        budgets: Budgets,
+        (received, sent): (usize, usize),
+    ) -> Self {
+        let watch = Rc::new(Watch { budgets, clock, turn: Cell::new(TURN_BYTES), stuck_since_ms: Cell::new(None) });
         Self { stream, before, watch, received: Follower::after(received), sent: Follower::after(sent) }
     }
 

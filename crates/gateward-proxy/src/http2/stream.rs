@@ -28,8 +28,10 @@ pub(crate) struct Http2Stream {
     answer: RefCell<Option<ResponseFuture>>,
     /// Waits for the request to be sent, so that its answer can be waited for.
     awaiting: RefCell<Option<Waker>>,
-    /// The peer said that it did not look at the request (RFC 9113 section 8.7).
+    /// The peer did not look at the request: it said so (RFC 9113 section 8.7), or the request never left.
     refused: Cell<bool>,
+    /// The connection broke.
+    lost: Cell<bool>,
 }
 
 /// What an upstream answered.
@@ -76,12 +78,18 @@ impl Http2Stream {
 
     fn new(receiving: Receiving, sending: Sending) -> Self {
         let (receiving, sending) = (RefCell::new(receiving), RefCell::new(sending));
-        Self { receiving, sending, answer: RefCell::default(), awaiting: RefCell::default(), refused: Cell::new(false) }
+        let (answer, awaiting) = (RefCell::default(), RefCell::default());
+        Self { receiving, sending, answer, awaiting, refused: Cell::new(false), lost: Cell::new(false) }
     }
 
     /// Whether nothing of what was asked was done, so that asking again is safe whatever was asked.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.get()
+    }
+
+    /// Whether the connection broke, and every request on it.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.get()
     }
 
     /// Wait for the next interim response or the response.
@@ -147,6 +155,7 @@ impl Http2Stream {
         if above_last || error.reason() == Some(Reason::REFUSED_STREAM) {
             self.refused.set(true);
         }
+        self.lost.set(self.lost.get() || error.is_io());
         io::Error::new(io::ErrorKind::ConnectionReset, error)
     }
 
@@ -161,7 +170,8 @@ impl Http2Stream {
             }
             Sending::Request(mut sender, scheme) => {
                 let request = fields::request(head, &scheme).ok_or(io::ErrorKind::InvalidData)?;
-                let (answer, stream) = sender.send_request(request, ended).map_err(|error| self.note(error))?;
+                let sent = sender.send_request(request, ended).inspect_err(|_| self.refused.set(true));
+                let (answer, stream) = sent.map_err(|error| self.note(error))?;
                 *self.answer.borrow_mut() = Some(answer);
                 if let Some(waker) = self.awaiting.take() {
                     waker.wake();

@@ -1,18 +1,19 @@
 //! Getting a connection to where a try goes: pooled or new, of its own over HTTP/1.1 or a share of one over HTTP/2.
 
-use super::Asking;
-use super::link::{InUse, Link};
-use super::{http2, secure};
+use super::link::Link;
+use super::{Asking, http2, secure};
 use crate::client::Connection;
 use crate::error::ProxyError;
+use crate::h2_client::Dialled;
 use crate::protection::Opening;
 use crate::session::Session;
 use crate::worker::Worker;
-use gateward_model::Service;
-use gateward_net::{Peer, UpstreamConnection};
+use gateward_net::tls::Offer;
+use gateward_net::{Lease, Peer, UpstreamConnection};
 use gateward_plugin::Try;
 use gateward_telemetry::Counter;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 /// A connection to `peer`: pooled, or new.
 pub(super) async fn connect(
@@ -22,96 +23,107 @@ pub(super) async fn connect(
     fresh_only: bool,
     began_us: u64,
 ) -> Result<Link, ProxyError> {
-    let (service, address) = (asking.service, peer.address);
-    if http2::is_for(service) {
-        return Box::pin(connect_shared(connection, service, address, began_us)).await;
+    match http2::offer(asking.service, connection.session) {
+        Offer::Http1 => connect_http1(connection, asking, peer, Offer::Http1, fresh_only, began_us).await,
+        offer => Box::pin(http2::connect(connection, asking, peer, offer, fresh_only, began_us)).await,
     }
+}
+
+/// A connection of its own to `peer`, which speaks HTTP/1.1. A new one where more is on `offer` may choose otherwise.
+pub(super) async fn connect_http1(
+    connection: &mut Connection<'_>,
+    asking: &Asking<'_>,
+    peer: Peer,
+    offer: Offer,
+    fresh_only: bool,
+    began_us: u64,
+) -> Result<Link, ProxyError> {
+    let (service, address) = (asking.service, peer.address);
     let worker = connection.worker;
-    let connect_ms = u64::from(service.connect_timeout);
+    let fresh_only = fresh_only || service.proxy_protocol.is_some();
     let session = &mut *connection.session;
     let method = session.exchange.upstream.method.as_ref().unwrap_or(&session.exchange.request.method);
-    if !fresh_only && service.proxy_protocol.is_none() {
+    if !fresh_only {
         let (pooled, discarded) = worker.pool.take(&peer, !method.is_idempotent(), worker.deadlines.now_ms());
         if discarded > 0 {
             worker.metrics.add(Counter::UpstreamIdleDiscarded, discarded);
         }
         if let Some(pooled) = pooled {
-            worker.metrics.count(Counter::UpstreamReuses);
-            session.tries.push(attempt_record(worker, address, began_us, true, None));
-            return Ok(Link::new(pooled, worker.clone(), true));
+            return Ok(reuse(worker, session, pooled, began_us));
         }
     }
     let opening = match &asking.protection {
         None => None,
         Some(protection) => {
-            Box::pin(protection.open(
-                (&worker.pool, || worker.deadlines.now_ms()),
-                &peer,
-                fresh_only || service.proxy_protocol.is_some(),
-                connect_ms,
-            ))
-            .await?
+            let wait_ms = u64::from(service.connect_timeout);
+            Box::pin(protection.open(worker.idle_connections(), &peer, fresh_only, wait_ms)).await?
         }
     };
-    let lease = match opening {
+    let place = match opening {
         None => None,
         Some(Opening::New(lease)) => Some(lease),
-        Some(Opening::Idle(pooled)) => {
-            worker.metrics.count(Counter::UpstreamReuses);
-            session.tries.push(attempt_record(worker, address, began_us, true, None));
-            return Ok(Link::new(pooled, worker.clone(), true));
-        }
+        Some(Opening::Idle(pooled)) => return Ok(reuse(worker, session, pooled, began_us)),
     };
-    session.deadline.arm(connect_ms);
-    let dialling = Box::pin(secure::dial(&peer, asking.tls, service, session));
-    let error = match session.deadline.guard(dialling).await {
-        Ok(Ok(stream)) => {
-            worker.metrics.count(Counter::UpstreamConnects);
-            if let Some(idle) = worker.node.settings.tcp_keepalive {
-                stream.keep_alive(idle);
-            }
-            session.tries.push(attempt_record(worker, address, began_us, false, None));
-            let connection = UpstreamConnection { stream, peer, requests: 0, lease };
-            let mut link = Link::new(connection, worker.clone(), false);
-            link.announced = service.proxy_protocol.is_some();
-            return Ok(link);
-        }
-        Ok(Err(error)) => error,
-        Err(_) => ProxyError::ConnectTimeout,
-    };
-    note_no_connection(worker, session, address, began_us, error);
-    Err(error)
-}
-
-/// A stream to `address` on a connection that other requests use too.
-async fn connect_shared(
-    connection: &mut Connection<'_>,
-    service: &Service,
-    address: SocketAddr,
-    began_us: u64,
-) -> Result<Link, ProxyError> {
-    let (worker, session) = (connection.worker, &mut *connection.session);
-    let keep = || InUse::new(worker.clone());
-    match http2::connect(worker, &session.deadline, service, address, keep).await {
-        Ok((leased, reused)) => {
-            worker.metrics.count(if reused { Counter::UpstreamReuses } else { Counter::UpstreamConnects });
-            session.tries.push(attempt_record(worker, address, began_us, reused, None));
-            Ok(Link::shared(leased, reused))
-        }
+    let dialled = match Box::pin(dial(worker, session, asking, &peer, offer, place)).await {
+        Ok(dialled) => dialled,
         Err(error) => {
             note_no_connection(worker, session, address, began_us, error);
-            Err(error)
+            return Err(error);
         }
+    };
+    session.tries.push(attempt_record(worker, address, began_us, false, None));
+    if offer == Offer::Either && dialled.is_http2() {
+        return Box::pin(http2::adopt(worker, peer, dialled)).await;
     }
+    Ok(begin(worker, asking, peer, dialled))
 }
 
-fn note_no_connection(worker: &Worker, session: &mut Session, address: SocketAddr, began_us: u64, error: ProxyError) {
+/// The connection that `dialled` is, over HTTP/1.1.
+pub(super) fn begin(worker: &Rc<Worker>, asking: &Asking<'_>, peer: Peer, dialled: Dialled) -> Link {
+    let connection = UpstreamConnection { stream: dialled.stream, peer, requests: 0, lease: dialled.place };
+    let mut link = Link::new(connection, worker.clone(), false);
+    link.announced = asking.service.proxy_protocol.is_some();
+    link
+}
+
+fn reuse(worker: &Rc<Worker>, session: &mut Session, pooled: UpstreamConnection, began_us: u64) -> Link {
+    worker.metrics.count(Counter::UpstreamReuses);
+    session.tries.push(attempt_record(worker, pooled.peer.address, began_us, true, None));
+    Link::new(pooled, worker.clone(), true)
+}
+
+/// Make a connection, within the service's time for it.
+pub(super) async fn dial(
+    worker: &Worker,
+    session: &Session,
+    asking: &Asking<'_>,
+    peer: &Peer,
+    offer: Offer,
+    place: Option<Lease>,
+) -> Result<Dialled, ProxyError> {
+    session.deadline.arm(u64::from(asking.service.connect_timeout));
+    let stream = session.deadline.guard(secure::dial(peer, asking.tls, asking.service, session, offer)).await;
+    let stream = stream.unwrap_or(Err(ProxyError::ConnectTimeout))?;
+    worker.metrics.count(Counter::UpstreamConnects);
+    if let Some(idle) = worker.node.settings.tcp_keepalive {
+        stream.keep_alive(idle);
+    }
+    Ok(Dialled { stream, place })
+}
+
+pub(super) fn note_no_connection(
+    worker: &Worker,
+    session: &mut Session,
+    address: SocketAddr,
+    began_us: u64,
+    error: ProxyError,
+) {
     worker.metrics.count(Counter::UpstreamConnectFailures);
     let failure = if error == ProxyError::ConnectTimeout { "timeout" } else { "failed" };
     session.tries.push(attempt_record(worker, address, began_us, false, Some(failure)));
 }
 
-fn attempt_record(
+pub(super) fn attempt_record(
     worker: &Worker,
     address: SocketAddr,
     began_us: u64,

@@ -20,7 +20,6 @@ pub(super) async fn send_and_wait(
     pace: Pace,
     began_us: u64,
 ) -> Result<Box<Answered>, Failed> {
-    let reused = answered.link.reused;
     let outcome = exchange_heads(connection, &mut answered, pace).await;
     let now = connection.worker.now_us();
     let session = &mut *connection.session;
@@ -43,7 +42,7 @@ pub(super) async fn send_and_wait(
             session.download.input.reset();
             // Where the peer says that it did not look, sending again is like sending at last.
             let refused = answered.link.is_refused();
-            let stale = reused && silent && (error == ProxyError::UpstreamClosed) && !refused;
+            let stale = error == ProxyError::UpstreamClosed && silent && !refused && answered.link.may_have_been_dead();
             if let Some(load) = answered.link.load.as_mut().filter(|_| !stale) {
                 load.attempt = failed_attempt(error);
             }

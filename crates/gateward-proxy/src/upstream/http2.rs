@@ -1,36 +1,111 @@
-//! Which upstreams are spoken to in HTTP/2, and the place where a connection to one is made.
+//! Which upstreams are spoken to in HTTP/2, and a connection to one.
 
+use super::Asking;
+use super::connect::{attempt_record, begin, connect_http1, dial, note_no_connection};
+use super::link::{InUse, Link};
+use crate::client::Connection;
 use crate::error::ProxyError;
-use crate::h2_client::{Destination, Leased, Unavailable};
+use crate::h2_client::{Destination, Dialled, Http2Pool, Way};
+use crate::protection::Opening;
+use crate::session::Session;
 use crate::worker::Worker;
 use gateward_model::{Protocol, Service};
-use gateward_net::{Deadline, Stream};
-use http::uri::Scheme;
-use std::net::SocketAddr;
+use gateward_net::tls::Offer;
+use gateward_net::{Lease, Peer};
+use gateward_telemetry::Counter;
+use std::rc::Rc;
 
-/// Whether `service` is asked over HTTP/2 without asking first whether it speaks it.
-pub(super) fn is_for(service: &Service) -> bool {
-    service.protocol == Protocol::Grpc
-}
-
-/// A stream to `address`, and whether it is on a connection that was there. A new connection keeps what `keep`
-/// gives for as long as it lasts.
-pub(super) async fn connect<K: 'static>(
-    worker: &Worker,
-    deadline: &Deadline,
-    service: &Service,
-    address: SocketAddr,
-    keep: impl Fn() -> K,
-) -> Result<(Leased, bool), ProxyError> {
-    deadline.arm(u64::from(service.connect_timeout));
-    let destination = Destination { address };
-    let dial = async || Stream::connect(address).await;
-    let leased = worker.http2.lease(&destination, Scheme::HTTP, &worker.deadlines, dial, keep);
-    match deadline.guard(leased).await {
-        Ok(leased) => leased.map_err(|unavailable| match unavailable {
-            Unavailable::Connect => ProxyError::Connect,
-            Unavailable::Full => ProxyError::UpstreamFull,
-        }),
-        Err(_) => Err(ProxyError::ConnectTimeout),
+/// What an upstream of `service` may choose from for this request. In the clear nothing is chosen: what is offered is
+/// spoken.
+pub(super) fn offer(service: &Service, session: &Session) -> Offer {
+    match service.protocol {
+        Protocol::Grpc | Protocol::Grpcs => Offer::Http2,
+        // Yet another protocol can be agreed on only in HTTP/1.1.
+        Protocol::Https if service.http2 == Some(true) && session.upgrade.is_none() => Offer::Either,
+        _ => Offer::Http1,
     }
 }
+
+/// A connection to `peer` that speaks HTTP/2 if that is what comes of the `offer`.
+pub(super) async fn connect(
+    connection: &mut Connection<'_>,
+    asking: &Asking<'_>,
+    peer: Peer,
+    offer: Offer,
+    fresh_only: bool,
+    began_us: u64,
+) -> Result<Link, ProxyError> {
+    let (worker, session) = (connection.worker, &mut *connection.session);
+    let (address, negotiates) = (peer.address, offer == Offer::Either);
+    let destination = Destination { peer, negotiates };
+    let found = {
+        let (session, peer) = (&*session, &destination.peer);
+        let dial = async || {
+            let place = place(worker, asking, peer).await?;
+            dial(worker, session, asking, peer, offer, place).await
+        };
+        let keep = || InUse::new(worker.clone());
+        if asking.service.proxy_protocol.is_some() {
+            // Such a connection is for one client.
+            match dial().await {
+                Ok(dialled) if dialled.is_http2() => {
+                    Http2Pool::single(&destination, &worker.deadlines, dialled, keep())
+                        .await
+                        .map(|leased| (Way::Http2(leased), false))
+                }
+                Ok(dialled) => Ok((Way::Http1(dialled), false)),
+                Err(error) => Err(error),
+            }
+        } else {
+            // The time for waiting while another dials; who dials has it once more.
+            session.deadline.arm(u64::from(asking.service.connect_timeout));
+            worker.http2.way(&destination, &worker.deadlines, &session.deadline, dial, keep).await
+        }
+    };
+    let (way, reused) = match found {
+        Ok(found) => found,
+        Err(error) => {
+            if !matches!(error, ProxyError::Limited(_)) {
+                note_no_connection(worker, session, address, began_us, error);
+            }
+            return Err(error);
+        }
+    };
+    match way {
+        Way::KnownHttp1 => connect_http1(connection, asking, destination.peer, offer, fresh_only, began_us).await,
+        Way::Http1(dialled) => {
+            session.tries.push(attempt_record(worker, address, began_us, false, None));
+            Ok(begin(worker, asking, destination.peer, dialled))
+        }
+        Way::Http2(leased) => {
+            if reused {
+                worker.metrics.count(Counter::UpstreamReuses);
+            }
+            session.tries.push(attempt_record(worker, address, began_us, reused, None));
+            // When one connection has died under the request already, the next that does is no surprise.
+            Ok(Link::shared(leased, reused && !fresh_only))
+        }
+    }
+}
+
+/// A place among the connections of an upstream that limits them.
+async fn place(worker: &Worker, asking: &Asking<'_>, peer: &Peer) -> Result<Option<Lease>, ProxyError> {
+    let Some(protection) = &asking.protection else { return Ok(None) };
+    let wait_ms = u64::from(asking.service.connect_timeout);
+    let opening = protection.open(worker.idle_connections(), peer, true, wait_ms).await?;
+    Ok(opening.and_then(|opening| match opening {
+        Opening::New(lease) => Some(lease),
+        Opening::Idle(idle) => idle.lease,
+    }))
+}
+
+/// A share of a new connection to `peer`, which had chosen HTTP/1.1 before and does not any more.
+pub(super) async fn adopt(worker: &Rc<Worker>, peer: Peer, dialled: Dialled) -> Result<Link, ProxyError> {
+    let destination = Destination { peer, negotiates: true };
+    let kept = InUse::new(worker.clone());
+    let leased = worker.http2.adopt(&destination, &worker.deadlines, dialled, kept).await?;
+    Ok(Link::shared(leased, false))
+}
+
+#[cfg(test)]
+mod tests;

@@ -38,8 +38,8 @@ impl Link {
     }
 
     /// A stream of a connection that counts itself.
-    pub(super) fn shared(leased: Leased, reused: bool) -> Self {
-        Self { wire: Wire::Http2(Box::new(leased)), in_use: None, load: None, reused, announced: false }
+    pub(super) fn shared(leased: Box<Leased>, reused: bool) -> Self {
+        Self { wire: Wire::Http2(leased), in_use: None, load: None, reused, announced: false }
     }
 
     /// The way to the upstream.
@@ -50,8 +50,18 @@ impl Link {
         }
     }
 
+    /// Whether the upstream said that it did not look at the request.
     pub(super) fn is_refused(&self) -> bool {
         matches!(&self.wire, Wire::Http2(leased) if leased.stream.is_refused())
+    }
+
+    /// Whether it may have been dead before the request: it was there before, and not the request alone has failed.
+    pub(super) fn may_have_been_dead(&self) -> bool {
+        self.reused
+            && match &self.wire {
+                Wire::Http1(_) => true,
+                Wire::Http2(leased) => leased.stream.is_lost(),
+            }
     }
 
     pub(super) fn count_request(&mut self) {

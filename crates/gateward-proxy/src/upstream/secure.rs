@@ -2,10 +2,12 @@
 
 use crate::announce::announce;
 use crate::error::ProxyError;
+use crate::server_name::bare_host;
 use crate::session::Session;
 use gateward_model::Service;
-use gateward_net::tls::Client;
+use gateward_net::tls::{Client, HTTP_2, Offer};
 use gateward_net::{Peer, Stream, TlsPeer};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 /// Who is at `address`. With TLS the server name is the host that is asked for, without a port, as Kong has it
@@ -33,43 +35,29 @@ pub(super) async fn dial(
     tls: Option<&Client>,
     service: &Service,
     session: &Session,
+    offer: Offer,
 ) -> Result<Stream, ProxyError> {
     let stream = Stream::connect(peer.address).await.map_err(|_| ProxyError::Connect)?;
     if let Some(version) = service.proxy_protocol {
         announce(session, &stream, version).await.map_err(|_| ProxyError::Connect)?;
     }
     let (Some(client), Some(TlsPeer { name, .. })) = (tls, &peer.tls) else { return Ok(stream) };
-    stream.into_tls(client, peer.address.ip(), name).await.map_err(|error| {
-        if error.kind() != std::io::ErrorKind::InvalidData {
-            return ProxyError::Connect;
+    let no_http2 = |agreed: &str| {
+        let service = service.name.clone().unwrap_or_else(|| service.id.to_string());
+        let address = peer.address;
+        tracing::warn!(service, %address, name = &**name, agreed, "an upstream does not speak HTTP/2 over TLS");
+        ProxyError::UpstreamNoHttp2
+    };
+    match stream.negotiate_tls(client, peer.address.ip(), name, offer).await {
+        Ok(stream) if offer == Offer::Http2 && stream.alpn() != Some(HTTP_2) => {
+            Err(no_http2(&String::from_utf8_lossy(stream.alpn().unwrap_or_default())))
         }
-        tracing::warn!(address = %peer.address, name = &**name, %error, "TLS handshake with an upstream failed");
-        ProxyError::UpstreamTls
-    })
-}
-
-/// A host without its port or the brackets of an IPv6 address.
-fn bare_host(authority: &str) -> &str {
-    if let Some(rest) = authority.strip_prefix('[') {
-        return rest.split_once(']').map_or(rest, |(address, _)| address);
-    }
-    match authority.split_once(':') {
-        // More than one colon: an address without brackets.
-        Some((host, port)) if !port.contains(':') => host,
-        _ => authority,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_and_brackets_are_no_part_of_a_name() {
-        for (authority, host) in
-            [("a.test", "a.test"), ("a.test:8443", "a.test"), ("[::1]:443", "::1"), ("[::1]", "::1"), ("::1", "::1")]
-        {
-            assert_eq!(bare_host(authority), host);
+        Ok(stream) => Ok(stream),
+        Err(error) if offer == Offer::Http2 && error.kind() == ErrorKind::Unsupported => Err(no_http2("")),
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::Unsupported) => {
+            tracing::warn!(address = %peer.address, name = &**name, %error, "TLS handshake with an upstream failed");
+            Err(ProxyError::UpstreamTls)
         }
+        Err(_) => Err(ProxyError::Connect),
     }
 }

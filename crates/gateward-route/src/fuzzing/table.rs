@@ -280,6 +280,7 @@ pub fn service(position: u64, enabled: bool) -> Service {
         tls_verify: None,
         tls_verify_depth: None,
         proxy_protocol: None,
+        http2: None,
         ca_certificates: None,
         enabled,
         tags: None,
