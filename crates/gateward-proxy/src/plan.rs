@@ -62,6 +62,8 @@ pub(crate) enum Backend {
 pub(crate) struct UpstreamPlan {
     pub(crate) entity: Arc<Upstream>,
     pub(crate) targets: Vec<TargetPlan>,
+    /// How active checks are made when that is over TLS.
+    pub(crate) check_tls: Option<Arc<Client>>,
 }
 
 /// A target, its address taken apart.
@@ -113,10 +115,13 @@ impl Plan {
         let router = Router::compile(config, settings.flavor)
             .map_err(|found| errors.extend(found.into_iter().map(CompileError::Route)));
         let instances = instances(&snapshot, env, &mut errors);
-        let upstreams = upstreams(&snapshot, &mut errors);
+        let mut upstreams = upstreams(&snapshot, &mut errors);
         let tls = TlsPlan::compile(&snapshot.config, tls)
             .map_err(|found| errors.extend(found.into_iter().map(CompileError::Tls)));
         let (Ok(router), Ok(tls)) = (router, tls) else { return Err(errors) };
+        for upstream in &mut upstreams {
+            upstream.check_tls = tls.checks(upstream.entity.id);
+        }
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -188,6 +193,7 @@ fn upstreams(snapshot: &Snapshot, errors: &mut Vec<CompileError>) -> Vec<Upstrea
     let plan = |entity: &Arc<Upstream>| UpstreamPlan {
         entity: entity.clone(),
         targets: targets.remove(&entity.id).unwrap_or_default(),
+        check_tls: None,
     };
     snapshot.config.upstreams.iter().map(plan).collect()
 }

@@ -3,7 +3,7 @@
 //! Everything that can be wrong with a certificate is found here, off the request path, and named by entity; a snapshot
 //! with one that cannot be used is not served.
 
-use gateward_model::{Certificate, Config, EntityId, Protocol, Service};
+use gateward_model::{Certificate, Config, EntityId, Protocol, Service, Upstream};
 use gateward_net::tls::{
     Certificates, Client, ClientOptions, Context, Identity, KeyPair, Server, TlsError, check_authority,
 };
@@ -38,7 +38,10 @@ pub(crate) struct TlsPlan {
     /// What clients may be shown, by entity.
     shown: Vec<(EntityId, Arc<KeyPair>)>,
     default: Arc<KeyPair>,
+    /// By service.
     clients: HashMap<EntityId, Arc<Client>>,
+    /// Likewise for the active checks of upstreams.
+    checks: HashMap<EntityId, Arc<Client>>,
     /// Services whose upstreams are not verified.
     unverified: Vec<String>,
 }
@@ -69,7 +72,8 @@ impl TlsPlan {
         };
         let shown = pairs.iter().map(|(id, identity)| (*id, identity.pair.clone())).collect();
         let default = context.default_certificate().clone();
-        let mut plan = Self { server, shown, default, clients: HashMap::new(), unverified: Vec::new() };
+        let (clients, checks) = (HashMap::new(), HashMap::new());
+        let mut plan = Self { server, shown, default, clients, checks, unverified: Vec::new() };
         for service in config.services.iter().filter(|service| speaks_tls(service)) {
             match context.client(options(service, config, &pairs)) {
                 Ok(client) => {
@@ -79,6 +83,12 @@ impl TlsPlan {
                     plan.clients.insert(service.id, client);
                 }
                 Err(error) => errors.push(TlsPlanError::Entity { kind: "service", id: service.id, error }),
+            }
+        }
+        for upstream in config.upstreams.iter().filter(|upstream| is_checked_over_tls(upstream)) {
+            match context.client(check_options(upstream, &pairs)) {
+                Ok(client) => drop(plan.checks.insert(upstream.id, client)),
+                Err(error) => errors.push(TlsPlanError::Entity { kind: "upstream", id: upstream.id, error }),
             }
         }
         if errors.is_empty() { Ok(plan) } else { Err(errors) }
@@ -100,6 +110,11 @@ impl TlsPlan {
         default.into_iter().chain(self.unverified_warning()).collect()
     }
 
+    /// How the targets of an upstream are checked; `None` in the clear, or not at all.
+    pub(crate) fn checks(&self, upstream: EntityId) -> Option<Arc<Client>> {
+        self.checks.get(&upstream).cloned()
+    }
+
     /// That upstreams are not verified is Kong's default and no good one.
     fn unverified_warning(&self) -> Option<String> {
         let count = self.unverified.len();
@@ -116,6 +131,22 @@ impl TlsPlan {
 
 fn speaks_tls(service: &Service) -> bool {
     matches!(service.protocol, Protocol::Https | Protocol::Grpcs | Protocol::Tls)
+}
+
+fn is_checked_over_tls(upstream: &Upstream) -> bool {
+    let active = &upstream.healthchecks.0["active"];
+    let runs = |kind: &str| active[kind]["interval"].as_f64().is_some_and(|seconds| seconds > 0.0);
+    matches!(active["type"].as_str(), Some("https" | "grpcs")) && (runs("healthy") || runs("unhealthy"))
+}
+
+/// Authorities and depth are the process' (lua-resty-healthcheck, `run_single_check`).
+fn check_options(upstream: &Upstream, pairs: &HashMap<EntityId, Identity>) -> ClientOptions {
+    let verify = upstream.healthchecks.0["active"]["https_verify_certificate"].as_bool();
+    ClientOptions {
+        verify: Some(verify.unwrap_or(true)),
+        identity: upstream.client_certificate.and_then(|id| pairs.get(&id).cloned()),
+        ..ClientOptions::default()
+    }
 }
 
 /// Every certificate with its key, by id.

@@ -21,8 +21,13 @@ const SERVING: u64 = 1;
 ///
 /// # Errors
 /// The connection broke, or its other end does not speak HTTP/2.
-pub(super) async fn is_serving(line: Box<dyn Line>, authority: &str, headers: &[(String, String)]) -> io::Result<bool> {
-    let request = request(authority, headers)?;
+pub(super) async fn is_serving(
+    line: Box<dyn Line>,
+    scheme: &str,
+    authority: &str,
+    headers: &[(String, String)],
+) -> io::Result<bool> {
+    let request = request(scheme, authority, headers)?;
     let mut builder = client::Builder::new();
     builder.enable_push(false).max_header_list_size(MOST_BYTES as u32).initial_window_size(MOST_BYTES as u32);
     let (sender, connection) = builder.handshake::<_, Bytes>(line).await.map_err(failed)?;
@@ -36,8 +41,8 @@ pub(super) async fn is_serving(line: Box<dyn Line>, authority: &str, headers: &[
     .map_err(failed)
 }
 
-fn request(authority: &str, headers: &[(String, String)]) -> io::Result<Request<()>> {
-    let uri = format!("http://{authority}/grpc.health.v1.Health/Check");
+fn request(scheme: &str, authority: &str, headers: &[(String, String)]) -> io::Result<Request<()>> {
+    let uri = format!("{scheme}://{authority}/grpc.health.v1.Health/Check");
     let mut request = Request::post(uri).body(()).map_err(io::Error::other)?;
     let fields = request.headers_mut();
     for (name, value) in headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host")) {
@@ -166,8 +171,10 @@ mod tests {
     async fn asked(head: &[(&'static str, &'static str)], message: &[u8], status: Option<&'static str>) -> bool {
         let (here, there) = duplex(64 * 1024);
         let headers = [("X-Check".to_owned(), "a".to_owned()), ("host".to_owned(), "x".to_owned())];
-        let (answer, ()) =
-            tokio::join!(is_serving(Box::new(here), "pool.test", &headers), serve(there, head, message, status));
+        let (answer, ()) = tokio::join!(
+            is_serving(Box::new(here), "http", "pool.test", &headers),
+            serve(there, head, message, status)
+        );
         answer.unwrap()
     }
 
@@ -193,7 +200,7 @@ mod tests {
             there.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
             there.shutdown().await.unwrap();
         };
-        let (answer, ()) = tokio::join!(is_serving(Box::new(here), "a", &[]), speak);
+        let (answer, ()) = tokio::join!(is_serving(Box::new(here), "http", "a", &[]), speak);
         assert!(answer.is_err());
     }
 

@@ -4,10 +4,13 @@
 //! a failure of TCP; silence a timeout; an answer that makes no sense a failure of HTTP.
 
 use super::grpc;
-use super::rules::{Active, Probe};
+use super::rules::{Active, CheckTls, Probe};
 use super::upstream::Watched;
+use crate::server_name::bare_host;
 use gateward_balance::Outcome;
 use gateward_http::{HeadLimits, Method, Parsed, ResponseHead, parse_response_head};
+use gateward_net::Stream;
+use gateward_net::tls::{HTTP_2, Offer};
 use std::fmt::Write;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -33,21 +36,41 @@ pub(super) async fn ask(target: &Watched, active: &Active) -> Option<Outcome> {
 }
 
 async fn attempt(target: &Watched, active: &Active) -> io::Result<Option<Outcome>> {
-    let line = connect(target).await?;
+    let line = connect(target, active).await?;
     match active.probe {
         Probe::Tcp => Ok(Some(Outcome::Success)),
         Probe::Http => http(line, target, active).await,
         Probe::Grpc => {
-            let serving = grpc::is_serving(line, host(target, active), &active.headers).await?;
+            let scheme = if active.tls.is_some() { "https" } else { "http" };
+            let serving = grpc::is_serving(line, scheme, host(target, active), &active.headers).await?;
             Ok(Some(if serving { Outcome::Success } else { Outcome::HttpFailure }))
         }
     }
 }
 
-async fn connect(target: &Watched) -> io::Result<Box<dyn Line>> {
+async fn connect(target: &Watched, active: &Active) -> io::Result<Box<dyn Line>> {
     let host = target.host.trim_start_matches('[').trim_end_matches(']');
     let stream = TcpStream::connect((host, target.port)).await?;
     stream.set_nodelay(true)?;
+    Ok(match &active.tls {
+        None => Box::new(stream),
+        Some(tls) => {
+            let secured = secure(stream, tls, target, active).await;
+            let target = &target.name;
+            secured.inspect_err(|error| tracing::warn!(target, %error, "TLS handshake of a health check failed"))?
+        }
+    })
+}
+
+/// Do the handshake, and agree on what the check speaks.
+async fn secure(stream: TcpStream, tls: &CheckTls, target: &Watched, active: &Active) -> io::Result<Box<dyn Line>> {
+    let address = stream.peer_addr()?.ip();
+    let name = tls.name.as_deref().unwrap_or_else(|| bare_host(host(target, active)));
+    let offer = if active.probe == Probe::Grpc { Offer::Http2 } else { Offer::Http1 };
+    let stream = Stream::plain(stream).negotiate_tls(&tls.client, address, name, offer).await?;
+    if offer == Offer::Http2 && stream.alpn() != Some(HTTP_2) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "HTTP/2 was not agreed on"));
+    }
     Ok(Box::new(stream))
 }
 
@@ -105,7 +128,7 @@ mod tests {
         let upstream = json!({ "name": "u", "host_header": "pool.test", "healthchecks": { "active": fields } });
         let config = json!({ "_format_version": "3.0", "upstreams": [upstream] }).to_string();
         let plan = plan(&config, 1, &Settings::default(), &Telemetry::new(1, Limits::default()));
-        Rules::of(&plan.upstreams[0].entity).active.expect("it is checked")
+        Rules::of(&plan.upstreams[0]).active.expect("it is checked")
     }
 
     /// Ask a server that does `answer` to its only connection.

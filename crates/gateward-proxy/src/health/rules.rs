@@ -1,8 +1,10 @@
 //! The health rules of an upstream, taken out of its entity: Kong's `healthchecks`, and what Gateward adds.
 
+use crate::plan::UpstreamPlan;
 use gateward_balance::{HealthLimits, OutlierRules, SlowStart};
-use gateward_model::Upstream;
+use gateward_net::tls::Client;
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything that decides when a target of one upstream is used.
@@ -46,11 +48,21 @@ pub(crate) enum Probe {
     Grpc,
 }
 
+/// How a target is asked over TLS.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct CheckTls {
+    pub(crate) client: Arc<Client>,
+    /// Server name, if it is not the host that is asked for.
+    pub(crate) name: Option<String>,
+}
+
 /// Active checks.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Active {
     pub(crate) judgement: Judgement,
     pub(crate) probe: Probe,
+    /// Over TLS.
+    pub(crate) tls: Option<CheckTls>,
     pub(crate) timeout: Duration,
     /// Targets asked at the same time.
     pub(crate) concurrency: usize,
@@ -65,9 +77,9 @@ pub(crate) struct Active {
 
 impl Rules {
     /// The rules of `upstream`, whose fields have been validated and have their defaults.
-    pub(crate) fn of(upstream: &Upstream) -> Self {
-        let checks = &upstream.healthchecks.0;
-        let resilience = upstream.resilience.as_ref();
+    pub(crate) fn of(upstream: &UpstreamPlan) -> Self {
+        let checks = &upstream.entity.healthchecks.0;
+        let resilience = upstream.entity.resilience.as_ref();
         let passive = judgement(&checks["passive"]);
         Self {
             threshold: checks["threshold"].as_f64().unwrap_or(0.0),
@@ -90,7 +102,7 @@ impl Rules {
     }
 }
 
-fn active(checks: &Value, upstream: &Upstream) -> Option<Active> {
+fn active(checks: &Value, upstream: &UpstreamPlan) -> Option<Active> {
     let every = |kind: &str| checks[kind]["interval"].as_f64().filter(|seconds| *seconds > 0.0).map(seconds);
     let (healthy_every, unhealthy_every) = (every("healthy"), every("unhealthy"));
     healthy_every.or(unhealthy_every)?;
@@ -107,11 +119,15 @@ fn active(checks: &Value, upstream: &Upstream) -> Option<Active> {
             Some("grpc" | "grpcs") => Probe::Grpc,
             _ => Probe::Http,
         },
+        tls: upstream
+            .check_tls
+            .clone()
+            .map(|client| CheckTls { client, name: checks["https_sni"].as_str().map(str::to_owned) }),
         timeout: seconds(checks["timeout"].as_f64().unwrap_or(1.0).max(0.001)),
         concurrency: checks["concurrency"].as_u64().unwrap_or(10).clamp(1, 1_000) as usize,
         path: checks["http_path"].as_str().unwrap_or("/").to_owned(),
         headers,
-        host_header: upstream.host_header.clone(),
+        host_header: upstream.entity.host_header.clone(),
         healthy_every,
         unhealthy_every,
     })

@@ -82,7 +82,7 @@ impl UpstreamHealth {
         let ejections = targets.iter().map(|target| ejection(target).unwrap_or_default()).collect();
         let health = Self {
             name: plan.entity.name.clone(),
-            rules: Rules::of(&plan.entity),
+            rules: Rules::of(plan),
             targets,
             ejections: Mutex::new(ejections),
             shared: before.map(|before| before.shared.clone()).unwrap_or_default(),
@@ -101,7 +101,7 @@ impl UpstreamHealth {
         self.name == plan.entity.name
             && self.targets.len() == plan.targets.len()
             && self.targets.iter().zip(&plan.targets).all(same)
-            && self.rules == Rules::of(&plan.entity)
+            && self.rules == Rules::of(plan)
     }
 
     /// Where checks or detection were switched off, nothing would ever bring back whom they took out.
