@@ -2,6 +2,7 @@
 //!
 //! Messages are bytes as they are, so that no compiler for `.proto` files is needed; on the wire nothing differs.
 
+use crate::Issued;
 use crate::dial::Dial;
 use bytes::{Buf, BufMut};
 use http::uri::PathAndQuery;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use tokio_stream::{Stream, StreamExt};
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::NamedService;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tower::Service;
 
@@ -73,6 +74,7 @@ impl Decoder for Plain {
 #[derive(Debug)]
 pub struct GrpcServer {
     addr: SocketAddr,
+    tls: bool,
     connections: Arc<AtomicUsize>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -94,6 +96,26 @@ impl GrpcServer {
     /// When it cannot be listened on.
     #[track_caller]
     pub fn start_at(address: &str, connection_age: Option<Duration>) -> Self {
+        Self::serve(address, connection_age, None)
+    }
+
+    /// Likewise over TLS. With an authority for clients, these must show a certificate of it.
+    ///
+    /// # Panics
+    /// When it cannot be listened on, or the certificate cannot be used.
+    #[track_caller]
+    pub fn start_tls(address: &str, shown: &Issued, clients: Option<&str>) -> Self {
+        let tls = ServerTlsConfig::new().identity(Identity::from_pem(&shown.cert, &shown.key));
+        let tls = match clients {
+            Some(authority) => tls.client_ca_root(Certificate::from_pem(authority)),
+            None => tls,
+        };
+        Self::serve(address, None, Some(tls))
+    }
+
+    #[track_caller]
+    fn serve(address: &str, connection_age: Option<Duration>, tls: Option<ServerTlsConfig>) -> Self {
+        let over_tls = tls.is_some();
         let listener = std::net::TcpListener::bind(address).expect("an address to listen on");
         listener.set_nonblocking(true).expect("a socket option");
         let addr = listener.local_addr().expect("an address");
@@ -107,16 +129,19 @@ impl GrpcServer {
                 accepted
             });
             let mut server = Server::builder();
+            if let Some(tls) = tls {
+                server = server.tls_config(tls).expect("a certificate that can be used");
+            }
             if let Some(age) = connection_age {
                 server = server.max_connection_age(age);
             }
             let ended = async {
                 let _ = stopped.await;
             };
-            let _ = server.add_service(Echo).serve_with_incoming_shutdown(incoming, ended).await;
+            let _ = server.add_service(Echo).add_service(Health).serve_with_incoming_shutdown(incoming, ended).await;
         };
         let thread = std::thread::spawn(move || runtime().block_on(serve));
-        Self { addr, connections, stop: Some(stop), thread: Some(thread) }
+        Self { addr, tls: over_tls, connections, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Serves until the process ends.
@@ -126,9 +151,14 @@ impl GrpcServer {
         }
     }
 
-    /// `grpc://address`.
+    /// `grpc://address`, or `grpcs://address`.
     pub fn url(&self) -> String {
-        format!("grpc://{}", self.addr)
+        format!("{}://{}", if self.tls { "grpcs" } else { "grpc" }, self.addr)
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     /// Connections accepted so far.
@@ -163,6 +193,17 @@ pub async fn client(addr: SocketAddr) -> GrpcClient {
     let endpoint = Endpoint::from_shared(format!("http://{addr}")).expect("a URI");
     let channel = endpoint.connect_timeout(Duration::from_secs(5)).connect().await.expect("the gateway listens");
     GrpcClient { grpc: tonic::client::Grpc::new(channel) }
+}
+
+/// Likewise over TLS, where the gateway is `name` and its certificate one of `authority`.
+///
+/// # Panics
+/// When it cannot connect.
+pub async fn client_tls(addr: SocketAddr, authority: &str, name: &str) -> GrpcClient {
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority)).domain_name(name);
+    let endpoint = Endpoint::from_shared(format!("https://{addr}")).and_then(|endpoint| endpoint.tls_config(tls));
+    let endpoint = endpoint.expect("a URI and a certificate").connect_timeout(Duration::from_secs(5));
+    GrpcClient { grpc: tonic::client::Grpc::new(endpoint.connect().await.expect("the gateway listens")) }
 }
 
 /// A client; clones share its connection.
@@ -240,6 +281,33 @@ struct Echo;
 
 impl NamedService for Echo {
     const NAME: &'static str = "test.Echo";
+}
+
+/// Says that the server is serving, whatever it is asked about.
+#[derive(Debug, Clone, Copy)]
+struct Health;
+
+impl NamedService for Health {
+    const NAME: &'static str = "grpc.health.v1.Health";
+}
+
+impl Service<http::Request<tonic::body::Body>> for Health {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        Box::pin(async move { Ok(tonic::server::Grpc::new(Plain).unary(tower::service_fn(serving), request).await) })
+    }
+}
+
+/// `HealthCheckResponse { status: SERVING }`.
+async fn serving(_: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, Status> {
+    Ok(Response::new(vec![8, 1]))
 }
 
 type Messages = Pin<Box<dyn Stream<Item = Result<Vec<u8>, Status>> + Send>>;

@@ -12,6 +12,7 @@ pub mod dial;
 pub mod fronted;
 pub mod grpc;
 mod metrics;
+mod nginx;
 pub mod nlb;
 pub mod protocol_load;
 pub mod resilience;
@@ -20,6 +21,7 @@ pub mod websocket;
 pub use certificates::{Authority, Issued, indented};
 pub use curl::{curl, has_program, has_tool};
 pub use metrics::Metrics;
+pub use nginx::{Nginx, large};
 
 use gateward_testkit::{RawClient, RawResponse, eventually};
 use std::net::SocketAddr;

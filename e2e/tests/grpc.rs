@@ -273,23 +273,28 @@ fn browsers_speak_grpc_web() {
 fn the_example_starts_with_one_command() {
     let free =
         || std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
-    let (address, backend) = (free(), free());
+    let (address, backend, backend_tls) = (free(), free(), free());
     let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/grpc/run.sh");
     let mut child = std::process::Command::new(script)
         .env("GATEWARD", gateward_testkit::gateward_command().get_program())
         .env("GRPC_ECHO", env!("CARGO_BIN_EXE_grpc_echo"))
         .env("PORT", address.port().to_string())
         .env("BACKEND_PORT", backend.port().to_string())
+        .env("BACKEND_TLS_PORT", backend_tls.port().to_string())
         .stdout(std::process::Stdio::null())
         .spawn()
         .expect("the script starts");
     eventually(Duration::from_secs(20), || {
-        [address, backend].iter().all(|address| std::net::TcpStream::connect(address).is_ok())
+        [address, backend, backend_tls].iter().all(|address| std::net::TcpStream::connect(address).is_ok())
     });
     runtime().block_on(async {
         let mut client = client(address).await;
         let response = client.unary("/test.Echo/One", Request::new(b"hello".to_vec())).await.expect("an answer");
         assert_eq!(response.into_inner(), b"hello");
+        let mut over_tls = Request::new(b"secret".to_vec());
+        over_tls.metadata_mut().insert("x-backend", "tls".parse().expect("a value"));
+        let response = client.unary("/test.Echo/One", over_tls).await.expect("an answer");
+        assert_eq!(response.into_inner(), b"secret");
     });
     let body = framed(b"hello");
     let head = format!(

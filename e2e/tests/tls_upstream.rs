@@ -1,72 +1,12 @@
 //! TLS with upstreams: nginx as an https origin that shows what it was asked for and by whom.
 
-use gateward_e2e::{Authority, has_tool, indented};
+use gateward_e2e::{Authority, Nginx, has_tool, indented};
 use gateward_testkit::{Backend, Gateway, RawResponse, eventually, http};
 use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const CA_ID: &str = "2a1f4c3e-52f4-4f0c-8c52-6c6f1b1b6a01";
 const CLIENT_ID: &str = "2a1f4c3e-52f4-4f0c-8c52-6c6f1b1b6a02";
-
-/// nginx with TLS; killed when dropped.
-struct Nginx {
-    child: Child,
-    port: u16,
-    dir: PathBuf,
-}
-
-impl Nginx {
-    /// With this certificate, asking clients for one of the same authority.
-    #[track_caller]
-    fn start(authority: &Authority, name: &str) -> Self {
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
-        let dir = std::env::temp_dir().join(format!("gateward-nginx-tls-{}-{port}", std::process::id()));
-        std::fs::create_dir_all(&dir).expect("directories can be made");
-        authority.issue(name).write(&dir, "server");
-        std::fs::write(dir.join("ca.pem"), authority.pem()).expect("files can be written");
-        let shown = dir.display();
-        let configuration = format!(
-            "worker_processes 1; pid {shown}/nginx.pid; error_log {shown}/error.log;\n\
-             events {{ worker_connections 256; }}\n\
-             http {{\n\
-               access_log off; default_type text/plain; client_body_temp_path {shown}/body; proxy_temp_path {shown}/proxy;\n\
-               fastcgi_temp_path {shown}/f; uwsgi_temp_path {shown}/u; scgi_temp_path {shown}/s;\n\
-               server {{\n\
-                 listen 127.0.0.1:{port} ssl; ssl_certificate {shown}/server.crt; ssl_certificate_key {shown}/server.key;\n\
-                 ssl_verify_client optional; ssl_client_certificate {shown}/ca.pem; ssl_session_tickets on;\n\
-                 location / {{ return 200 \"sni=$ssl_server_name|verify=$ssl_client_verify|subject=$ssl_client_s_dn|host=$http_host|connection=$connection|reused=$ssl_session_reused|proto=$ssl_alpn_protocol\"; }}\n\
-                 location /close {{ keepalive_timeout 0; return 200 \"reused=$ssl_session_reused|connection=$connection\"; }}\n\
-               }}\n\
-             }}\n"
-        );
-        std::fs::write(dir.join("nginx.conf"), configuration).expect("files can be written");
-        let child = Command::new("nginx")
-            .arg("-p")
-            .arg(&dir)
-            .arg("-c")
-            .arg(dir.join("nginx.conf"))
-            .args(["-g", "daemon off;"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("nginx runs");
-        eventually(Duration::from_secs(10), || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Self { child, port, dir }
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        // An orderly end, so that its workers end too.
-        let _ = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
 
 /// One route per service `(name, protocol-host-port, further fields)`, at the path of its name.
 fn services(list: &[(&str, String, &str)]) -> String {
@@ -103,7 +43,8 @@ fn upstreams_are_verified_as_the_service_says() {
     }
     let (authority, stranger) = (Authority::new(), Authority::new());
     let nginx = Nginx::start(&authority, "localhost");
-    let (right, wrong) = (format!("https://localhost:{}/", nginx.port), format!("https://127.0.0.1:{}/", nginx.port));
+    let (right, wrong) =
+        (format!("https://localhost:{}/", nginx.port()), format!("https://127.0.0.1:{}/", nginx.port()));
     let trusting = format!(", tls_verify: true, ca_certificates: [{CA_ID}]");
     let list = [
         ("unverified", wrong.clone(), ""),
@@ -126,8 +67,8 @@ fn upstreams_are_verified_as_the_service_says() {
         gateway.stop();
     }
     // The process' own settings, for services that say nothing.
-    let plain = [("default", format!("https://localhost:{}/", nginx.port), "")];
-    for (ca, status) in [(nginx.dir.join("ca.pem").display().to_string(), 200), ("system".to_owned(), 502)] {
+    let plain = [("default", format!("https://localhost:{}/", nginx.port()), "")];
+    for (ca, status) in [(nginx.dir().join("ca.pem").display().to_string(), 200), ("system".to_owned(), 502)] {
         let gateway = Gateway::builder(&services(&plain))
             .env("KONG_TLS_CERTIFICATE_VERIFY", "on")
             .env("KONG_LUA_SSL_TRUSTED_CERTIFICATE", ca)
@@ -148,13 +89,13 @@ fn the_server_name_is_the_host_that_is_asked_for() {
         "{}- {{name: balanced, protocol: https, host: u, port: 443, routes: [{{name: balanced, paths: [/balanced]}}]}}\n\
          - {{name: preserved, url: 'https://localhost:{port}/', routes: [{{name: preserved, paths: [/preserved], preserve_host: true}}]}}\n\
          upstreams:\n- {{name: u, host_header: inner.test, targets: [{{target: 'localhost:{port}'}}]}}\n",
-        services(&[("named", format!("https://localhost:{}/", nginx.port), "")]),
-        port = nginx.port
+        services(&[("named", format!("https://localhost:{}/", nginx.port()), "")]),
+        port = nginx.port()
     );
     let gateway = Gateway::builder(&config).workers(1).start();
     let mut connections = Vec::new();
     for (path, sni, host) in [
-        ("/named", "localhost", format!("localhost:{}", nginx.port)),
+        ("/named", "localhost", format!("localhost:{}", nginx.port())),
         ("/balanced", "inner.test", "inner.test".to_owned()),
         ("/preserved", "public.test", "public.test".to_owned()),
     ] {
@@ -176,14 +117,14 @@ fn the_gateway_shows_its_certificate_to_who_asks() {
     }
     let authority = Authority::new();
     let nginx = Nginx::start(&authority, "localhost");
-    let url = format!("https://localhost:{}/", nginx.port);
+    let url = format!("https://localhost:{}/", nginx.port());
     let client = authority.issue("gateway-7");
     let config = format!(
         "{}- {{name: balanced, protocol: https, host: u, port: 443, routes: [{{name: balanced, paths: [/balanced]}}]}}\n\
          upstreams:\n- {{name: u, client_certificate: {CLIENT_ID}, targets: [{{target: 'localhost:{}'}}]}}\n\
          certificates:\n- id: {CLIENT_ID}\n  cert: |\n{}  key: |\n{}",
         services(&[("anonymous", url.clone(), ""), ("known", url, &format!(", client_certificate: {CLIENT_ID}")),]),
-        nginx.port,
+        nginx.port(),
         indented(&client.cert),
         indented(&client.key)
     );
@@ -211,7 +152,7 @@ fn sessions_are_resumed_also_after_a_change_of_the_configuration() {
     }
     let authority = Authority::new();
     let nginx = Nginx::start(&authority, "localhost");
-    let list = [("s", format!("https://localhost:{}/close", nginx.port), "")];
+    let list = [("s", format!("https://localhost:{}/close", nginx.port()), "")];
     let gateway = Gateway::builder(&services(&list)).workers(1).start();
     let reused = |path: &str| said(&get(&gateway, path), "reused");
     assert_eq!((reused("/s").as_str(), reused("/s").as_str()), (".", "r"));

@@ -158,7 +158,9 @@ pub(crate) fn absences(graph: &Graph) -> Vec<Finding> {
             findings.push(Finding::error(*from, format!("reaches {}: {reason}", way.join(" -> "))));
         }
     }
-    for member in graph.members.iter().filter(|name| !TLS_CRATES.contains(&name.as_str())) {
+    // Peers of tests and measurements bring what they need.
+    let is_product = |name: &&String| !matches!(layer(name), Some(Layer::TestHelp | Layer::Tool));
+    for member in graph.members.iter().filter(is_product).filter(|name| !TLS_CRATES.contains(&name.as_str())) {
         for way in TLS.iter().filter_map(|library| graph.way(member, library, TLS_CRATES)) {
             let message = format!("reaches {}: TLS is spoken in {}", way.join(" -> "), TLS_CRATES.join(", "));
             findings.push(Finding::error(member, message));
@@ -245,6 +247,8 @@ mod tests {
             []
         );
         assert_eq!(absences(&graph(&[("gateward-proxy", "helper"), ("helper", "rustls")], &[], &members)).len(), 1);
+        let peer = graph(&[("gateward-e2e", "helper"), ("helper", "rustls")], &[], &["gateward-e2e"]);
+        assert_eq!(absences(&peer), [], "a peer of tests");
     }
 
     #[test]
