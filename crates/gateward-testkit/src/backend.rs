@@ -89,7 +89,16 @@ impl Backend {
     /// A backend that answers every request with 200 and JSON that describes it: `method`, `target`, `version`,
     /// `headers` (pairs, in order), `body` (text), `trailers`, `connection` and `request` (numbers from 1).
     pub fn echo() -> Self {
-        Self::scripted(|request, stream| {
+        Self::echo_on(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port of 127.0.0.1 can be bound")
+    }
+
+    /// Likewise, on an address of the test's choice.
+    ///
+    /// # Errors
+    /// When it cannot be bound.
+    pub fn echo_on(addr: SocketAddr) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(addr)?;
+        Ok(Self::serving(listener, |request, stream| {
             let description = describe(request).to_string();
             let head = format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -99,7 +108,7 @@ impl Backend {
             // When the peer is gone, reading the next request finds out.
             let _ = stream.write_all(format!("{head}{content}").as_bytes());
             Next::KeepAlive
-        })
+        }))
     }
 
     /// A backend that answers every request with these bytes.
@@ -115,7 +124,14 @@ impl Backend {
     /// A backend that calls `script` with each complete request and the socket to answer on. `Expect:
     /// 100-continue` is answered before the body is read.
     pub fn scripted(script: impl Fn(&ReceivedRequest, &mut TcpStream) -> Next + Send + Sync + 'static) -> Self {
-        Self::start(move |connection, mut stream, shared| {
+        Self::serving(free_port(), script)
+    }
+
+    fn serving(
+        listener: TcpListener,
+        script: impl Fn(&ReceivedRequest, &mut TcpStream) -> Next + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(listener, move |connection, mut stream, shared| {
             serve(connection, &mut stream, shared, &script);
         })
     }
@@ -123,11 +139,10 @@ impl Backend {
     /// A backend that gives each connection (number from 1, socket) to `script` and parses nothing; closing is
     /// dropping the socket. [`Backend::requests`] stays empty.
     pub fn raw(script: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> Self {
-        Self::start(move |connection, stream, _| script(connection, stream))
+        Self::start(free_port(), move |connection, stream, _| script(connection, stream))
     }
 
-    fn start(serve: impl Fn(usize, TcpStream, &Shared) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port of 127.0.0.1 can be bound");
+    fn start(listener: TcpListener, serve: impl Fn(usize, TcpStream, &Shared) + Send + Sync + 'static) -> Self {
         let addr = listener.local_addr().expect("a listening socket has an address");
         let shared = Arc::new(Shared::default());
         let acceptor = std::thread::spawn({
@@ -187,6 +202,10 @@ impl Drop for Backend {
         }
         self.close_connections();
     }
+}
+
+fn free_port() -> TcpListener {
+    TcpListener::bind(("127.0.0.1", 0)).expect("a free port of 127.0.0.1 can be bound")
 }
 
 /// Closes with a reset, as a crashed peer does.

@@ -5,6 +5,7 @@
 //! - [`frames`] is one that speaks HTTP/2 frame by frame, also wrongly;
 //! - [`Backend`] is an upstream that echoes, follows a script or takes over the socket;
 //! - [`RedisServer`] runs a Redis without persistence and asks it things;
+//! - [`DnsServer`] answers queries as it is told, and counts them;
 //! - [`load`] keeps connections busy and counts every request that was not answered;
 //! - [`eventually`] waits for a condition.
 //!
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+pub mod dns;
 pub mod frames;
 mod gateway;
 pub mod load;
@@ -26,6 +28,7 @@ mod wait;
 mod wire;
 
 pub use backend::{Backend, Next, ReceivedRequest, reset};
+pub use dns::DnsServer;
 pub use frames::{Frame, FrameClient};
 pub use gateway::{Gateway, GatewayBuilder, gateward_command};
 pub use raw::{RawClient, RawResponse, http};
