@@ -1,11 +1,12 @@
 //! What the data plane needs from the operating system: worker threads with their own runtimes, listeners,
-//! deadlines, TLS, dialling, upstream connection pools, and the stages of a shutdown.
+//! deadlines, TLS, name resolution, dialling, upstream connection pools, and the stages of a shutdown.
 //!
 //! Nothing here knows HTTP. A worker is one thread; everything it owns is `!Send` and needs no lock.
 
 pub mod clock;
 pub mod deadline;
 pub mod descriptors;
+pub mod dns;
 pub mod drain;
 pub mod gate;
 pub mod handover;

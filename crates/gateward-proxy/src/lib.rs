@@ -61,7 +61,7 @@ pub use accept::{WorkerListeners, run_worker};
 pub use error::{Limit, ProxyError, Side};
 pub use gateward_balance::Turned;
 pub use health::active::check_health;
-pub use health::{HealthRegistry, Reason, TargetState, UpstreamHealth};
+pub use health::{HealthRegistry, Reason, TargetAddress, TargetState, UpstreamHealth};
 pub use node::Node;
 pub use plan::{CompileError, Plan};
 pub use settings::{HeaderTokens, Limits, RealIp, Settings, Underscores};

@@ -1,11 +1,12 @@
 //! What all workers of a node share: settings, the current plan, telemetry, the stage of a shutdown.
 
-use crate::health::HealthRegistry;
+use crate::health::{HealthRegistry, follow_names};
 use crate::plan::Plan;
 use crate::protection::Registry;
 use crate::settings::Settings;
 use crate::upstreams::Registries;
 use arc_swap::ArcSwap;
+use gateward_net::dns::Names;
 use gateward_net::{AddressCounts, Drain};
 use gateward_telemetry::{AccessLog, Telemetry};
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub struct Node {
     pub access_log: Option<AccessLog>,
     /// Stage of the shutdown.
     pub drain: Drain,
+    /// Names and where they lead.
+    pub names: Arc<Names>,
     /// What is known of targets.
     pub health: Arc<HealthRegistry>,
     pub(crate) addresses: AddressCounts,
@@ -36,14 +39,22 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that starts with `plan`.
-    pub fn new(settings: Settings, telemetry: Arc<Telemetry>, access_log: Option<AccessLog>, plan: Plan) -> Arc<Self> {
+    /// A node that starts with `plan`. Its names begin to be looked up.
+    pub fn new(
+        settings: Settings,
+        telemetry: Arc<Telemetry>,
+        access_log: Option<AccessLog>,
+        names: Arc<Names>,
+        plan: Plan,
+    ) -> Arc<Self> {
         let generation = AtomicU64::new(plan.snapshot.generation);
         let addresses = AddressCounts::new(settings.limits.connections_per_address);
-        let health = Arc::new(HealthRegistry::default());
+        let health = Arc::new(HealthRegistry::new(Some(names.clone())));
         health.follow(&plan);
+        names.runtime().spawn(follow_names(Arc::downgrade(&health), names.clone()));
         Arc::new(Self {
             settings,
+            names,
             health,
             telemetry,
             access_log,

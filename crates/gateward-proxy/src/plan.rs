@@ -26,7 +26,7 @@ pub struct Plan {
     pub(crate) instances: Vec<Instance>,
     pub(crate) chains: Vec<Chain>,
     pub(crate) global_chain: ChainId,
-    pub(crate) upstreams: Vec<UpstreamPlan>,
+    pub(crate) upstreams: Vec<Arc<UpstreamPlan>>,
     pub(crate) tls: TlsPlan,
 }
 
@@ -61,7 +61,7 @@ pub(crate) enum Backend {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct UpstreamPlan {
     pub(crate) entity: Arc<Upstream>,
-    pub(crate) targets: Vec<TargetPlan>,
+    pub(crate) targets: Vec<Arc<TargetPlan>>,
     /// How active checks are made when that is over TLS.
     pub(crate) check_tls: Option<Arc<Client>>,
 }
@@ -115,13 +115,10 @@ impl Plan {
         let router = Router::compile(config, settings.flavor)
             .map_err(|found| errors.extend(found.into_iter().map(CompileError::Route)));
         let instances = instances(&snapshot, env, &mut errors);
-        let mut upstreams = upstreams(&snapshot, &mut errors);
         let tls = TlsPlan::compile(&snapshot.config, tls)
             .map_err(|found| errors.extend(found.into_iter().map(CompileError::Tls)));
+        let upstreams = upstreams(&snapshot, tls.as_ref().ok(), &mut errors);
         let (Ok(router), Ok(tls)) = (router, tls) else { return Err(errors) };
-        for upstream in &mut upstreams {
-            upstream.check_tls = tls.checks(upstream.entity.id);
-        }
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -137,6 +134,15 @@ impl Plan {
         let global_chain = chains.of(None, None);
         let chains = chains.chains;
         Ok(Self { router, routes, instances, chains, global_chain, upstreams, tls, snapshot })
+    }
+
+    /// Names that lead somewhere: hosts of targets, and of services that go to no upstream.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let targets = self.upstreams.iter().flat_map(|upstream| &upstream.targets);
+        let targets = targets.filter(|target| target.literal.is_none()).map(|target| target.host.as_str());
+        let plain =
+            self.routes.iter().zip(self.router.routes()).filter(|(plan, _)| plan.backend == Some(Backend::Host(None)));
+        targets.chain(plain.filter_map(|(_, entry)| Some(entry.service.as_ref()?.host.as_str())))
     }
 
     /// What an operator should know about this plan's TLS at `now` (seconds since 1970).
@@ -172,14 +178,14 @@ fn serves_http(entity: &PluginConfig) -> bool {
         || entity.protocols.iter().any(|protocol| matches!(protocol, Http | Https | Grpc | Grpcs))
 }
 
-fn upstreams(snapshot: &Snapshot, errors: &mut Vec<CompileError>) -> Vec<UpstreamPlan> {
-    let mut targets: HashMap<EntityId, Vec<TargetPlan>> = HashMap::new();
+fn upstreams(snapshot: &Snapshot, tls: Option<&TlsPlan>, errors: &mut Vec<CompileError>) -> Vec<Arc<UpstreamPlan>> {
+    let mut targets: HashMap<EntityId, Vec<Arc<TargetPlan>>> = HashMap::new();
     let mut broken = Vec::new();
     for target in &snapshot.config.targets {
         match split_host_port(&target.target) {
             Some((host, port)) => {
                 let (literal, host) = (literal(host), host.to_owned());
-                let plan = TargetPlan { entity: target.clone(), host, port, literal };
+                let plan = Arc::new(TargetPlan { entity: target.clone(), host, port, literal });
                 targets.entry(target.upstream).or_default().push(plan);
             }
             None => broken.push(target),
@@ -190,10 +196,10 @@ fn upstreams(snapshot: &Snapshot, errors: &mut Vec<CompileError>) -> Vec<Upstrea
         upstream: name_of(target.upstream).unwrap_or_default(),
         target: target.target.clone(),
     }));
-    let plan = |entity: &Arc<Upstream>| UpstreamPlan {
-        entity: entity.clone(),
-        targets: targets.remove(&entity.id).unwrap_or_default(),
-        check_tls: None,
+    let plan = |entity: &Arc<Upstream>| {
+        let targets = targets.remove(&entity.id).unwrap_or_default();
+        let check_tls = tls.and_then(|tls| tls.checks(entity.id));
+        Arc::new(UpstreamPlan { entity: entity.clone(), targets, check_tls })
     };
     snapshot.config.upstreams.iter().map(plan).collect()
 }

@@ -4,6 +4,7 @@ use gateward_balance::LimitRule;
 use gateward_http::HeadLimits;
 use gateward_model::RouterFlavor;
 use gateward_net::PoolSettings;
+use gateward_net::dns::DnsSettings;
 use gateward_net::tls::TlsSettings;
 use ipnet::IpNet;
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub struct Settings {
     pub max_connection_age_ms: u64,
     /// Idle time after which the kernel probes the other side of client and upstream connections. `None`: never.
     pub tcp_keepalive: Option<Duration>,
+    /// How names of services and targets are resolved.
+    pub dns: DnsSettings,
     /// TLS with clients and upstreams.
     pub tls: TlsSettings,
     /// Bounds.
@@ -150,6 +153,7 @@ impl Default for Settings {
             concurrency: None,
             max_connection_age_ms: 0,
             tcp_keepalive: Some(Duration::from_secs(60)),
+            dns: DnsSettings::default(),
             tls: TlsSettings::default(),
             limits: Limits::default(),
         }

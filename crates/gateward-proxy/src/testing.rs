@@ -7,6 +7,7 @@ use crate::{Node, Plan, Settings, run_worker};
 use gateward_config::Format;
 use gateward_model::Snapshot;
 use gateward_net::Listener;
+use gateward_net::dns::{DnsSettings, Names};
 use gateward_net::listen::BACKLOG;
 use gateward_plugin::env::{HttpPost, PostRequest};
 use gateward_plugin::{CounterStore, NativePlugins, PluginEnv, Redis, RedisSettings};
@@ -66,7 +67,10 @@ pub(crate) fn gateway(config: &str, settings: Settings) -> SocketAddr {
 pub(crate) fn measured_gateway(config: &str, settings: Settings) -> (SocketAddr, Arc<Telemetry>) {
     let telemetry = Telemetry::new(1, Limits::default());
     let plan = plan(config, 1, &settings, &telemetry);
-    let node = Node::new(settings, telemetry.clone(), None, plan);
+    // Nobody is there to be asked.
+    let dns = DnsSettings { servers: vec![([127, 0, 0, 1], 1).into()], ..settings.dns.clone() };
+    let names = Names::new(dns, tokio::runtime::Handle::current()).expect("names can be resolved");
+    let node = Node::new(settings, telemetry.clone(), None, names, plan);
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), BACKLOG).unwrap();
     let address = listener.local_addr().unwrap();
     tokio::task::spawn_local(run_worker(node, 0, vec![listener], Duration::ZERO));

@@ -1,45 +1,35 @@
-//! Targets of upstreams as one worker balances over them. The state lives beside the plan, so that counts and
-//! averages survive a configuration change.
+//! Targets of upstreams as one worker balances over them: every address of each. The state lives beside the plan, so
+//! that counts and averages survive a configuration change, and a name that leads elsewhere.
 
-use crate::health::{Attempt, HealthRegistry, UpstreamHealth};
-use crate::plan::{Plan, TargetPlan, UpstreamPlan};
+use crate::health::{Attempt, HealthRegistry, Member, UpstreamHealth};
+use crate::plan::{Plan, UpstreamPlan};
 use crate::protection::{Protection, Registry};
-use gateward_balance::{Balancer, TargetHealth, TargetSpec, Ticket};
+use gateward_balance::{Balancer, TargetSpec, Ticket};
 use gateward_model::{Algorithm, EntityId};
 use gateward_net::monotonic_us;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::RefCell;
 use std::collections::hash_map::Entry;
-use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// A target as requests hold it.
-pub(crate) struct WorkerTarget {
-    plan: TargetPlan,
-    /// Shared by the workers.
-    health: Arc<TargetHealth>,
-}
-
-impl Deref for WorkerTarget {
-    type Target = TargetPlan;
-
-    fn deref(&self) -> &TargetPlan {
-        &self.plan
-    }
-}
+/// An address of a target as requests hold it: a worker's own copy, because a count shared between cores would be
+/// fought over.
+pub(crate) type WorkerTarget = Member;
 
 /// One upstream on one worker.
 pub(crate) struct WorkerUpstream {
-    plan: UpstreamPlan,
-    health: Option<Arc<UpstreamHealth>>,
+    plan: Arc<UpstreamPlan>,
+    health: Arc<UpstreamHealth>,
+    /// How many records there were before `health` was taken; 0: take it again to be sure.
+    record: u64,
     /// Changes of health that the shares take account of.
     weighed: u64,
     /// Shares grow with time.
     ramping: bool,
     /// Of the configuration it was last brought to.
     configuration: u64,
-    /// The plan's targets, to be held by requests under way.
+    /// The members of `health`, to be held by requests under way.
     targets: Vec<Rc<WorkerTarget>>,
     balancer: Balancer,
     protection: Option<Rc<Protection>>,
@@ -49,35 +39,58 @@ pub(crate) struct WorkerUpstream {
 pub(crate) type UpstreamHandle = Rc<RefCell<WorkerUpstream>>;
 
 impl WorkerUpstream {
-    fn new(plan: UpstreamPlan, registries: Registries<'_>, configuration: u64, seed: u64) -> Self {
-        let health = registries.health.upstream(plan.entity.id);
-        let targets = targets(&plan, health.as_deref());
-        let (specs, ramping) = specs(&plan, &targets, health.as_deref());
+    fn new(plan: Arc<UpstreamPlan>, registries: Registries<'_>, configuration: u64, seed: u64) -> Self {
+        let health = registries.record(&plan, configuration);
+        let targets = targets(&health);
+        let (specs, ramping) = specs(&plan, &targets, &health);
         let balancer = Balancer::new(algorithm(&plan), &specs, seed);
         let protection = protection(&plan, registries, None);
-        Self { plan, health, weighed: 0, ramping, configuration, targets, balancer, protection }
+        Self { plan, health, record: 0, weighed: 0, ramping, configuration, targets, balancer, protection }
     }
 
     /// Follow `plan`, unless a request that began under an earlier configuration brings it.
-    fn update(&mut self, plan: &UpstreamPlan, registries: Registries<'_>, configuration: u64) {
+    fn update(&mut self, plan: &Arc<UpstreamPlan>, registries: Registries<'_>, configuration: u64) {
         if configuration <= self.configuration {
             return;
         }
         self.configuration = configuration;
-        self.health = registries.health.upstream(plan.entity.id);
-        if self.plan != *plan {
-            self.targets = targets(plan, self.health.as_deref());
-            if self.plan.entity.resilience != plan.entity.resilience {
-                self.protection = protection(plan, registries, self.protection.as_ref());
-            }
-            self.plan = plan.clone();
-            self.weigh();
+        if self.plan.entity.resilience != plan.entity.resilience {
+            self.protection = protection(plan, registries, self.protection.as_ref());
         }
+        self.plan = plan.clone();
+        let health = registries.record(plan, configuration);
+        self.record = 0;
+        self.take(health);
+    }
+
+    /// Follow the names of its targets. Costs a load while nothing changed.
+    pub(crate) fn follow_names(&mut self, registries: Registries<'_>) {
+        // Read first: what comes meanwhile is taken the next time.
+        let records = self.health.records();
+        if records != self.record
+            && let Some(health) = registries.health.record(self.plan.entity.id, self.configuration)
+        {
+            self.record = records;
+            self.take(health);
+        }
+    }
+
+    fn take(&mut self, health: Arc<UpstreamHealth>) {
+        if !Arc::ptr_eq(&self.health, &health) {
+            self.targets = targets(&health);
+            self.health = health;
+        }
+        self.weigh();
+    }
+
+    /// What is known of its targets.
+    pub(crate) fn health(&self) -> &Arc<UpstreamHealth> {
+        &self.health
     }
 
     /// Give every target the share it has now: less than its weight while it starts slowly.
     pub(crate) fn weigh(&mut self) {
-        let (specs, ramping) = specs(&self.plan, &self.targets, self.health.as_deref());
+        let (specs, ramping) = specs(&self.plan, &self.targets, &self.health);
         self.ramping = ramping;
         self.balancer.update(algorithm(&self.plan), &specs);
     }
@@ -89,15 +102,13 @@ impl WorkerUpstream {
         excluded: &[usize],
         now_us: u64,
     ) -> Option<(Ticket, Rc<WorkerTarget>)> {
-        if let Some(health) = &self.health {
-            if health.is_short() {
-                return None;
-            }
-            if health.slow_start().is_some() && health.changes() != self.weighed {
-                // Somebody is back, and starts small from the first request on.
-                self.weighed = health.changes();
-                self.weigh();
-            }
+        if self.health.is_short() {
+            return None;
+        }
+        if self.health.slow_start().is_some() && self.health.changes() != self.weighed {
+            // Somebody is back, and starts small from the first request on.
+            self.weighed = self.health.changes();
+            self.weigh();
         }
         let targets = &self.targets;
         let available = |index: usize| targets.get(index).is_some_and(|target| target.health.is_available());
@@ -113,9 +124,7 @@ impl WorkerUpstream {
 
     /// What a request to `target` tells about its health.
     pub(crate) fn report(&self, target: &WorkerTarget, attempt: Attempt) {
-        if let Some(health) = &self.health {
-            health.report(&target.health, &target.plan.entity.target, attempt);
-        }
+        self.health.report(&target.health, &target.name, attempt);
     }
 
     /// Changes when the targets do: indices from before mean nothing then.
@@ -150,6 +159,15 @@ impl WorkerUpstream {
 pub(crate) struct Registries<'a> {
     pub(crate) health: &'a HealthRegistry,
     pub(crate) protections: &'a Registry,
+}
+
+impl Registries<'_> {
+    /// The record of an upstream under this configuration.
+    fn record(&self, plan: &Arc<UpstreamPlan>, configuration: u64) -> Arc<UpstreamHealth> {
+        self.health
+            .record(plan.entity.id, configuration)
+            .unwrap_or_else(|| Arc::new(UpstreamHealth::apart(plan, configuration, self.health.names())))
+    }
 }
 
 fn protection(
@@ -217,12 +235,8 @@ fn algorithm(plan: &UpstreamPlan) -> gateward_balance::Algorithm {
     }
 }
 
-fn targets(plan: &UpstreamPlan, health: Option<&UpstreamHealth>) -> Vec<Rc<WorkerTarget>> {
-    let target = |(index, target): (usize, &TargetPlan)| {
-        let health = health.and_then(|health| health.health_of(&target.entity.target, index));
-        Rc::new(WorkerTarget { plan: target.clone(), health: health.unwrap_or_default() })
-    };
-    plan.targets.iter().enumerate().map(target).collect()
+fn targets(health: &UpstreamHealth) -> Vec<Rc<WorkerTarget>> {
+    health.members().iter().map(|member| Rc::new(member.clone())).collect()
 }
 
 /// While shares grow, all weights are this many times what they are, so that small ones can be divided too.
@@ -230,13 +244,9 @@ const FINER: u16 = 100;
 
 /// The targets with their shares, and whether any of these still grows. Consistent hashing keeps whole weights: others
 /// would move hashes back and forth.
-fn specs(
-    plan: &UpstreamPlan,
-    targets: &[Rc<WorkerTarget>],
-    health: Option<&UpstreamHealth>,
-) -> (Vec<TargetSpec>, bool) {
+fn specs(plan: &UpstreamPlan, targets: &[Rc<WorkerTarget>], health: &UpstreamHealth) -> (Vec<TargetSpec>, bool) {
     let whole = plan.entity.algorithm == Algorithm::ConsistentHashing;
-    let slow_start = health.and_then(UpstreamHealth::slow_start).filter(|_| !whole);
+    let slow_start = health.slow_start().filter(|_| !whole);
     let now_us = monotonic_us();
     let growing = |target: &WorkerTarget| {
         let since_us = target.health.since_us();
@@ -244,12 +254,12 @@ fn specs(
         slow_start.filter(|slow| since_us > 0 && !slow.is_over(elapsed_us)).map(|slow| (slow, elapsed_us))
     };
     let any = targets.iter().any(|target| growing(target).is_some());
-    let most = targets.iter().map(|target| target.entity.weight).max().unwrap_or(0).max(1);
+    let most = targets.iter().map(|target| target.weight).max().unwrap_or(0).max(1);
     let factor = if any { FINER.min(u16::MAX / most) } else { 1 };
     let spec = |target: &Rc<WorkerTarget>| {
-        let full = target.entity.weight * factor;
+        let full = target.weight * factor;
         let weight = growing(target).map_or(full, |(slow, elapsed_us)| slow.weight(full, elapsed_us));
-        TargetSpec { name: target.entity.target.clone(), weight }
+        TargetSpec { name: target.name.to_string(), weight }
     };
     (targets.iter().map(spec).collect(), any)
 }
@@ -274,11 +284,11 @@ mod tests {
             let (old, new) = (plan("1", 1), plan("2", 2));
             let known = Known::default();
             for (plan, port) in [(&old, 1), (&new, 2), (&old, 2), (&new, 2)] {
-                let (health, protections) = (HealthRegistry::default(), Registry::default());
+                let (health, protections) = (HealthRegistry::new(None), Registry::default());
                 let registries = Registries { health: &health, protections: &protections };
                 let handle = known.handle(plan, 0, registries, || 0);
                 let (_, target) = handle.borrow_mut().pick(None, &[], 0).unwrap();
-                assert_eq!(target.port, port);
+                assert_eq!(target.address.port(), port);
             }
         });
     }
@@ -288,10 +298,10 @@ mod tests {
         let telemetry = Telemetry::new(1, Limits::default());
         let [left, right] = weights;
         let config = format!(
-            "_format_version: '3.0'\nupstreams:\n- {{name: u, algorithm: {algorithm}, resilience: {{slow_start: {{window: 3600, min_weight_percent: 20}}}}, targets: [{{target: 'a:1', weight: {left}}}, {{target: 'b:1', weight: {right}}}]}}\n"
+            "_format_version: '3.0'\nupstreams:\n- {{name: u, algorithm: {algorithm}, resilience: {{slow_start: {{window: 3600, min_weight_percent: 20}}}}, targets: [{{target: '10.0.0.1:1', weight: {left}}}, {{target: '10.0.0.2:1', weight: {right}}}]}}\n"
         );
         let plan = plan(&config, 1, &Settings::default(), &telemetry);
-        let (health, protections) = (HealthRegistry::default(), Registry::default());
+        let (health, protections) = (HealthRegistry::new(None), Registry::default());
         health.follow(&plan);
         let registries = Registries { health: &health, protections: &protections };
         let handle = Known::default().handle(&plan, 0, registries, || 0);
@@ -305,7 +315,7 @@ mod tests {
         let tickets: Vec<Ticket> = (0..requests)
             .map(|_| {
                 let (ticket, target) = upstream.pick(None, &[], 0).unwrap();
-                counts[usize::from(target.entity.target == "b:1")] += 1;
+                counts[usize::from(*target.name == *"10.0.0.2:1")] += 1;
                 upstream.started(ticket, 0);
                 ticket
             })
@@ -321,9 +331,9 @@ mod tests {
                 for weights in [[1, 1], [100, 100], [60_000, 60_000]] {
                     let (handle, health) = with_slow_start(algorithm, weights);
                     assert_eq!(shares(&handle, 60), [30, 30], "{algorithm}");
-                    health.set("b:1", false);
+                    health.set("10.0.0.2:1", None, false);
                     assert_eq!(shares(&handle, 60), [60, 0], "{algorithm}");
-                    health.set("b:1", true);
+                    health.set("10.0.0.2:1", None, true);
                     let [left, right] = shares(&handle, 60);
                     // A fifth of the other's weight; weights near the limit are not made finer.
                     assert!(left + right == 60 && (8..=12).contains(&right), "{algorithm} {weights:?}: {right}");
@@ -341,9 +351,9 @@ mod tests {
                 (0..200).map(|hash| upstream.pick(Some(hash), &[], 0).unwrap().0.index()).collect()
             };
             let before = owners();
-            health.set("b:1", false);
+            health.set("10.0.0.2:1", None, false);
             assert!(owners().iter().all(|index| *index == 0));
-            health.set("b:1", true);
+            health.set("10.0.0.2:1", None, true);
             assert_eq!(owners(), before);
         });
     }

@@ -28,7 +28,7 @@ pub(crate) struct Worker {
     pub(crate) pool: Pool,
     /// HTTP/2 connections to upstreams.
     pub(crate) http2: Http2Pool,
-    pub(crate) resolver: Rc<Resolver>,
+    pub(crate) resolver: Resolver,
     pub(crate) ids: Ids,
     pub(crate) own: OwnFields,
     /// How many requests to serve at the same time, if there is a limit.
@@ -85,7 +85,7 @@ impl Worker {
             deadlines: Deadlines::new(),
             pool: Pool::new(node.settings.pool),
             http2: Http2Pool::new(node.settings.pool),
-            resolver: Rc::default(),
+            resolver: Resolver::new(node.names.clone()),
             ids,
             own: OwnFields::new(&node.settings),
             concurrency: node.settings.concurrency.map(|rule| RefCell::new(ConcurrencyLimit::new(rule))),

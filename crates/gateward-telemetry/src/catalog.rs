@@ -202,6 +202,10 @@ catalog! {
         "Batches that log plugins gave up after their retries.";
     TARGET_HEALTH_TURNS = "gateward_target_health_transitions_total" Counter Count ["to", "reason"]
         "Targets that became healthy or unhealthy, by who found it: active and passive checks, outlier detection, manual.";
+    DNS_LOOKUPS = "gateward_dns_lookups_total" Counter Count ["outcome"]
+        "Look-ups of names: found, not_found, failed, failed_stale (failed while earlier addresses stay in use), refused (not made because dns-cache-size names are known).";
+    DNS_NAMES = "gateward_dns_names" Gauge Count ["state"]
+        "Names known, by state: fresh, stale (past their time, because asking fails), failed (no address) and pending.";
     RATE_LIMIT_EVICTIONS = "gateward_rate_limit_evictions_total" Counter Count []
         "Rate-limit counters lost because the table was full; while this stands still, limits are exact.";
     RATE_LIMIT_REDIS_DECISIONS = "gateward_rate_limit_redis_decisions_total" Counter Count ["outcome"]

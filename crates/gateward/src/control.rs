@@ -75,6 +75,7 @@ pub(crate) mod testing {
     use crate::reload::Compiler;
     use crate::settings::{Given, resolve};
     use gateward_config::Format;
+    use gateward_net::dns::{DnsSettings, Names};
     use gateward_plugin::{NativePlugins, PluginEnv};
     use gateward_telemetry::{Limits, Telemetry};
 
@@ -106,7 +107,10 @@ pub(crate) mod testing {
                 Err(problems) => panic!("{problems:?}"),
             },
         };
-        let node = Node::new(settings, telemetry, None, plan);
+        // Nobody is there to be asked.
+        let dns = DnsSettings { servers: vec![([127, 0, 0, 1], 1).into()], ..settings.dns.clone() };
+        let names = Names::new(dns, tokio::runtime::Handle::current()).expect("defaults are right");
+        let node = Node::new(settings, telemetry, None, names, plan);
         Arc::new(Control {
             reloader: Arc::new(Reloader::new(node, compiler)),
             log: LogControl::detached(),

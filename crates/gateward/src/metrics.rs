@@ -2,6 +2,7 @@
 
 use crate::control::{Control, VERSION};
 use gateward_model::Config;
+use gateward_net::dns::Names;
 use gateward_plugin::counter_store::{Decision, RedisStats};
 use gateward_plugin::{PluginStats, StoreError};
 use gateward_proxy::{HealthRegistry, TargetState, Turned};
@@ -26,6 +27,7 @@ pub(crate) fn exposition(control: &Control) -> String {
     extra.extend(redis_metrics(&env.stats.redis));
     extra.extend(target_health(&plan.snapshot.config, &node.health));
     extra.push(health_turns(&node.health));
+    extra.extend(names(&node.names));
     let info = NodeInfo {
         version: VERSION.to_owned(),
         hostname: control.identity.hostname.clone(),
@@ -80,25 +82,34 @@ fn target_health(config: &Config, health: &HealthRegistry) -> Option<ExtraMetric
     let mut metric = ExtraMetric::of(&catalog::KONG_UPSTREAM_TARGET_HEALTH);
     for target in &config.targets {
         let upstream = names.get(&target.upstream).copied().unwrap_or_default();
-        // Kong gives the address a name resolved to; a target that is an address is its own.
-        let is_address = target.target.parse::<std::net::SocketAddr>().is_ok();
-        let address = if is_address { target.target.as_str() } else { "" };
-        let known = health.upstream(target.upstream).and_then(|upstream| upstream.state(&target.target));
-        let now = match known {
-            None | Some(TargetState::Off) => "healthchecks_off",
-            Some(TargetState::Healthy) => "healthy",
-            Some(TargetState::Unhealthy) => "unhealthy",
-        };
-        for state in TARGET_STATES {
-            let value = if state == now { 1.0 } else { 0.0 };
-            let labels = [
-                ("upstream", upstream),
-                ("target", target.target.as_str()),
-                ("address", address),
-                ("state", state),
-                ("subsystem", "http"),
-            ];
-            metric = metric.sample(&labels, value);
+        let known = health.upstream(target.upstream);
+        // A series for each address a name leads to, as in Kong.
+        let mut states: Vec<(String, TargetState)> = known
+            .iter()
+            .flat_map(|upstream| upstream.addresses(&target.target))
+            .map(|it| (it.address.to_string(), it.state))
+            .collect();
+        if states.is_empty() {
+            let state = known.and_then(|upstream| upstream.state(&target.target)).unwrap_or(TargetState::Off);
+            states.push((String::new(), state));
+        }
+        for (address, now) in states {
+            let now = match now {
+                TargetState::Off => "healthchecks_off",
+                TargetState::Healthy => "healthy",
+                TargetState::Unhealthy => "unhealthy",
+                TargetState::Unresolved => "dns_error",
+            };
+            for state in TARGET_STATES {
+                let labels = [
+                    ("upstream", upstream),
+                    ("target", target.target.as_str()),
+                    ("address", address.as_str()),
+                    ("state", state),
+                    ("subsystem", "http"),
+                ];
+                metric = metric.sample(&labels, if state == now { 1.0 } else { 0.0 });
+            }
         }
     }
     Some(metric)
@@ -114,6 +125,28 @@ fn health_turns(health: &HealthRegistry) -> ExtraMetric {
         metric = metric.sample(&[("to", to), ("reason", reason.label())], count as f64);
     }
     metric
+}
+
+/// Name resolution: look-ups by outcome, and names by what is known of them.
+fn names(names: &Names) -> [ExtraMetric; 2] {
+    let stats = names.stats();
+    let outcomes = [
+        ("found", &stats.found),
+        ("not_found", &stats.not_found),
+        ("failed", &stats.failed),
+        ("failed_stale", &stats.stale),
+        ("refused", &stats.refused),
+    ];
+    let look_ups = outcomes.into_iter().fold(ExtraMetric::of(&catalog::DNS_LOOKUPS), |metric, (outcome, count)| {
+        metric.sample(&[("outcome", outcome)], count.load(Relaxed) as f64)
+    });
+    let counts = names.counts();
+    let states =
+        [("fresh", counts.fresh), ("stale", counts.stale), ("failed", counts.failed), ("pending", counts.pending)];
+    let known = states.into_iter().fold(ExtraMetric::of(&catalog::DNS_NAMES), |metric, (state, count)| {
+        metric.sample(&[("state", state)], count as f64)
+    });
+    [look_ups, known]
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::upgrade::{self, Giver, Invocation};
 use crate::watch::{Seen, Watch};
 use anyhow::{Context, Result, anyhow};
 use gateward_config::{Diagnostic, Format, Severity};
+use gateward_net::dns::Names;
 use gateward_net::{Listener, Stage, tls};
 use gateward_plugin::{NativePlugins, PluginEnv, PluginStats};
 use gateward_proxy::{Node, run_worker};
@@ -100,7 +101,7 @@ pub(crate) fn start(options: Options, log: LogControl) -> Result<Running, StartE
     let background = runtime("background", 1)?;
     let compiler = Arc::new(compiler(&options, &control_runtime, &background)?);
     let first = first_plan(&compiler, options.config.as_ref())?;
-    let node = node(&options, &compiler, first.compiled)?;
+    let node = node(&options, &compiler, &control_runtime, first.compiled)?;
     let control = Arc::new(Control {
         reloader: Arc::new(Reloader::new(node.clone(), compiler)),
         log,
@@ -195,7 +196,7 @@ fn first_plan(compiler: &Compiler, source: Option<&ConfigSource>) -> Result<Firs
     }
 }
 
-fn node(options: &Options, compiler: &Compiler, first: Compiled) -> Result<Arc<Node>> {
+fn node(options: &Options, compiler: &Compiler, control: &Runtime, first: Compiled) -> Result<Arc<Node>> {
     let access_log = options.access_log.clone().map(|target| {
         let name = match &target {
             AccessLogTarget::Stdout => "on standard output".to_owned(),
@@ -204,7 +205,9 @@ fn node(options: &Options, compiler: &Compiler, first: Compiled) -> Result<Arc<N
         AccessLog::open(target, &Limits::default())
             .with_context(|| format!("cannot open the access log {name}; choose another file with --access-log"))
     });
-    Ok(Node::new(options.data_plane.clone(), compiler.telemetry.clone(), access_log.transpose()?, first.plan))
+    let settings = options.data_plane.clone();
+    let names = Names::new(settings.dns.clone(), control.handle().clone())?;
+    Ok(Node::new(settings, compiler.telemetry.clone(), access_log.transpose()?, names, first.plan))
 }
 
 /// Start the workers and wait until each has taken the plan.

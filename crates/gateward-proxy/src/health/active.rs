@@ -122,10 +122,10 @@ async fn check(mut current: Current, duty: Duty, permits: Arc<Semaphore>) {
 /// Ask all targets of a kind, a bounded number at a time.
 async fn round(health: &Arc<UpstreamHealth>, active: &Active, duty: Duty, permits: &Arc<Semaphore>) {
     let wanted = |index: &usize| {
-        let target = &health.targets[*index];
+        let target = &health.members[*index];
         target.weight > 0 && target.health.is_healthy() == (duty == Duty::Healthy)
     };
-    let mut waiting = (0..health.targets.len()).filter(wanted).collect::<Vec<_>>().into_iter();
+    let mut waiting = (0..health.members.len()).filter(wanted).collect::<Vec<_>>().into_iter();
     let mut asking = JoinSet::new();
     loop {
         while asking.len() < active.concurrency
@@ -134,7 +134,7 @@ async fn round(health: &Arc<UpstreamHealth>, active: &Active, duty: Duty, permit
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
             let (health, active) = (health.clone(), active.clone());
             asking.spawn(async move {
-                let target = &health.targets[index];
+                let target = &health.members[index];
                 if let Some(outcome) = probe::ask(target, &active).await {
                     let turned = target.health.report(outcome, &active.judgement.limits, monotonic_us);
                     health.turned(&target.name, turned, Reason::Active);

@@ -4,8 +4,8 @@
 //! a failure of TCP; silence a timeout; an answer that makes no sense a failure of HTTP.
 
 use super::grpc;
+use super::members::Member;
 use super::rules::{Active, CheckTls, Probe};
-use super::upstream::Watched;
 use crate::server_name::bare_host;
 use gateward_balance::Outcome;
 use gateward_http::{HeadLimits, Method, Parsed, ResponseHead, parse_response_head};
@@ -26,7 +26,7 @@ pub(super) trait Line: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Line for T {}
 
 /// Ask `target`; what it came to, if that counts.
-pub(super) async fn ask(target: &Watched, active: &Active) -> Option<Outcome> {
+pub(super) async fn ask(target: &Member, active: &Active) -> Option<Outcome> {
     match timeout(active.timeout, attempt(target, active)).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Some(Outcome::Timeout),
@@ -35,7 +35,7 @@ pub(super) async fn ask(target: &Watched, active: &Active) -> Option<Outcome> {
     }
 }
 
-async fn attempt(target: &Watched, active: &Active) -> io::Result<Option<Outcome>> {
+async fn attempt(target: &Member, active: &Active) -> io::Result<Option<Outcome>> {
     let line = connect(target, active).await?;
     match active.probe {
         Probe::Tcp => Ok(Some(Outcome::Success)),
@@ -48,33 +48,31 @@ async fn attempt(target: &Watched, active: &Active) -> io::Result<Option<Outcome
     }
 }
 
-async fn connect(target: &Watched, active: &Active) -> io::Result<Box<dyn Line>> {
-    let host = target.host.trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((host, target.port)).await?;
+async fn connect(target: &Member, active: &Active) -> io::Result<Box<dyn Line>> {
+    let stream = TcpStream::connect(target.address).await?;
     stream.set_nodelay(true)?;
     Ok(match &active.tls {
         None => Box::new(stream),
         Some(tls) => {
             let secured = secure(stream, tls, target, active).await;
-            let target = &target.name;
+            let target = &*target.name;
             secured.inspect_err(|error| tracing::warn!(target, %error, "TLS handshake of a health check failed"))?
         }
     })
 }
 
 /// Do the handshake, and agree on what the check speaks.
-async fn secure(stream: TcpStream, tls: &CheckTls, target: &Watched, active: &Active) -> io::Result<Box<dyn Line>> {
-    let address = stream.peer_addr()?.ip();
+async fn secure(stream: TcpStream, tls: &CheckTls, target: &Member, active: &Active) -> io::Result<Box<dyn Line>> {
     let name = tls.name.as_deref().unwrap_or_else(|| bare_host(host(target, active)));
     let offer = if active.probe == Probe::Grpc { Offer::Http2 } else { Offer::Http1 };
-    let stream = Stream::plain(stream).negotiate_tls(&tls.client, address, name, offer).await?;
+    let stream = Stream::plain(stream).negotiate_tls(&tls.client, target.address.ip(), name, offer).await?;
     if offer == Offer::Http2 && stream.alpn() != Some(HTTP_2) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "HTTP/2 was not agreed on"));
     }
     Ok(Box::new(stream))
 }
 
-async fn http(mut line: Box<dyn Line>, target: &Watched, active: &Active) -> io::Result<Option<Outcome>> {
+async fn http(mut line: Box<dyn Line>, target: &Member, active: &Active) -> io::Result<Option<Outcome>> {
     line.write_all(request(target, active).as_bytes()).await?;
     let mut received = Vec::with_capacity(1024);
     let limits = HeadLimits { head_bytes: HEAD_BYTES, ..HeadLimits::default() };
@@ -93,7 +91,7 @@ async fn http(mut line: Box<dyn Line>, target: &Watched, active: &Active) -> io:
     }
 }
 
-fn request(target: &Watched, active: &Active) -> String {
+fn request(target: &Member, active: &Active) -> String {
     let mut request = format!("GET {} HTTP/1.1\r\n", active.path);
     let mut header = |name: &str, value: &str| {
         // Writing to a String cannot fail.
@@ -109,19 +107,19 @@ fn request(target: &Watched, active: &Active) -> String {
 }
 
 /// Whom to ask for: the upstream's `host_header`, else the target's host, without a port as in Kong.
-fn host<'a>(target: &'a Watched, active: &'a Active) -> &'a str {
-    active.host_header.as_deref().unwrap_or(&target.host)
+fn host<'a>(target: &'a Member, active: &'a Active) -> &'a str {
+    active.host_header.as_deref().unwrap_or(&target.plan.host)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::UpstreamHealth;
     use super::super::rules::Rules;
     use super::*;
     use crate::Settings;
     use crate::testing::plan;
     use gateward_telemetry::{Limits, Telemetry};
     use serde_json::json;
-    use std::sync::Arc;
     use tokio::net::TcpListener;
 
     fn active(fields: &serde_json::Value) -> Active {
@@ -131,16 +129,19 @@ mod tests {
         Rules::of(&plan.upstreams[0]).active.expect("it is checked")
     }
 
+    /// The only member of an upstream.
+    fn member(port: u16) -> Member {
+        let upstream = json!({ "name": "u", "targets": [{ "target": format!("127.0.0.1:{port}") }] });
+        let config = json!({ "_format_version": "3.0", "upstreams": [upstream] }).to_string();
+        let plan = plan(&config, 1, &Settings::default(), &Telemetry::new(1, Limits::default()));
+        UpstreamHealth::apart(&plan.upstreams[0], 1, None).members()[0].clone()
+    }
+
     /// Ask a server that does `answer` to its only connection.
     async fn asked(fields: serde_json::Value, answer: impl AsyncFnOnce(TcpStream)) -> Option<Outcome> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let target = Watched {
-            name: String::new(),
-            host: "127.0.0.1".into(),
-            port: listener.local_addr().unwrap().port(),
-            weight: 1,
-            health: Arc::default(),
-        };
+        let port = listener.local_addr().unwrap().port();
+        let target = member(port);
         let active = active(&fields);
         let serve = async { answer(listener.accept().await.unwrap().0).await };
         tokio::join!(ask(&target, &active), serve).0

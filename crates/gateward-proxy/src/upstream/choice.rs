@@ -51,9 +51,10 @@ pub(super) struct Destination {
 impl Destination {
     /// Host and port that are asked, and the Host that the upstream entity wants instead.
     pub(super) fn asked<'a>(&'a self, service: &'a Service) -> (&'a str, u16, Option<&'a str>) {
+        // The port is that of the address: an SRV record may have brought another.
         match &self.share {
-            Some(share) => (&share.target.host, share.target.port, share.upstream.host_header.as_deref()),
-            None => (&service.host, service.port, None),
+            Some(share) => (&share.target.plan.host, self.address.port(), share.upstream.host_header.as_deref()),
+            None => (&service.host, self.address.port(), None),
         }
     }
 }
@@ -65,34 +66,70 @@ pub(super) struct Share {
     upstream: Arc<Upstream>,
 }
 
-/// Pick a target and resolve its name, for which there is as much time as for connecting.
+/// Where to go. What a name leads to is known, but for the first time it is used; then there is as much time as for
+/// connecting.
 pub(super) async fn choose(
     connection: &mut Connection<'_>,
     asking: &Asking<'_>,
-    place: Option<Place>,
+    mut place: Option<Place>,
     now_us: u64,
 ) -> Result<Destination, ProxyError> {
     let worker = connection.worker;
-    let service = asking.service;
-    let now_ms = worker.deadlines.now_ms();
-    let (host, port, literal, share) = match asking.backend {
-        Backend::Host(literal) => (service.host.as_str(), service.port, literal, None),
+    match asking.backend {
+        Backend::Host(Some(ip)) => Ok(Destination { address: SocketAddr::new(ip, asking.service.port), share: None }),
+        Backend::Host(None) => {
+            let Service { host, port, .. } = asking.service;
+            let tried = |address| connection.session.tries.iter().any(|earlier| earlier.address == address);
+            let found = match worker.resolver.at_hand(host, *port, tried) {
+                Some(found) => found,
+                // Here and below: what seldom happens waits in a future of its own, which keeps that of every request
+                // small.
+                None => {
+                    let deadline = &connection.session.deadline;
+                    deadline.arm(u64::from(asking.service.connect_timeout));
+                    let waited = deadline.guard(Box::pin(worker.resolver.wait(host, *port))).await;
+                    waited.map_err(|_| ProxyError::NameResolution)?
+                }
+            };
+            let address = found.map_err(|_| ProxyError::NameResolution)?;
+            Ok(Destination { address, share: None })
+        }
         Backend::Upstream(index) => {
             let upstream = asking.plan.upstream(index, worker);
-            let share = pick(connection.session, worker, upstream, asking.hash, place, now_us)?;
-            ("", share.target.port, share.target.literal, Some(share))
+            let share = match pick(connection.session, worker, upstream, asking.hash, &mut place, now_us) {
+                Err(ProxyError::NoTarget) => {
+                    Box::pin(pick_when_resolved(connection, upstream, asking, &mut place, now_us)).await?
+                }
+                picked => picked?,
+            };
+            Ok(Destination { address: share.target.address, share: Some(share) })
         }
-    };
-    if let Some(ip) = literal {
-        return Ok(Destination { address: SocketAddr::new(ip, port), share });
     }
-    let host = share.as_ref().map_or(host, |share| &share.target.host);
-    let deadline = &connection.session.deadline;
-    deadline.arm(u64::from(service.connect_timeout));
-    // Here and below: what seldom happens waits in a future of its own, which keeps that of every request small.
-    match deadline.guard(Box::pin(worker.resolver.resolve(host, port, now_ms))).await {
-        Ok(Ok(address)) => Ok(Destination { address, share }),
-        Ok(Err(_)) | Err(_) => Err(ProxyError::NameResolution),
+}
+
+/// A target of an upstream that has none, as soon as the names of its targets have been looked up.
+async fn pick_when_resolved(
+    connection: &mut Connection<'_>,
+    upstream: &UpstreamHandle,
+    asking: &Asking<'_>,
+    place: &mut Option<Place>,
+    now_us: u64,
+) -> Result<Share, ProxyError> {
+    let worker = connection.worker;
+    connection.session.deadline.arm(u64::from(asking.service.connect_timeout));
+    loop {
+        let health = upstream.borrow().health().clone();
+        let mut renewed = health.renewed();
+        match pick(connection.session, worker, upstream, asking.hash, place, now_us) {
+            Err(ProxyError::NoTarget) => {}
+            picked => return picked,
+        }
+        let health = upstream.borrow().health().clone();
+        if !health.is_pending() {
+            return Err(if health.is_unresolved() { ProxyError::NameResolution } else { ProxyError::NoTarget });
+        }
+        let waited = connection.session.deadline.guard(Box::pin(renewed.changed())).await;
+        waited.map_err(|_| ProxyError::NameResolution)?.map_err(|_| ProxyError::NameResolution)?;
     }
 }
 
@@ -102,10 +139,11 @@ fn pick(
     worker: &Rc<Worker>,
     handle: &UpstreamHandle,
     hash: Option<u64>,
-    place: Option<Place>,
+    place: &mut Option<Place>,
     now_us: u64,
 ) -> Result<Share, ProxyError> {
     let mut upstream = handle.borrow_mut();
+    upstream.follow_names(worker.node.registries());
     if session.excluded_of != upstream.generation() {
         session.excluded.clear();
         session.excluded_of = upstream.generation();
@@ -130,7 +168,7 @@ fn pick(
         target: target.clone(),
         attempt: None,
         watched,
-        _place: place,
+        _place: place.take(),
     };
     Ok(Share { load, target, upstream: upstream.entity().clone() })
 }

@@ -214,6 +214,8 @@ fn every_metric_is_in_the_catalogue_and_the_catalogue_is_complete() {
         &catalog::REDIS_ANSWERS,
         &catalog::REDIS_ANSWER_SECONDS,
         &catalog::TARGET_HEALTH_TURNS,
+        &catalog::DNS_LOOKUPS,
+        &catalog::DNS_NAMES,
         &catalog::KONG_UPSTREAM_TARGET_HEALTH,
     ];
     let parts = parts.map(|metric| {

@@ -57,7 +57,7 @@ async fn lists() {
         ("/plugins", "name", &["key-auth"]),
         ("/upstreams/pool/targets", "target", &["127.0.0.1:9", "a.example:8000"]),
         ("/upstreams/pool/targets/all", "target", &["127.0.0.1:9", "a.example:8000"]),
-        ("/upstreams/pool/health", "health", &["HEALTHCHECKS_OFF", "HEALTHCHECKS_OFF"]),
+        ("/upstreams/pool/health", "health", &["HEALTHCHECKS_OFF", "DNS_ERROR"]),
         ("/consumers/ann/key-auth", "key", &["secret-key"]),
         ("/consumers/ann/acls", "group", &["admins"]),
         ("/consumers/ann/plugins", "name", &[]),

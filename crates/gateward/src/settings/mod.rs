@@ -4,6 +4,7 @@
 //! in the user guide. Two stages: [`Given`] is what was said, in text; [`Options`] is what it means. Nothing here
 //! reads the environment by itself: it comes in as a list, so that tests need none.
 
+mod dns;
 mod kong_env;
 mod resolve;
 mod sources;

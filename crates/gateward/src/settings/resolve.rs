@@ -1,5 +1,6 @@
 //! From what was said to what it means: every mistake at once, each with the flag or variable it stands in.
 
+use crate::settings::dns;
 use crate::settings::kong_env;
 use crate::settings::sources::Given;
 use crate::settings::tls;
@@ -179,6 +180,7 @@ fn data_plane(reader: &mut Reader<'_>) -> Settings {
         concurrency: reader.read("concurrency-limit", values::concurrency_limit),
         max_connection_age_ms: reader.milliseconds("max-connection-age"),
         tcp_keepalive: Some(reader.read("tcp-keepalive", values::keepalive)).filter(|idle| !idle.is_zero()),
+        dns: dns::read(reader),
         tls: tls::read(reader),
         limits: limits(reader),
     }
