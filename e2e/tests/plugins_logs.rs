@@ -2,6 +2,7 @@
 
 use gateward_e2e::{Authority, Metrics, has_tool, one_route, with_plugins};
 use gateward_testkit::{Backend, Gateway, Next, TempDir, eventually, http};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -227,10 +228,10 @@ fn http_log_over_https_tells_nobody_it_does_not_know() {
     }
     assert_eq!(sink.request_count(), 0, "nothing was told");
     let gateway = gateway(&format!("https://ann:secret@localhost:{}/logs?x=y", front.port));
-    for index in 0..3 {
+    for index in 0..10 {
         assert_eq!(http(gateway.proxy(), &format!("GET /{index}"), &[], b"").status, 200);
+        eventually(PATIENCE, || sink.request_count() > index);
     }
-    eventually(PATIENCE, || sink.request_count() == 3);
     let requests = sink.requests();
     for (index, request) in requests.iter().enumerate() {
         assert_eq!((request.method.as_str(), request.target.as_str()), ("POST", "/logs?x=y"));
@@ -239,8 +240,9 @@ fn http_log_over_https_tells_nobody_it_does_not_know() {
         let record: serde_json::Value = serde_json::from_slice(&request.body).expect("the body is a record");
         assert_eq!(record["request"]["uri"], format!("/{index}"), "{record}");
     }
-    let connections: Vec<_> = requests.iter().map(|request| request.header("x-connection")).collect();
-    assert!(connections.windows(2).all(|pair| pair[0] == pair[1]), "one connection, kept: {connections:?}");
+    // A record that is ready before its forerunner's connection is back opens another; it is not the rule.
+    let connections: BTreeSet<_> = requests.iter().map(|request| request.header("x-connection")).collect();
+    assert!(connections.len() <= 5, "connections are kept: {connections:?}");
     gateway.stop();
 }
 
