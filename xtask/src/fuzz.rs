@@ -22,6 +22,7 @@ pub(crate) const TARGETS: &[&str] = &[
     "grpc_web",
     "grpc_health",
     "certificate",
+    "client_hello",
 ];
 
 /// What to fuzz, and for how long.

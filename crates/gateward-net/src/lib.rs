@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows HTTP. A worker is one thread; everything it owns is `!Send` and needs no lock.
 
+pub mod client_hello;
 pub mod clock;
 pub mod deadline;
 pub mod descriptors;
@@ -24,7 +25,7 @@ pub use deadline::{Deadline, Deadlines, Expired};
 pub use drain::{Drain, Stage};
 pub use gate::{Gate, Lease};
 pub use handover::{Handover, Release};
-pub use listen::{AddressCounts, Listener, ListenerFlags};
+pub use listen::{AddressCounts, Listener, ListenerFlags, Probes};
 pub use pool::{Peer, Pool, PoolSettings, TlsPeer, UpstreamConnection};
 pub use resolve::{ResolveError, Resolver};
 pub use stream::Stream;

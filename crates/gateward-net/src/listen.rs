@@ -30,6 +30,18 @@ pub struct Listener {
     flags: ListenerFlags,
 }
 
+/// Whether the other side of a listener's connections is probed (nginx: `so_keepalive`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Probes {
+    /// As for all connections.
+    #[default]
+    AsSet,
+    /// Not.
+    Off,
+    /// After this idle time.
+    After(Duration),
+}
+
 /// How a listener's connections are spoken to, in the words of Kong's listener flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ListenerFlags {
@@ -37,6 +49,10 @@ pub struct ListenerFlags {
     pub ssl: bool,
     /// HTTP/2 is offered in that handshake.
     pub http2: bool,
+    /// They carry streams of any protocol, not HTTP.
+    pub stream: bool,
+    /// They are probed.
+    pub probes: Probes,
 }
 
 impl Listener {
@@ -126,6 +142,15 @@ impl Listener {
     /// What the operating system said.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
+    }
+
+    /// The idle time after which the other side of its connections is probed, where `set` is that of all.
+    pub fn probed_after(&self, set: Option<Duration>) -> Option<Duration> {
+        match self.flags.probes {
+            Probes::AsSet => set,
+            Probes::Off => None,
+            Probes::After(idle) => Some(idle),
+        }
     }
 
     /// Probe the other side of accepted connections after this idle time. They inherit it, so it costs them nothing.

@@ -39,6 +39,50 @@ pub(crate) fn transmit_many(tcp: &TcpStream, bufs: &[IoSlice<'_>]) -> io::Result
     Ok(count)
 }
 
+/// Why the beginning of a connection could not be looked at.
+#[derive(Debug)]
+pub(crate) enum Unseen {
+    /// The peer closed before there was enough to decide.
+    Closed,
+    /// The socket failed.
+    Io(io::Error),
+}
+
+/// Look at the first bytes of a connection, and at more of them as they come, until `decide` has seen enough. They stay
+/// where they are. `first` bytes are looked at first and never more than `most`, with which `decide` must come to an end.
+pub(crate) async fn look<T, E: From<Unseen>>(
+    tcp: &TcpStream,
+    first: usize,
+    most: usize,
+    mut decide: impl FnMut(&[u8]) -> Result<Option<T>, E>,
+) -> Result<T, E> {
+    let mut buffer = vec![0; first];
+    let mut seen = 0;
+    loop {
+        let ready = tcp.ready(Interest::READABLE).await.map_err(Unseen::Io)?;
+        let peeked = tcp.try_io(Interest::READABLE, || Ok(recv(tcp, &mut buffer[..], RecvFlags::PEEK)?.0));
+        let count = match peeked {
+            Ok(0) => return Err(Unseen::Closed.into()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(Unseen::Io(error).into()),
+        };
+        if let Some(decided) = decide(&buffer[..count])? {
+            return Ok(decided);
+        }
+        if count == buffer.len() && count < most {
+            buffer.resize(most, 0);
+            continue;
+        }
+        if count == seen && ready.is_read_closed() {
+            return Err(Unseen::Closed.into());
+        }
+        seen = count;
+        // What is there stays there, so readiness must be forgotten by hand: only more bytes are news.
+        exhausted(tcp, Interest::READABLE);
+    }
+}
+
 /// A call did less than it was asked to: another would have to wait, which is known without making it.
 fn exhausted(tcp: &TcpStream, interest: Interest) {
     let _ = tcp.try_io(interest, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));

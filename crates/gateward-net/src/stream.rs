@@ -40,6 +40,15 @@ impl Stream {
         }
     }
 
+    /// Likewise with a client whose protocol is its own: ALPN is left alone.
+    ///
+    /// # Errors
+    /// As [`Self::accept_tls`], without the socket.
+    pub async fn accept_tls_of_stream(server: &Server, tcp: TcpStream) -> Result<Self, HandshakeError> {
+        let session = server.handshake_of_stream(&tcp).await?;
+        Ok(Self { tcp, tls: Some(Box::new(session)) })
+    }
+
     /// Do the TLS handshake on a connection to `ip`, for `name` (a host name or an address, without a port), and speak
     /// HTTP/1.1.
     ///
@@ -56,6 +65,15 @@ impl Stream {
     /// Likewise; `Unsupported` when it speaks nothing that was offered.
     pub async fn negotiate_tls(self, client: &Client, ip: IpAddr, name: &str, offer: Offer) -> io::Result<Self> {
         let session = client.handshake(&self.tcp, ip, name, offer).await?;
+        Ok(Self { tls: Some(Box::new(session)), ..self })
+    }
+
+    /// Likewise where the protocol inside is the client's: ALPN is left alone.
+    ///
+    /// # Errors
+    /// As [`Self::into_tls`].
+    pub async fn into_tls_of_stream(self, client: &Client, ip: IpAddr, name: &str) -> io::Result<Self> {
+        let session = client.handshake_of_stream(&self.tcp, ip, name).await?;
         Ok(Self { tls: Some(Box::new(session)), ..self })
     }
 

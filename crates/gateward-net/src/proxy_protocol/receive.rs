@@ -3,9 +3,9 @@
 //! The socket's bytes are looked at without taking them until it is known whether, and how far, they are a header.
 
 use super::{Header, Malformed, Mode, Parsed, V2_MAX, parse};
+use crate::socket::{Unseen, look};
 use rustix::net::{RecvFlags, recv};
 use std::io;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// Bytes looked at first; longer headers are rare.
@@ -37,40 +37,26 @@ pub async fn receive(tcp: &TcpStream, mode: Mode) -> Result<Option<Box<Header>>,
     if mode == Mode::Off {
         return Ok(None);
     }
-    let mut buffer = vec![0; FIRST_LOOK];
-    let mut seen = 0;
-    loop {
-        let ready = tcp.ready(Interest::READABLE).await?;
-        let count = match peek(tcp, &mut buffer) {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error.into()),
-        };
-        match parse(&buffer[..count])? {
-            _ if count == 0 => return Err(ReceiveError::Closed),
+    let found = look(tcp, FIRST_LOOK, V2_MAX, |bytes| {
+        Ok(match parse(bytes)? {
             Parsed::Absent if mode == Mode::Require => return Err(ReceiveError::Missing),
-            Parsed::Absent => return Ok(None),
-            Parsed::Complete(header, length) => {
-                take(tcp, &mut buffer[..length])?;
-                return Ok(Some(header));
-            }
-            Parsed::Partial => {}
-        }
-        if count == buffer.len() {
-            buffer.resize(V2_MAX, 0);
-            continue;
-        }
-        if count == seen && ready.is_read_closed() {
-            return Err(ReceiveError::Closed);
-        }
-        seen = count;
-        // What is there stays there, so readiness must be forgotten by hand: only more bytes are news.
-        let _ = tcp.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-    }
+            Parsed::Absent => Some(None),
+            Parsed::Complete(header, length) => Some(Some((header, length))),
+            Parsed::Partial => None,
+        })
+    });
+    let Some((header, length)) = found.await? else { return Ok(None) };
+    take(tcp, &mut vec![0; length])?;
+    Ok(Some(header))
 }
 
-fn peek(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    tcp.try_io(Interest::READABLE, || Ok(recv(tcp, buffer, RecvFlags::PEEK)?.0))
+impl From<Unseen> for ReceiveError {
+    fn from(unseen: Unseen) -> Self {
+        match unseen {
+            Unseen::Closed => Self::Closed,
+            Unseen::Io(error) => Self::Io(error),
+        }
+    }
 }
 
 /// Take exactly the bytes that were seen.

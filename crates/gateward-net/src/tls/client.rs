@@ -84,6 +84,30 @@ impl Client {
         self.verifies
     }
 
+    /// Likewise for streams: nothing is said about the protocol inside.
+    pub(crate) async fn handshake_of_stream(
+        &self,
+        tcp: &TcpStream,
+        ip: IpAddr,
+        name: &str,
+    ) -> std::io::Result<Session> {
+        let name = ServerName::try_from(name.to_owned()).unwrap_or(ServerName::IpAddress(ip.into()));
+        let connection = ClientConnection::new_with_alpn(self.config.clone(), name, Vec::new());
+        let connection = connection.map_err(std::io::Error::other)?;
+        let failed = |error: HandshakeError| std::io::Error::new(std::io::ErrorKind::InvalidData, error.message);
+        Session::establish(tcp, connection).await.map_err(failed)
+    }
+
+    /// The first bytes of a handshake for `name`.
+    #[cfg(test)]
+    pub(crate) fn hello_for_tests(&self, name: &str) -> Vec<u8> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut connection = ClientConnection::new(self.config.clone(), name).unwrap();
+        let mut hello = Vec::new();
+        connection.write_tls(&mut hello).unwrap();
+        hello
+    }
+
     /// Do the handshake on a connection to `ip`.
     pub(crate) async fn handshake(
         &self,

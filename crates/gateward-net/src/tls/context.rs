@@ -85,10 +85,11 @@ impl Context {
         let mut http1 = builder.with_cert_resolver(Arc::new(resolver));
         http1.ticketer = self.tickets.clone();
         http1.session_storage = Arc::new(NoServerSessionStorage {});
+        let stream = Arc::new(http1.clone());
         http1.alpn_protocols = vec![HTTP_1_1.to_vec()];
         let mut http2 = http1.clone();
         http2.alpn_protocols.insert(0, HTTP_2.to_vec());
-        Ok(Server { http1: Arc::new(http1), http2: Arc::new(http2) })
+        Ok(Server { http1: Arc::new(http1), http2: Arc::new(http2), stream })
     }
 
     /// What is shown to clients that no certificate of the configuration is for.

@@ -27,12 +27,22 @@ impl Certificates {
 pub struct Server {
     pub(crate) http1: Arc<ServerConfig>,
     pub(crate) http2: Arc<ServerConfig>,
+    /// For streams: nothing is said about the protocol inside.
+    pub(crate) stream: Arc<ServerConfig>,
 }
 
 impl Server {
     /// Do the handshake on a connection that a client has just made.
     pub(crate) async fn handshake(&self, tcp: &TcpStream, http2: bool) -> Result<Session, HandshakeError> {
-        let config = if http2 { &self.http2 } else { &self.http1 };
+        Self::begin(if http2 { &self.http2 } else { &self.http1 }, tcp).await
+    }
+
+    /// Likewise on one that carries a stream of any protocol.
+    pub(crate) async fn handshake_of_stream(&self, tcp: &TcpStream) -> Result<Session, HandshakeError> {
+        Self::begin(&self.stream, tcp).await
+    }
+
+    async fn begin(config: &Arc<ServerConfig>, tcp: &TcpStream) -> Result<Session, HandshakeError> {
         let connection = ServerConnection::new(config.clone()).map_err(|error| HandshakeError::of(&error))?;
         Session::establish(tcp, connection).await
     }
