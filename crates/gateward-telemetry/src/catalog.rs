@@ -90,6 +90,10 @@ catalog! {
         "Time from the first byte of a request to the last byte of its response.";
     KONG_BANDWIDTH = "kong_bandwidth_bytes" Counter Bytes ["service", "route", "direction", "workspace", "consumer"]
         "Bytes received from clients (ingress) and sent to them (egress).";
+    KONG_STREAM_SESSIONS = "kong_stream_sessions_total" Counter Count ["service", "route", "code", "source", "workspace"]
+        "Sessions of streams by nginx's status; source is service when the upstream was reached and kong when it was not.";
+    KONG_SESSION_DURATION = "kong_session_duration_ms" Histogram Milliseconds ["service", "route", "workspace"]
+        "Time from the first byte of a stream to its last.";
     KONG_UPSTREAM_TARGET_HEALTH = "kong_upstream_target_health" Gauge Flag ["upstream", "target", "address", "state", "subsystem"]
         "1 for the state a target is in, of healthchecks_off, healthy, unhealthy and dns_error.";
     KONG_NGINX_CONNECTIONS = "kong_nginx_connections_total" Gauge Count ["node_id", "subsystem", "state"]
@@ -140,6 +144,16 @@ catalog! {
         "Connections that were upgraded, to WebSocket for instance, and are open now.";
     TUNNELS_ENDED = "gateward_tunnels_ended_total" Counter Count ["reason"]
         "Upgraded connections that ended, by what ended them.";
+    STREAM_SESSIONS = "gateward_stream_sessions_total" Counter Count ["protocol", "end"]
+        "Sessions of streams that ended, by what ended them or kept them from being served.";
+    STREAMS_ACTIVE = "gateward_stream_sessions_active" Gauge Count []
+        "Sessions of streams open now.";
+    STREAM_RECEIVED_BYTES = "gateward_stream_received_bytes_total" Counter Bytes []
+        "Bytes of streams received from clients.";
+    STREAM_SENT_BYTES = "gateward_stream_sent_bytes_total" Counter Bytes []
+        "Bytes of streams sent to clients.";
+    STREAM_DATAGRAMS_DROPPED = "gateward_stream_datagrams_dropped_total" Counter Count []
+        "Datagrams not passed on: without a session, or with a receiver that took none.";
     CLIENT_TIMEOUTS = "gateward_connections_timed_out_total" Counter Count []
         "Client connections cut because the client missed a deadline.";
     CONNECTIONS_AGED = "gateward_connections_aged_total" Counter Count []

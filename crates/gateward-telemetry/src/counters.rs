@@ -48,11 +48,17 @@ pub enum Counter {
     UpstreamBytesSent,
     /// Bytes received from upstreams.
     UpstreamBytesReceived,
+    /// Bytes of streams received from clients.
+    StreamBytesReceived,
+    /// Bytes of streams sent to clients.
+    StreamBytesSent,
+    /// Datagrams that were not passed on.
+    StreamDatagramsDropped,
 }
 
 impl Counter {
     /// Every counter, in order of its index.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::ConnectionsAccepted,
         Self::ConnectionsRefused,
         Self::TlsHandshakes,
@@ -73,6 +79,9 @@ impl Counter {
         Self::UpstreamPoolEvictions,
         Self::UpstreamBytesSent,
         Self::UpstreamBytesReceived,
+        Self::StreamBytesReceived,
+        Self::StreamBytesSent,
+        Self::StreamDatagramsDropped,
     ];
 
     /// The metric that exports this counter.
@@ -99,6 +108,9 @@ impl Counter {
             Self::UpstreamPoolEvictions => &catalog::UPSTREAM_POOL_EVICTIONS,
             Self::UpstreamBytesSent => &catalog::UPSTREAM_SENT_BYTES,
             Self::UpstreamBytesReceived => &catalog::UPSTREAM_RECEIVED_BYTES,
+            Self::StreamBytesReceived => &catalog::STREAM_RECEIVED_BYTES,
+            Self::StreamBytesSent => &catalog::STREAM_SENT_BYTES,
+            Self::StreamDatagramsDropped => &catalog::STREAM_DATAGRAMS_DROPPED,
         }
     }
 }
@@ -113,6 +125,8 @@ pub enum Gauge {
     RequestsInFlight,
     /// Upgraded connections open.
     TunnelsActive,
+    /// Sessions of streams open.
+    StreamsActive,
     /// Upstream connections in use by a request.
     UpstreamConnectionsActive,
     /// Upstream connections waiting in a pool.
@@ -123,10 +137,11 @@ pub enum Gauge {
 
 impl Gauge {
     /// Every gauge, in order of its index.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ConnectionsActive,
         Self::RequestsInFlight,
         Self::TunnelsActive,
+        Self::StreamsActive,
         Self::UpstreamConnectionsActive,
         Self::UpstreamConnectionsIdle,
         Self::ConcurrencyLimit,
@@ -139,6 +154,7 @@ impl Gauge {
             Self::ConnectionsActive => &catalog::CONNECTIONS_ACTIVE,
             Self::RequestsInFlight => &catalog::REQUESTS_IN_FLIGHT,
             Self::TunnelsActive => &catalog::TUNNELS_ACTIVE,
+            Self::StreamsActive => &catalog::STREAMS_ACTIVE,
             Self::UpstreamConnectionsActive => &catalog::UPSTREAM_CONNECTIONS_ACTIVE,
             Self::ConcurrencyLimit => &catalog::CONCURRENCY_LIMIT,
             Self::UpstreamConnectionsIdle => &catalog::UPSTREAM_CONNECTIONS_IDLE,

@@ -24,6 +24,7 @@ mod refusals;
 mod sample;
 mod series;
 mod snapshot;
+mod streams;
 mod telemetry;
 mod worker;
 
@@ -35,8 +36,9 @@ pub use proxy_protocol::ProxyProtocolOutcome;
 pub use sample::{Fault, Groups, Sample, Source};
 pub use series::SeriesId;
 pub use snapshot::{
-    CodeCount, ConsumerSnapshot, LatencySnapshot, MetricsSnapshot, SeriesSnapshot, StatusLabel, Traffic,
+    CodeCount, ConsumerSnapshot, LatencySnapshot, MetricsSnapshot, SeriesSnapshot, StatusLabel, StreamSnapshot, Traffic,
 };
+pub use streams::{StreamKind, StreamSample};
 pub use telemetry::{Live, Telemetry};
 pub use worker::WorkerMetrics;
 

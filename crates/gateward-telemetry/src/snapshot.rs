@@ -28,6 +28,8 @@ pub struct MetricsSnapshot {
     pub refusals: BTreeMap<&'static str, u64>,
     /// Ends of upgraded connections by reason.
     pub tunnel_ends: BTreeMap<&'static str, u64>,
+    /// Sessions of streams by (protocol, what ended them).
+    pub streams: BTreeMap<(&'static str, &'static str), u64>,
     /// Connections by (mode, outcome) of the PROXY header.
     pub proxy_protocol: BTreeMap<(&'static str, &'static str), u64>,
     /// Connections by the VPC endpoint of the PROXY header.
@@ -82,8 +84,19 @@ pub struct SeriesSnapshot {
     pub route: Arc<str>,
     /// Latencies; `None` while the group was never on.
     pub latency: Option<LatencySnapshot>,
+    /// Sessions of streams; `None` while none was counted.
+    pub streams: Option<StreamSnapshot>,
     /// Requests and bytes by consumer; the consumer is empty for requests not counted per consumer.
     pub consumers: Vec<ConsumerSnapshot>,
+}
+
+/// The sessions of one (service, route). Their bytes are among those of the series.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StreamSnapshot {
+    /// By nginx's status, in ascending order of (status, source).
+    pub codes: Vec<CodeCount>,
+    /// How long they were.
+    pub session: HistogramSnapshot,
 }
 
 /// The figures of one (service, route, consumer).
@@ -162,6 +175,9 @@ impl MetricsSnapshot {
         if let Some(ends) = slab.tunnel_ends.get() {
             ends.for_each(|reason, n| *self.tunnel_ends.entry(reason).or_default() += n);
         }
+        if let Some(tally) = slab.streams.get() {
+            tally.add_to(&mut self.streams);
+        }
         if let Some(tally) = slab.proxy_protocol.get() {
             tally.add_to(&mut self.proxy_protocol, &mut self.endpoints);
         }
@@ -184,7 +200,14 @@ impl LatencySnapshot {
 #[derive(Default)]
 struct Draft {
     latency: Option<LatencySnapshot>,
+    streams: Option<StreamDraft>,
     consumers: BTreeMap<Arc<str>, TrafficDraft>,
+}
+
+#[derive(Default)]
+struct StreamDraft {
+    traffic: TrafficDraft,
+    session: HistogramSnapshot,
 }
 
 #[derive(Default)]
@@ -200,6 +223,12 @@ impl Draft {
             self.latency.get_or_insert_default().add(latency);
         }
         self.consumer("").add(&slot.traffic);
+        if let Some(streams) = slot.streams.get() {
+            let draft = self.streams.get_or_insert_default();
+            draft.traffic.add_codes(&streams.traffic.codes);
+            streams.session.add_to(&mut draft.session);
+            self.consumer("").add_bytes(&streams.traffic);
+        }
         if let Some(others) = slot.other_consumers.get() {
             self.consumer(OVERFLOW_LABEL).add(others);
         }
@@ -219,6 +248,9 @@ impl Draft {
             service: Arc::clone(&names.0),
             route: Arc::clone(&names.1),
             latency: self.latency,
+            streams: self
+                .streams
+                .map(|draft| StreamSnapshot { codes: draft.traffic.finish().codes, session: draft.session }),
             consumers: consumers
                 .map(|(consumer, draft)| ConsumerSnapshot { consumer, traffic: draft.finish() })
                 .collect(),
@@ -229,6 +261,10 @@ impl Draft {
 impl TrafficDraft {
     fn add(&mut self, tally: &TrafficTally) {
         self.add_codes(&tally.codes);
+        self.add_bytes(tally);
+    }
+
+    fn add_bytes(&mut self, tally: &TrafficTally) {
         self.bytes_in = self.bytes_in.wrapping_add(tally.bytes_in.value());
         self.bytes_out = self.bytes_out.wrapping_add(tally.bytes_out.value());
     }

@@ -7,7 +7,8 @@ use crate::consumers::{ConsumerIndex, ConsumerSlot, TrafficTally};
 use crate::histogram::Histogram;
 use crate::proxy_protocol::{ProxyProtocolOutcome, ProxyProtocolTally};
 use crate::refusals::Refusals;
-use crate::{Counter, Fault, Gauge, Limits, Sample, Source};
+use crate::streams::{StreamSlot, StreamTally};
+use crate::{Counter, Fault, Gauge, Limits, Sample, Source, StreamSample};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -29,6 +30,8 @@ pub(crate) struct Slab {
     pub(crate) refusals: Refusals,
     /// Exists once an upgraded connection ended.
     pub(crate) tunnel_ends: OnceLock<Box<Refusals>>,
+    /// Exists once a stream ended.
+    pub(crate) streams: OnceLock<Box<StreamTally>>,
     /// Exists once a listener took PROXY headers.
     pub(crate) proxy_protocol: OnceLock<Box<ProxyProtocolTally>>,
     /// gRPC calls by status; the last one is for those without a known one.
@@ -68,6 +71,7 @@ pub(crate) struct SeriesSlot {
     pub(crate) latency: OnceLock<Box<LatencyTallies>>,
     /// Consumers beyond the limit.
     pub(crate) other_consumers: OnceLock<Box<TrafficTally>>,
+    pub(crate) streams: OnceLock<Box<StreamSlot>>,
 }
 
 impl Slab {
@@ -81,6 +85,7 @@ impl Slab {
             gauges: Default::default(),
             refusals: Refusals::default(),
             tunnel_ends: OnceLock::new(),
+            streams: OnceLock::new(),
             proxy_protocol: OnceLock::new(),
             calls: Default::default(),
             series: Sparse::with_capacity(limits.series.saturating_add(crate::series::RESERVED)),
@@ -153,6 +158,22 @@ impl WorkerMetrics {
     /// Counts the end of an upgraded connection by its reason, of a fixed vocabulary.
     pub fn tunnel_ended(&self, reason: &'static str) {
         self.slab.tunnel_ends.get_or_init(Box::default).count(reason);
+    }
+
+    /// Records one finished session of a stream.
+    pub fn record_stream(&self, sample: &StreamSample) {
+        self.slab.streams.get_or_init(Box::default).count(sample.kind, sample.end);
+        self.add(Counter::StreamBytesReceived, sample.bytes_in);
+        self.add(Counter::StreamBytesSent, sample.bytes_out);
+        let groups = sample.groups;
+        if !(groups.status_code || groups.latency || groups.bandwidth) {
+            return;
+        }
+        let Some(series) = self.slab.series.entry(sample.series.index()) else { return };
+        series.streams.get_or_init(Box::default).record(sample);
+        if groups.latency {
+            series.latency.get_or_init(Box::default).gateway.record(sample.gateway_us);
+        }
     }
 
     /// Counts a connection to a listener that takes PROXY headers. `vpce_id`: the VPC endpoint its header named; a worker

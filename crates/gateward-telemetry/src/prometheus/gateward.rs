@@ -31,6 +31,12 @@ pub(super) fn render(snapshot: &MetricsSnapshot, node: &NodeInfo, writer: &mut W
     for (reason, n) in &snapshot.tunnel_ends {
         writer.sample(&catalog::TUNNELS_ENDED, &[reason], n);
     }
+    if !snapshot.streams.is_empty() {
+        writer.family(&catalog::STREAM_SESSIONS);
+    }
+    for ((protocol, end), n) in &snapshot.streams {
+        writer.sample(&catalog::STREAM_SESSIONS, &[protocol, end], n);
+    }
     render_proxy_protocol(snapshot, writer);
     render_configuration(snapshot, node, writer);
 }

@@ -7,7 +7,7 @@ use super::NodeInfo;
 use super::text::{Bounds, Writer};
 use crate::catalog::{self, Metric};
 use crate::histogram::HistogramSnapshot;
-use crate::snapshot::{ConsumerSnapshot, LatencySnapshot, MetricsSnapshot, SeriesSnapshot, StatusLabel};
+use crate::snapshot::{CodeCount, ConsumerSnapshot, LatencySnapshot, MetricsSnapshot, SeriesSnapshot, StatusLabel};
 use crate::{Counter, Gauge};
 
 /// The gateway has one workspace.
@@ -43,6 +43,7 @@ pub(super) fn render(snapshot: &MetricsSnapshot, node: &NodeInfo, writer: &mut W
     render_latency(&catalog::KONG_KONG_LATENCY, &KONG_BOUNDS, series, |latency| &latency.gateway, writer);
     render_latency(&catalog::KONG_UPSTREAM_LATENCY, &UPSTREAM_BOUNDS, series, |latency| &latency.upstream, writer);
     render_latency(&catalog::KONG_REQUEST_LATENCY, &UPSTREAM_BOUNDS, series, |latency| &latency.request, writer);
+    render_streams(snapshot, writer);
     render_node(snapshot, node, writer);
 }
 
@@ -63,11 +64,7 @@ fn render_requests(snapshot: &MetricsSnapshot, writer: &mut Writer<'_>) {
             if !std::mem::replace(&mut started, true) {
                 writer.family(metric);
             }
-            let status = match code.status {
-                StatusLabel::Code(status) => status.to_string(),
-                StatusLabel::Other => crate::OVERFLOW_LABEL.to_owned(),
-            };
-            let source = if code.from_service { "service" } else { "kong" };
+            let (status, source) = status_labels(code);
             let labels = [&*series.service, &*series.route, &status, source, WORKSPACE, &*consumer.consumer];
             writer.sample(metric, &labels, code.count);
         }
@@ -104,6 +101,36 @@ fn render_latency<const N: usize>(
         }
         writer.histogram(metric, &[&*series.service, &*series.route, WORKSPACE], bounds, values);
     }
+}
+
+fn render_streams(snapshot: &MetricsSnapshot, writer: &mut Writer<'_>) {
+    let streams = || snapshot.series.iter().filter_map(|series| Some((series, series.streams.as_ref()?)));
+    if streams().any(|(_, streams)| !streams.codes.is_empty()) {
+        writer.family(&catalog::KONG_STREAM_SESSIONS);
+    }
+    for (series, streams) in streams() {
+        for code in &streams.codes {
+            let (status, source) = status_labels(code);
+            let labels = [&*series.service, &*series.route, &status, source, WORKSPACE];
+            writer.sample(&catalog::KONG_STREAM_SESSIONS, &labels, code.count);
+        }
+    }
+    if streams().any(|(_, streams)| streams.session.count() > 0) {
+        writer.family(&catalog::KONG_SESSION_DURATION);
+    }
+    for (series, streams) in streams().filter(|(_, streams)| streams.session.count() > 0) {
+        let labels = [&*series.service, &*series.route, WORKSPACE];
+        writer.histogram(&catalog::KONG_SESSION_DURATION, &labels, &UPSTREAM_BOUNDS, &streams.session);
+    }
+}
+
+/// The labels `code` and `source`.
+fn status_labels(code: &CodeCount) -> (String, &'static str) {
+    let status = match code.status {
+        StatusLabel::Code(status) => status.to_string(),
+        StatusLabel::Other => crate::OVERFLOW_LABEL.to_owned(),
+    };
+    (status, if code.from_service { "service" } else { "kong" })
 }
 
 fn render_node(snapshot: &MetricsSnapshot, node: &NodeInfo, writer: &mut Writer<'_>) {

@@ -5,7 +5,8 @@ mod parser;
 use gateward_telemetry::catalog::{self, Kind};
 use gateward_telemetry::{
     AccessLog, AccessLogTarget, ControlCounter, Counter, ExtraMetric, Fault, Gauge, Groups, Limits, NodeInfo,
-    OVERFLOW_LABEL, ProxyProtocolOutcome, Sample, SeriesId, Source, Telemetry, process, prometheus,
+    OVERFLOW_LABEL, ProxyProtocolOutcome, Sample, SeriesId, Source, StreamKind, StreamSample, Telemetry, process,
+    prometheus,
 };
 use parser::{Exposition, parse};
 use proptest::prelude::*;
@@ -27,6 +28,21 @@ fn sample(series: SeriesId) -> Sample<'static> {
         bytes_out: 2_000,
         groups: ALL_GROUPS,
         consumer: None,
+    }
+}
+
+fn stream(series: SeriesId) -> StreamSample {
+    StreamSample {
+        series,
+        kind: StreamKind::TlsPassthrough,
+        end: "client",
+        status: 200,
+        source: Source::Service,
+        session_us: 90_000_000,
+        gateway_us: 900,
+        bytes_in: 11,
+        bytes_out: 22,
+        groups: ALL_GROUPS,
     }
 }
 
@@ -82,6 +98,30 @@ fn kong_metrics_have_kongs_labels_in_kongs_order() {
             "# TYPE kong_bandwidth_bytes counter",
         ],
     );
+}
+
+#[test]
+fn sessions_of_streams_are_no_requests() {
+    let telemetry = Telemetry::new(1, Limits::default());
+    let (worker, series) = (telemetry.worker(0), telemetry.series("db", "db-route"));
+    worker.record_stream(&stream(series));
+    worker.record_stream(&StreamSample { end: "no_route", groups: Groups::default(), ..stream(SeriesId::NONE) });
+    let (text, parsed) = scrape(&telemetry, &node());
+    check_lines(
+        &text,
+        &[
+            r#"kong_stream_sessions_total{service="db",route="db-route",code="200",source="service",workspace="default"} 1"#,
+            r#"kong_session_duration_ms_bucket{service="db",route="db-route",workspace="default",le="60000"} 0"#,
+            r#"kong_session_duration_ms_count{service="db",route="db-route",workspace="default"} 1"#,
+            r#"kong_kong_latency_ms_bucket{service="db",route="db-route",workspace="default",le="1"} 1"#,
+            r#"kong_bandwidth_bytes{service="db",route="db-route",direction="egress",workspace="default",consumer=""} 22"#,
+            r#"gateward_stream_sessions_total{protocol="tls_passthrough",end="client"} 1"#,
+            r#"gateward_stream_sessions_total{protocol="tls_passthrough",end="no_route"} 1"#,
+            "gateward_stream_received_bytes_total 22",
+            r#"gateward_requests_total{outcome="ok"} 0"#,
+        ],
+    );
+    assert!(["kong_http_requests_total", "kong_request_latency_ms"].iter().all(|name| !parsed.contains_key(*name)));
 }
 
 #[test]
@@ -200,6 +240,7 @@ fn every_metric_is_in_the_catalogue_and_the_catalogue_is_complete() {
     worker.refuse("header_too_large");
     worker.proxied(true, ProxyProtocolOutcome::Proxied, Some("vpce-1"));
     worker.tunnel_ended("client");
+    worker.record_stream(&stream(telemetry.series("s", "r")));
     let log = AccessLog::open(AccessLogTarget::Stdout, &Limits::default()).expect("standard output");
     // What the node's other parts count.
     let parts = [
