@@ -162,6 +162,10 @@ impl Loader<'_, '_> {
             record.failed.push("config".to_owned());
             return;
         };
+        let untold = raw.node.get("protocols").is_none_or(Node::is_null);
+        if let Some(protocols) = self.options.plugins.default_protocols(name).filter(|_| untold) {
+            record.fields.insert("protocols".to_owned(), Value::from(protocols));
+        }
         let node = raw.node.get("config").filter(|node| !node.is_null());
         let path = Path::Text(&raw.path);
         let path = Path::Key(&path, "config");

@@ -83,28 +83,22 @@ pub(crate) fn check(subject: &mut Subject<'_, '_>) {
 
 fn service(subject: &mut Subject<'_, '_>) {
     match subject.text("protocol") {
-        Some("http" | "https" | "grpc" | "grpcs") | None => {}
+        Some("http" | "https" | "grpc" | "grpcs" | "tcp" | "tls" | "udp" | "tls_passthrough") | None => {}
         Some(protocol) => {
-            let message = format!(
-                "this build serves http, https, grpc and grpcs upstreams only; '{protocol}' is not supported yet"
-            );
+            let message = format!("this build has no upstreams that speak '{protocol}'");
             subject.error("protocol", message);
         }
+    }
+    if subject.text("protocol") == Some("udp") && subject.fields.contains_key("proxy_protocol") {
+        subject.warn("proxy_protocol", "without effect on datagrams: a header begins connections only");
     }
 }
 
 fn route(subject: &mut Subject<'_, '_>) {
     let protocols = subject.list("protocols");
-    if let Some(index) =
-        protocols.iter().position(|protocol| !matches!(protocol.as_str(), "http" | "https" | "grpc" | "grpcs"))
-    {
-        let message = "this build serves http and grpc routes, with TLS or without; TCP, TLS and UDP routes are not supported yet";
+    if let Some(index) = protocols.iter().position(|protocol| matches!(protocol.as_str(), "ws" | "wss")) {
+        let message = "this build has no routes of this kind; WebSocket goes through http and https routes";
         subject.error(&format!("protocols[{index}]"), message);
-    }
-    for field in ["sources", "destinations"] {
-        if subject.fields.contains_key(field) {
-            subject.error(field, "this build does not match routes by this field yet; remove it");
-        }
     }
 }
 

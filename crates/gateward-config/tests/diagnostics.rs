@@ -237,7 +237,6 @@ fn routes() {
         "routes: [{paths: [/], protocols: [http, tcp], https_redirect_status_code: 200}]",
         &[
             "2:41: routes[0].protocols[1]: protocols of different kinds; a route has one of: http/https, grpc/grpcs, tcp/tls/udp, tls_passthrough",
-            "2:41: routes[0].protocols[1]: this build serves http and grpc routes, with TLS or without; TCP, TLS and UDP routes are not supported yet",
             "2:75: routes[0].https_redirect_status_code: 200 is not one of: 426, 301, 302, 307, 308",
         ],
     );
@@ -401,12 +400,14 @@ fn what_this_build_cannot_serve() {
             "2:55: services[0].path: must not be set when 'protocol' is 'grpc'",
         ],
     );
+    check("services: [{name: a, url: 'tcp://h:1', routes: [{protocols: [tcp], destinations: [{port: 9000}]}]}]", &[]);
     check(
-        "routes: [{protocols: [tcp], destinations: [{port: 9000}]}]",
-        &[
-            "2:23: routes[0].protocols[0]: this build serves http and grpc routes, with TLS or without; TCP, TLS and UDP routes are not supported yet",
-            "2:43: routes[0].destinations: this build does not match routes by this field yet; remove it",
-        ],
+        "services: [{name: a, url: 'tls://h:1', tls_verify: true, routes: [{protocols: [tls_passthrough], snis: [a.com]}]}]",
+        &[],
+    );
+    check(
+        "services: [{name: a, url: 'udp://h:1', proxy_protocol: v2}]",
+        &["2:41: services[0].proxy_protocol: warning: without effect on datagrams: a header begins connections only"],
     );
     check("routes: [{protocols: [grpc], paths: [/a]}]", &[]);
     check("routes: [{protocols: [https], snis: [a.com]}]", &[]);

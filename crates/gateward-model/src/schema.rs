@@ -267,6 +267,11 @@ pub trait PluginSchemas {
     fn config_schema(&self, plugin: &str) -> Option<&Schema>;
     /// Names of all plugins, for "did you mean".
     fn plugin_names(&self) -> Vec<&str>;
+    /// The protocols of a plugin whose entity names none, where they are not those of HTTP.
+    fn default_protocols(&self, plugin: &str) -> Option<&'static [&'static str]> {
+        let _ = plugin;
+        None
+    }
     /// Scopes and protocols a plugin may not be used with, checked on the plugin entity as loaded.
     /// The error is a text for the user.
     fn check_scope(&self, plugin: &crate::PluginConfig) -> Result<(), String> {

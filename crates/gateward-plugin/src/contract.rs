@@ -1,6 +1,6 @@
 //! What a plugin is: phases it takes part in, what it may answer, and how it is made from configuration.
 
-use crate::{BuildContext, Exchange, RequestRecord};
+use crate::{BuildContext, Exchange, Preread, RequestRecord, StreamExchange, StreamRecord};
 use gateward_model::schema::Schema;
 use std::borrow::Cow;
 use std::future::Future;
@@ -45,6 +45,18 @@ pub trait Plugin: Send + Sync + 'static {
 
     /// After the exchange ended, on every path.
     fn log(&self, record: &RequestRecord<'_>) {
+        let _ = record;
+    }
+
+    /// For a stream, after its route is known and before its upstream is dialled. All plugins of the route are asked,
+    /// in their order; the first to close it decides. A panic closes it, too.
+    fn preread(&self, stream: &mut StreamExchange) -> Preread {
+        let _ = stream;
+        Preread::Next
+    }
+
+    /// After a stream ended, on every path.
+    fn log_stream(&self, record: &StreamRecord<'_>) {
         let _ = record;
     }
 }
@@ -112,7 +124,7 @@ impl LocalResponse {
 
 /// The phases a plugin takes part in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(missing_docs, reason = "Kong's phase names")]
+#[expect(missing_docs, reason = "Kong's phase names; the last two are those of streams")]
 pub struct Phases {
     pub rewrite: bool,
     pub access: bool,
@@ -120,6 +132,15 @@ pub struct Phases {
     pub header_filter: bool,
     pub body_filter: bool,
     pub log: bool,
+    pub preread: bool,
+    pub log_stream: bool,
+}
+
+impl Phases {
+    /// Whether the plugin acts on streams.
+    pub fn of_streams(self) -> bool {
+        self.preread || self.log_stream
+    }
 }
 
 /// What the data plane must do for a plugin.

@@ -18,6 +18,7 @@ pub mod origin;
 pub mod query;
 pub mod record;
 pub mod registry;
+pub mod stream;
 
 pub use client_tls::{ClientCertificate, ClientTls};
 pub use contract::{BuildError, Definition, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, Step};
@@ -30,3 +31,4 @@ pub use exchange::{
 pub use origin::ProxyOrigin;
 pub use record::{RequestRecord, Try};
 pub use registry::{NativePlugins, definitions};
+pub use stream::{Preread, StreamExchange, StreamRecord};

@@ -144,7 +144,7 @@ impl RequestRecord<'_> {
 }
 
 /// Lets the serializer append to text.
-struct Text<'a>(&'a mut String);
+pub(crate) struct Text<'a>(pub(crate) &'a mut String);
 
 impl io::Write for Text<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -323,7 +323,7 @@ impl Serialize for QueryView<'_> {
     }
 }
 
-struct TriesView<'a>(&'a [Try]);
+pub(crate) struct TriesView<'a>(pub(crate) &'a [Try]);
 
 #[derive(Serialize)]
 struct TryView {
@@ -360,7 +360,7 @@ struct Reference {
 
 /// An entity as Kong shows it in log records: absent fields left out, the workspace named, references as objects.
 #[derive(Serialize)]
-struct RouteView<'a> {
+pub(crate) struct RouteView<'a> {
     id: EntityId,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
@@ -375,6 +375,10 @@ struct RouteView<'a> {
     headers: Option<&'a std::collections::BTreeMap<String, Vec<String>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     snis: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sources: Option<&'a [gateward_model::entity::CidrPort]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destinations: Option<&'a [gateward_model::entity::CidrPort]>,
     regex_priority: u32,
     strip_path: bool,
     preserve_host: bool,
@@ -395,7 +399,7 @@ struct RouteView<'a> {
     ws_id: &'static str,
 }
 
-fn route_view(route: &Route) -> RouteView<'_> {
+pub(crate) fn route_view(route: &Route) -> RouteView<'_> {
     RouteView {
         id: route.id,
         name: route.name.as_deref(),
@@ -405,6 +409,8 @@ fn route_view(route: &Route) -> RouteView<'_> {
         paths: route.paths.as_deref(),
         headers: route.headers.as_ref(),
         snis: route.snis.as_deref(),
+        sources: route.sources.as_deref(),
+        destinations: route.destinations.as_deref(),
         regex_priority: route.regex_priority,
         strip_path: route.strip_path,
         preserve_host: route.preserve_host,
@@ -423,7 +429,7 @@ fn route_view(route: &Route) -> RouteView<'_> {
 }
 
 #[derive(Serialize)]
-struct ServiceView<'a> {
+pub(crate) struct ServiceView<'a> {
     id: EntityId,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
@@ -444,7 +450,7 @@ struct ServiceView<'a> {
     ws_id: &'static str,
 }
 
-fn service_view(service: &Service) -> ServiceView<'_> {
+pub(crate) fn service_view(service: &Service) -> ServiceView<'_> {
     ServiceView {
         id: service.id,
         name: service.name.as_deref(),

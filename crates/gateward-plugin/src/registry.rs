@@ -27,6 +27,9 @@ pub fn definition(name: &str) -> Option<&'static Definition> {
     definitions().iter().find(|definition| definition.name == name)
 }
 
+/// Plugins that act on streams where their `protocols` are not set; others that can must be told to.
+const ON_STREAMS_UNTOLD: &[&str] = &["ip-restriction"];
+
 fn listed() -> Vec<Definition> {
     vec![
         native::acl::definition(),
@@ -76,6 +79,10 @@ impl PluginSchemas for NativePlugins {
 
     fn plugin_names(&self) -> Vec<&str> {
         self.schemas.keys().copied().collect()
+    }
+
+    fn default_protocols(&self, plugin: &str) -> Option<&'static [&'static str]> {
+        ON_STREAMS_UNTOLD.contains(&plugin).then_some(&["grpc", "grpcs", "http", "https", "tcp", "tls"])
     }
 
     fn check_scope(&self, plugin: &PluginConfig) -> Result<(), String> {

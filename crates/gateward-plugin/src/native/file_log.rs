@@ -1,4 +1,4 @@
-//! `file-log`: one JSON line per request, appended to a file.
+//! `file-log`: one JSON line per request or stream, appended to a file.
 //!
 //! Workers only queue lines (see [`crate::native::log_queue`]); a blocking thread of the background runtime
 //! writes them, many at a time, in append mode so that several instances and rotation by renaming can share a
@@ -7,7 +7,7 @@
 
 use crate::native::log_queue::{Limits, LogQueue, Sink};
 use crate::native::settings;
-use crate::{BuildContext, BuildError, Definition, Needs, Phases, Plugin, RequestRecord};
+use crate::{BuildContext, BuildError, Definition, Needs, Phases, Plugin, RequestRecord, StreamRecord};
 use gateward_model::schema::{Field, Rule, Schema};
 use serde::Deserialize;
 use serde_json::Value;
@@ -84,12 +84,22 @@ fn build(context: &BuildContext<'_>) -> Result<Box<dyn Plugin>, BuildError> {
 
 impl Plugin for FileLog {
     fn needs(&self) -> Needs {
-        Needs { phases: Phases { log: true, ..Phases::default() }, ..Needs::default() }
+        Needs { phases: Phases { log: true, log_stream: true, ..Phases::default() }, ..Needs::default() }
     }
 
     fn log(&self, record: &RequestRecord<'_>) {
+        self.append(|line| record.write_json(line));
+    }
+
+    fn log_stream(&self, record: &StreamRecord<'_>) {
+        self.append(|line| record.write_json(line));
+    }
+}
+
+impl FileLog {
+    fn append(&self, write: impl FnOnce(&mut String)) {
         let mut line = String::with_capacity(2048);
-        record.write_json(&mut line);
+        write(&mut line);
         line.push('\n');
         self.queue.push(line);
     }

@@ -1,4 +1,4 @@
-//! `http-log`: sends the record of every request to an HTTP endpoint, singly or in batches.
+//! `http-log`: sends the record of every request or stream to an HTTP endpoint, singly or in batches.
 //!
 //! Settings are those of Kong 3.9 (kong/plugins/http-log); an https endpoint is always verified (Kong: never). With
 //! `queue.max_batch_size` 1 the body is one record, beyond that always a JSON array. A status below 400 is success; anything else is tried again until
@@ -8,7 +8,9 @@
 use crate::native::file_log::custom_fields_by_lua;
 use crate::native::log_queue::{Limits, LogQueue, Sink};
 use crate::native::settings;
-use crate::{BuildContext, BuildError, Definition, HttpPost, Needs, Phases, Plugin, PostRequest, RequestRecord};
+use crate::{
+    BuildContext, BuildError, Definition, HttpPost, Needs, Phases, Plugin, PostRequest, RequestRecord, StreamRecord,
+};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use gateward_model::schema::{Check, Field, Rule, Schema, Shorthand};
@@ -193,10 +195,16 @@ fn build(context: &BuildContext<'_>) -> Result<Box<dyn Plugin>, BuildError> {
 
 impl Plugin for HttpLog {
     fn needs(&self) -> Needs {
-        Needs { phases: Phases { log: true, ..Phases::default() }, ..Needs::default() }
+        Needs { phases: Phases { log: true, log_stream: true, ..Phases::default() }, ..Needs::default() }
     }
 
     fn log(&self, record: &RequestRecord<'_>) {
+        let mut entry = String::with_capacity(2048);
+        record.write_json(&mut entry);
+        self.queue.push(entry);
+    }
+
+    fn log_stream(&self, record: &StreamRecord<'_>) {
         let mut entry = String::with_capacity(2048);
         record.write_json(&mut entry);
         self.queue.push(entry);

@@ -9,6 +9,7 @@ use crate::contract::{Definition, LocalResponse, Needs, Phases, Plugin, Step};
 use crate::env::BuildContext;
 use crate::exchange::Exchange;
 use crate::native::settings;
+use crate::stream::{Preread, StreamExchange};
 use gateward_model::schema::{Check, Field, Rule, Schema};
 use ipnet::{IpNet, Ipv4Net};
 use rustc_hash::FxHashSet;
@@ -21,7 +22,7 @@ const MAPPED_PREFIX: u8 = 96;
 
 /// The plugin as the registry lists it.
 pub fn definition() -> Definition {
-    Definition { name: "ip-restriction", priority: 990, schema, check_scope: settings::http_and_tcp, build }
+    Definition { name: "ip-restriction", priority: 990, schema, check_scope: settings::http_and_streams, build }
 }
 
 fn schema() -> Schema {
@@ -95,17 +96,27 @@ fn build(context: &BuildContext<'_>) -> Result<Box<dyn Plugin>, BuildError> {
 
 impl Plugin for IpRestriction {
     fn needs(&self) -> Needs {
-        Needs { phases: Phases { access: true, ..Phases::default() }, ..Needs::default() }
+        Needs { phases: Phases { access: true, preread: true, ..Phases::default() }, ..Needs::default() }
     }
 
     fn access<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
         let address = exchange.client.ip.to_canonical();
-        let denied = self.deny.contains(address) || !(self.allow.is_empty() || self.allow.contains(address));
-        if !denied {
+        if !self.denies(address) {
             return Step::Next;
         }
         let message = self.message.clone().unwrap_or_else(|| format!("IP address not allowed: {address}"));
         Step::Respond(LocalResponse::message(self.status, message))
+    }
+
+    /// There is nobody to read a message: the connection is closed.
+    fn preread(&self, stream: &mut StreamExchange) -> Preread {
+        if self.denies(stream.client.ip().to_canonical()) { Preread::Close(self.status) } else { Preread::Next }
+    }
+}
+
+impl IpRestriction {
+    fn denies(&self, address: IpAddr) -> bool {
+        self.deny.contains(address) || !(self.allow.is_empty() || self.allow.contains(address))
     }
 }
 
@@ -169,6 +180,18 @@ mod tests {
         check(json!({"deny": ["0.0.0.0/0"]}), "::1", "next");
         check(json!({"deny": ["::/0"], "allow": []}), "127.0.0.1", "next");
         check(json!({"deny": ["::1"], "status": 418, "message": "no"}), "::1", "418 no");
+    }
+
+    #[test]
+    fn streams_are_closed() {
+        let plugin = testing::build(&definition(), json!({"allow": ["10.0.0.0/8"], "deny": ["10.1.2.3"]}));
+        let preread = |address: &str| plugin.preread(&mut crate::stream::testing::stream(address));
+        for address in ["10.1.2.4", "::ffff:10.1.2.4"] {
+            assert_eq!(preread(address), Preread::Next, "{address}");
+        }
+        for address in ["10.1.2.3", "192.0.2.1", "::1"] {
+            assert_eq!(preread(address), Preread::Close(403), "{address}");
+        }
     }
 
     #[test]

@@ -8,7 +8,9 @@
 //! `ai_metrics` and `wasm_metrics` are accepted and have nothing to show.
 
 use crate::native::settings;
-use crate::{BuildContext, BuildError, Definition, Exchange, MetricGroups, Needs, Phases, Plugin, Step};
+use crate::{
+    BuildContext, BuildError, Definition, Exchange, MetricGroups, Needs, Phases, Plugin, Preread, Step, StreamExchange,
+};
 use gateward_model::schema::{Field, Schema};
 use serde::Deserialize;
 
@@ -50,7 +52,10 @@ fn build(context: &BuildContext<'_>) -> Result<Box<dyn Plugin>, BuildError> {
 
 impl Plugin for Prometheus {
     fn needs(&self) -> Needs {
-        Needs { phases: Phases { access: true, header_filter: true, ..Phases::default() }, ..Needs::default() }
+        Needs {
+            phases: Phases { access: true, header_filter: true, preread: true, ..Phases::default() },
+            ..Needs::default()
+        }
     }
 
     fn access<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
@@ -60,6 +65,11 @@ impl Plugin for Prometheus {
 
     fn header_filter(&self, exchange: &mut Exchange) {
         exchange.metrics = self.groups;
+    }
+
+    fn preread(&self, stream: &mut StreamExchange) -> Preread {
+        stream.metrics = self.groups;
+        Preread::Next
     }
 }
 
@@ -83,6 +93,8 @@ mod tests {
             exchange.metrics = MetricGroups::default();
             plugin.header_filter(&mut exchange);
             assert_eq!(exchange.metrics, expected);
+            let mut stream = crate::stream::testing::stream("::1");
+            assert_eq!((plugin.preread(&mut stream), stream.metrics), (Preread::Next, expected));
         }
     }
 }

@@ -33,10 +33,10 @@ pub fn http_without_consumer(plugin: &PluginConfig) -> Result<(), String> {
     http(plugin)
 }
 
-/// Scope rule of plugins that work on HTTP requests and on TCP connections.
-pub fn http_and_tcp(plugin: &PluginConfig) -> Result<(), String> {
-    use Protocol::{Grpc, Grpcs, Http, Https, Tcp, Tls};
-    protocols(plugin, &[Http, Https, Grpc, Grpcs, Tcp, Tls])
+/// Scope rule of plugins that work on HTTP requests and on streams.
+pub fn http_and_streams(plugin: &PluginConfig) -> Result<(), String> {
+    use Protocol::{Grpc, Grpcs, Http, Https, Tcp, Tls, TlsPassthrough, Udp};
+    protocols(plugin, &[Http, Https, Grpc, Grpcs, Tcp, Tls, TlsPassthrough, Udp])
 }
 
 fn protocols(plugin: &PluginConfig, allowed: &[Protocol]) -> Result<(), String> {
@@ -79,9 +79,9 @@ mod tests {
         plugin.protocols = vec![Protocol::Http, Protocol::Tcp];
         let refused = "plugin 'key-auth' does not work with protocol 'tcp': use http, https, grpc, grpcs";
         assert_eq!(http(&plugin).unwrap_err(), refused);
-        assert_eq!(http_and_tcp(&plugin), Ok(()));
-        plugin.protocols = vec![Protocol::Udp];
-        assert!(http_and_tcp(&plugin).is_err());
+        assert_eq!(http_and_streams(&plugin), Ok(()));
+        plugin.protocols = vec![Protocol::Ws];
+        assert!(http_and_streams(&plugin).is_err());
     }
 
     #[test]
