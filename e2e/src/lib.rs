@@ -16,6 +16,7 @@ mod nginx;
 pub mod nlb;
 pub mod protocol_load;
 pub mod resilience;
+pub mod streams;
 pub mod websocket;
 
 pub use certificates::{Authority, Issued, indented};

@@ -68,15 +68,6 @@ impl Stream {
         Ok(Self { tls: Some(Box::new(session)), ..self })
     }
 
-    /// Likewise where the protocol inside is the client's: ALPN is left alone.
-    ///
-    /// # Errors
-    /// As [`Self::into_tls`].
-    pub async fn into_tls_of_stream(self, client: &Client, ip: IpAddr, name: &str) -> io::Result<Self> {
-        let session = client.handshake_of_stream(&self.tcp, ip, name).await?;
-        Ok(Self { tls: Some(Box::new(session)), ..self })
-    }
-
     /// What the TLS handshake came to; `None` in the clear.
     pub fn tls(&self) -> Option<&Facts> {
         self.tls.as_deref().map(Session::facts)

@@ -5,6 +5,7 @@ use crate::connection;
 use crate::forwarded::is_trusted;
 use crate::node::Node;
 use crate::session::Arrival;
+use crate::stream;
 use crate::worker::Worker;
 use gateward_net::proxy_protocol::Mode;
 use gateward_net::{Listener, Release, Stage, Stream, listen};
@@ -32,7 +33,7 @@ pub async fn run_worker(node: Arc<Node>, index: usize, listeners: WorkerListener
     let mut accepting = Vec::new();
     for listener in listeners {
         let manner = Manner { mode: listener.proxy_protocol(), flags: listener.flags() };
-        if let Some(idle) = worker.node.settings.tcp_keepalive {
+        if let Some(idle) = listener.probed_after(worker.node.settings.tcp_keepalive) {
             listener.keep_alive(idle);
         }
         match listener.local_addr().and_then(|address| Ok((listener.into_tokio()?, address))) {
@@ -52,6 +53,9 @@ pub async fn run_worker(node: Arc<Node>, index: usize, listeners: WorkerListener
     }
     if worker.connections.get() > 0 {
         tracing::warn!(connections = worker.connections.get(), "connections cut at the end of the shutdown");
+        // Those that can tell what became of them do.
+        worker.cut.notify_waiters();
+        tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
 
@@ -102,10 +106,11 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: Socket
     tokio::task::spawn_local(async move {
         let worker = open.worker.clone();
         match mode {
-            Mode::Off if !flags.ssl => {
+            Mode::Off if !flags.ssl && !flags.stream => {
                 let arrival = Arrival { peer, local, origin: None, tls: None };
                 connection::serve(worker, Stream::plain(stream), arrival).await;
             }
+            _ if flags.stream => Box::pin(stream::serve(worker, stream, peer, local, manner)).await,
             _ => Box::pin(arrival::serve(worker, stream, peer, local, manner)).await,
         }
         drop(open);

@@ -7,15 +7,20 @@ use crate::session::Session;
 use gateward_model::ProxyProtocolVersion;
 use gateward_net::Stream;
 use gateward_net::proxy_protocol::{Header, Tlvs, Version};
-use gateward_plugin::Client;
+use gateward_plugin::{Client, ProxyOrigin};
 use std::io;
 use std::net::SocketAddr;
 use tokio::io::AsyncWriteExt;
 
 /// Write the header for the client of `session` to `stream`, a new connection, before anything else.
 pub(crate) async fn announce(session: &Session, stream: &Stream, version: ProxyProtocolVersion) -> io::Result<()> {
+    send(&header(&session.exchange.client, session.local, version), stream).await
+}
+
+/// Write a header to `stream`, a new connection, before anything else.
+pub(crate) async fn send(header: &Header, stream: &Stream) -> io::Result<()> {
     let mut bytes = Vec::new();
-    header(&session.exchange.client, session.local, version).write(&mut bytes);
+    header.write(&mut bytes);
     (&mut &*stream).write_all(&bytes).await
 }
 
@@ -23,7 +28,17 @@ fn header(client: &Client, local: SocketAddr, version: ProxyProtocolVersion) -> 
     // Where a request field named the client, its port is not known.
     let same = client.peer.ip().to_canonical() == client.ip;
     let source = SocketAddr::new(client.ip, if same { client.peer.port() } else { 0 });
-    let origin = client.origin.as_deref();
+    header_of(source, local, client.origin.as_deref(), version)
+}
+
+/// The header of a connection from `source` that came in on `local`.
+pub(crate) fn header_of(
+    source: SocketAddr,
+    local: SocketAddr,
+    origin: Option<&ProxyOrigin>,
+    version: ProxyProtocolVersion,
+) -> Header {
+    let source = SocketAddr::new(source.ip().to_canonical(), source.port());
     let destination = origin.and_then(|origin| origin.destination).unwrap_or(local);
     let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
     let version = match version {
@@ -42,7 +57,7 @@ fn header(client: &Client, local: SocketAddr, version: ProxyProtocolVersion) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gateward_plugin::{Exchange, ProxyOrigin};
+    use gateward_plugin::Exchange;
     use std::sync::Arc;
 
     #[test]

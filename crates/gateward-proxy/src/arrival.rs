@@ -33,11 +33,7 @@ pub(crate) struct Manner {
 
 /// Take the header off `tcp` if there may be one, do the TLS handshake if there is one, and serve the connection.
 pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, local: SocketAddr, manner: Manner) {
-    let mut client = Client { address: peer, origin: None, _permit: None };
-    if manner.mode != Mode::Off {
-        let Some(named) = identify(&worker, &tcp, peer, manner.mode).await else { return };
-        client = named;
-    }
+    let Some(client) = client(&worker, &tcp, peer, manner).await else { return };
     let stream =
         if manner.flags.ssl { secure::handshake(&worker, tcp, manner.flags).await } else { Some(Stream::plain(tcp)) };
     if let Some(stream) = stream {
@@ -48,14 +44,22 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, 
 }
 
 /// Whose connection it is.
-struct Client {
-    address: SocketAddr,
-    origin: Option<Arc<ProxyOrigin>>,
+pub(crate) struct Client {
+    pub(crate) address: SocketAddr,
+    pub(crate) origin: Option<Arc<ProxyOrigin>>,
     _permit: Option<AddressPermit>,
 }
 
-/// What the header says; `None`: the connection is not served.
-async fn identify(worker: &Worker, tcp: &TcpStream, peer: SocketAddr, mode: Mode) -> Option<Client> {
+/// Whose connection it is, from its header where there may be one; `None`: it is not served.
+pub(crate) async fn client(worker: &Worker, tcp: &TcpStream, peer: SocketAddr, manner: Manner) -> Option<Client> {
+    if manner.mode == Mode::Off {
+        return Some(Client { address: peer, origin: None, _permit: None });
+    }
+    identify(worker, tcp, peer, manner).await
+}
+
+async fn identify(worker: &Worker, tcp: &TcpStream, peer: SocketAddr, manner: Manner) -> Option<Client> {
+    let Manner { mode, flags } = manner;
     let header = match take(worker, tcp, mode).await {
         Ok(header) => header,
         Err(outcome) => {
@@ -68,7 +72,9 @@ async fn identify(worker: &Worker, tcp: &TcpStream, peer: SocketAddr, mode: Mode
     let vpce_id = origin.as_ref().and_then(|origin| origin.vpce_id.as_deref());
     worker.metrics.proxied(mode == Mode::Require, outcome, vpce_id);
     let named = origin.as_ref().and_then(|origin| origin.source);
-    let address = named.filter(|_| worker.node.settings.real_ip == RealIp::ProxyProtocol).unwrap_or(peer);
+    // A stream has no fields in which its client could be named otherwise.
+    let believed = flags.stream || worker.node.settings.real_ip == RealIp::ProxyProtocol;
+    let address = named.filter(|_| believed).unwrap_or(peer);
     // An untrusted peer was counted when it was accepted.
     let permit = if trusted { worker.node.addresses.admit(address.ip()).map(Some) } else { Some(None) };
     let Some(permit) = permit else {

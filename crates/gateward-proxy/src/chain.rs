@@ -61,10 +61,10 @@ struct Name {
 type Scope = (Option<EntityId>, Option<EntityId>);
 
 impl Scopes {
-    /// Sort `instances` (already in order of execution) by name and scope.
-    pub(crate) fn new(instances: &[Instance]) -> Self {
+    /// Sort those `instances` (already in order of execution) that are `wanted` by name and scope.
+    pub(crate) fn new(instances: &[Instance], wanted: impl Fn(&Instance) -> bool) -> Self {
         let mut names: Vec<(&str, Name)> = Vec::new();
-        for (index, instance) in instances.iter().enumerate() {
+        for (index, instance) in instances.iter().enumerate().filter(|(_, instance)| wanted(instance)) {
             if names.last().is_none_or(|(name, _)| *name != instance.entity.name) {
                 names.push((&instance.entity.name, Name::default()));
             }
@@ -169,7 +169,7 @@ mod tests {
             created_at: 0,
             updated_at: 0,
         };
-        Instance { plugin: Box::new(Nothing), needs: Needs::default(), entity: Arc::new(entity) }
+        Instance { plugin: Arc::new(Nothing), needs: Needs::default(), entity: Arc::new(entity) }
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
         ];
         for first in 0..order.len() {
             let instances: Vec<_> = order[first..].iter().map(|(r, s, c)| instance("p", *r, *s, *c)).collect();
-            let chain = Scopes::new(&instances).chain(Some(id("r")), Some(id("s")));
+            let chain = Scopes::new(&instances, |_| true).chain(Some(id("r")), Some(id("s")));
             assert_eq!(chain.links[0].select(Some(id("c"))), Some(0), "with {:?}", order[first]);
         }
     }
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn others_do_not_get_an_instance_of_somebody_else() {
         let instances = [instance("p", false, false, true), instance("q", true, false, false)];
-        let scopes = Scopes::new(&instances);
+        let scopes = Scopes::new(&instances, |_| true);
         let chain = scopes.chain(Some(id("r")), Some(id("s")));
         assert_eq!(chain.links[0].select(Some(id("other"))), None);
         assert_eq!(chain.links[0].select(None), None);

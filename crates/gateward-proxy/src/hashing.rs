@@ -4,6 +4,7 @@ use gateward_balance::hash_bytes;
 use gateward_http::uri::query_args;
 use gateward_model::{HashOn, Upstream};
 use gateward_plugin::Exchange;
+use std::net::IpAddr;
 
 /// The hash of `exchange` for `upstream`; `None` when nothing configured is there to hash.
 ///
@@ -37,6 +38,18 @@ pub(crate) fn hash(upstream: &Upstream, exchange: &mut Exchange, fresh: impl FnO
     Some(hash_bytes(value.as_bytes()))
 }
 
+/// The hash of a stream of `client`, which has nothing but its address to hash.
+pub(crate) fn hash_of_stream(upstream: &Upstream, client: IpAddr) -> Option<u64> {
+    [upstream.hash_on, upstream.hash_fallback].contains(&HashOn::Ip).then(|| hash_ip(client.to_canonical()))
+}
+
+fn hash_ip(ip: IpAddr) -> u64 {
+    match ip {
+        IpAddr::V4(ip) => hash_bytes(&ip.octets()),
+        IpAddr::V6(ip) => hash_bytes(&ip.octets()),
+    }
+}
+
 struct Input<'a> {
     on: HashOn,
     header: Option<&'a str>,
@@ -53,10 +66,7 @@ impl Input<'_> {
                 let id = consumer.or_else(|| exchange.auth.credential.as_ref().map(|credential| credential.id))?;
                 Some(hash_bytes(id.0.as_bytes()))
             }
-            HashOn::Ip => Some(match exchange.client.ip {
-                std::net::IpAddr::V4(ip) => hash_bytes(&ip.octets()),
-                std::net::IpAddr::V6(ip) => hash_bytes(&ip.octets()),
-            }),
+            HashOn::Ip => Some(hash_ip(exchange.client.ip)),
             HashOn::Header => exchange.request.headers.get(self.header?).map(hash_bytes),
             HashOn::Cookie => cookie_value(exchange, cookie?).map(|value| hash_bytes(value.as_bytes())),
             HashOn::Path => Some(hash_bytes(exchange.path.as_bytes())),

@@ -9,8 +9,9 @@ use std::sync::Arc;
 pub(crate) struct ChainId(pub(crate) u32);
 
 /// A plugin made from its configuration.
+#[derive(Clone)]
 pub(crate) struct Instance {
-    pub(crate) plugin: Box<dyn Plugin>,
+    pub(crate) plugin: Arc<dyn Plugin>,
     pub(crate) needs: Needs,
     pub(crate) entity: Arc<PluginConfig>,
 }

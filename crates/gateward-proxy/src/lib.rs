@@ -1,8 +1,8 @@
-//! The HTTP data plane.
+//! The data plane: HTTP, and streams of any protocol.
 //!
 //! `request.rs` reads like the life of a request: head, route, plugins, upstream, response, record. Everything else
 //! is a leaf it calls, or the state a worker keeps between requests. Configuration arrives as a compiled
-//! [`Plan`], swapped whole; the request path never waits for the control side.
+//! [`Plan`], swapped whole; the request path never waits for the control side. `stream` serves what is not HTTP.
 
 #[doc(hidden)]
 pub mod fuzzing;
@@ -17,6 +17,7 @@ mod channel;
 mod client;
 mod connection;
 mod error;
+mod families;
 mod flow;
 mod forward;
 mod forwarded;
@@ -47,6 +48,7 @@ mod server_name;
 mod session;
 mod settings;
 mod shed;
+mod stream;
 #[cfg(test)]
 mod testing;
 mod tls_plan;

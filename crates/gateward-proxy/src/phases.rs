@@ -14,7 +14,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A plugin panicked.
-struct Panicked;
+pub(crate) struct Panicked;
 
 /// The rewrite phase of global plugins, before the route is known.
 pub(crate) async fn rewrite(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Verdict {
@@ -158,14 +158,14 @@ async fn run<'c>(
 
 /// Call into a plugin. What it half did to the exchange when it panicked is harmless: the request ends, and the
 /// exchange is reset before the next.
-fn fenced<'i, T>(
+pub(crate) fn fenced<'i, T>(
     metrics: &WorkerMetrics,
     instance: &'i Instance,
     call: impl FnOnce(&'i dyn Plugin) -> T,
 ) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(|| call(&*instance.plugin))).map_err(|_| {
         metrics.count(Counter::PluginPanics);
-        tracing::error!(plugin = instance.entity.name, id = %instance.entity.id, "plugin panicked; the request got a 500");
+        tracing::error!(plugin = instance.entity.name, id = %instance.entity.id, "plugin panicked; the request got a 500, or the stream was closed");
         Panicked
     })
 }

@@ -2,15 +2,16 @@
 //! where they lead. Compiled off the request path, immutable, swapped whole.
 
 use crate::chain::{Chain, Scopes};
+use crate::families;
 use crate::instance::{ChainId, Instance};
 use crate::settings::Settings;
 use crate::tls_plan::{TlsPlan, TlsPlanError};
 use gateward_balance::Priority;
-use gateward_model::{Directory, EntityId, PluginConfig, Protocol, Route, Service, Snapshot, Target, Upstream};
+use gateward_model::{Directory, EntityId, Protocol, Route, Service, Snapshot, Target, Upstream};
 use gateward_net::resolve::literal;
 use gateward_net::tls::{Client, Context};
 use gateward_plugin::{BuildContext, BuildError, PluginEnv, definitions};
-use gateward_route::{RouteEntry, Router};
+use gateward_route::{RouteEntry, Router, StreamRouter};
 use gateward_telemetry::{SeriesId, Telemetry};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -23,6 +24,11 @@ pub struct Plan {
     pub(crate) router: Router,
     /// Parallel to the router's routes.
     pub(crate) routes: Vec<RoutePlan>,
+    pub(crate) stream_router: StreamRouter,
+    /// Parallel to the routes of the router for streams.
+    pub(crate) stream_routes: Vec<RoutePlan>,
+    /// What of the configuration does nothing on streams.
+    stream_warnings: Vec<String>,
     pub(crate) instances: Vec<Instance>,
     pub(crate) chains: Vec<Chain>,
     pub(crate) global_chain: ChainId,
@@ -114,16 +120,20 @@ impl Plan {
         let mut errors = Vec::new();
         let router = Router::compile(config, settings.flavor)
             .map_err(|found| errors.extend(found.into_iter().map(CompileError::Route)));
+        let stream_router = StreamRouter::compile(config, settings.flavor)
+            .map_err(|found| errors.extend(found.into_iter().map(CompileError::Route)));
+        errors.extend(families::errors(config).map(CompileError::Route));
         let instances = instances(&snapshot, env, &mut errors);
         let tls = TlsPlan::compile(&snapshot.config, tls)
             .map_err(|found| errors.extend(found.into_iter().map(CompileError::Tls)));
         let upstreams = upstreams(&snapshot, tls.as_ref().ok(), &mut errors);
-        let (Ok(router), Ok(tls)) = (router, tls) else { return Err(errors) };
+        let (Ok(router), Ok(stream_router), Ok(tls)) = (router, stream_router, tls) else { return Err(errors) };
         if !errors.is_empty() {
             return Err(errors);
         }
-        let scopes = Scopes::new(&instances);
-        let mut chains = Chains::new(&scopes);
+        let http_scopes = Scopes::new(&instances, |instance| families::has_http(&instance.entity.protocols));
+        let stream_scopes = Scopes::new(&instances, families::acts_on_streams);
+        let mut chains = Chains::new(&http_scopes, Vec::new());
         let by_name: HashMap<&str, u32> = upstreams
             .iter()
             .enumerate()
@@ -132,16 +142,41 @@ impl Plan {
         let routes =
             router.routes().iter().map(|entry| route_plan(entry, &by_name, &mut chains, telemetry, &tls)).collect();
         let global_chain = chains.of(None, None);
+        let mut chains = Chains::new(&stream_scopes, chains.chains);
+        let stream_routes = stream_router
+            .routes()
+            .iter()
+            .map(|entry| route_plan(entry, &by_name, &mut chains, telemetry, &tls))
+            .collect();
         let chains = chains.chains;
-        Ok(Self { router, routes, instances, chains, global_chain, upstreams, tls, snapshot })
+        let stream_warnings = families::warnings(stream_router.routes(), &instances, settings.streams);
+        Ok(Self {
+            router,
+            routes,
+            stream_router,
+            stream_routes,
+            stream_warnings,
+            instances,
+            chains,
+            global_chain,
+            upstreams,
+            tls,
+            snapshot,
+        })
+    }
+
+    /// What an operator should know about this plan's streams, if anything.
+    pub fn stream_warnings(&self) -> &[String] {
+        &self.stream_warnings
     }
 
     /// Names that lead somewhere: hosts of targets, and of services that go to no upstream.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         let targets = self.upstreams.iter().flat_map(|upstream| &upstream.targets);
         let targets = targets.filter(|target| target.literal.is_none()).map(|target| target.host.as_str());
-        let plain =
-            self.routes.iter().zip(self.router.routes()).filter(|(plan, _)| plan.backend == Some(Backend::Host(None)));
+        let routes = self.routes.iter().zip(self.router.routes());
+        let streams = self.stream_routes.iter().zip(self.stream_router.routes());
+        let plain = routes.chain(streams).filter(|(plan, _)| plan.backend == Some(Backend::Host(None)));
         targets.chain(plain.filter_map(|(_, entry)| Some(entry.service.as_ref()?.host.as_str())))
     }
 
@@ -162,20 +197,16 @@ fn instances(snapshot: &Snapshot, env: &PluginEnv, errors: &mut Vec<CompileError
     let mut instances = Vec::new();
     for definition in definitions() {
         let entities = snapshot.config.plugins.iter().filter(|entity| entity.name == definition.name);
-        for entity in entities.filter(|entity| entity.enabled && serves_http(entity)) {
+        for entity in entities.filter(|entity| entity.enabled) {
             match (definition.build)(&BuildContext { entity, directory: &directory, env }) {
-                Ok(plugin) => instances.push(Instance { needs: plugin.needs(), plugin, entity: entity.clone() }),
+                Ok(plugin) => {
+                    instances.push(Instance { needs: plugin.needs(), plugin: plugin.into(), entity: entity.clone() });
+                }
                 Err(error) => errors.push(error.into()),
             }
         }
     }
     instances
-}
-
-fn serves_http(entity: &PluginConfig) -> bool {
-    use Protocol::{Grpc, Grpcs, Http, Https};
-    entity.protocols.is_empty()
-        || entity.protocols.iter().any(|protocol| matches!(protocol, Http | Https | Grpc | Grpcs))
 }
 
 fn upstreams(snapshot: &Snapshot, tls: Option<&TlsPlan>, errors: &mut Vec<CompileError>) -> Vec<Arc<UpstreamPlan>> {
@@ -260,8 +291,9 @@ struct Chains<'a> {
 }
 
 impl<'a> Chains<'a> {
-    fn new(scopes: &'a Scopes) -> Self {
-        Self { scopes, own: scopes.routes_with_plugins(), shared: HashMap::new(), chains: Vec::new() }
+    /// More chains behind those that are there.
+    fn new(scopes: &'a Scopes, chains: Vec<Chain>) -> Self {
+        Self { scopes, own: scopes.routes_with_plugins(), shared: HashMap::new(), chains }
     }
 
     fn of(&mut self, route: Option<EntityId>, service: Option<EntityId>) -> ChainId {

@@ -26,7 +26,14 @@ pub(crate) async fn handshake(worker: &Rc<Worker>, tcp: TcpStream, flags: Listen
     deadline.arm_fresh(limits.tls_handshake_timeout_ms);
     // The newest configuration: connections that exist keep the certificate they began with.
     let plan = worker.plan();
-    let accepted = deadline.guard(Stream::accept_tls(&plan.shared.tls.server, tcp, flags.http2)).await;
+    let server = &plan.shared.tls.server;
+    let accepting = async {
+        match flags.stream {
+            false => Stream::accept_tls(server, tcp, flags.http2).await.map_err(|(tcp, error)| (Some(tcp), error)),
+            true => Stream::accept_tls_of_stream(server, tcp).await.map_err(|error| (None, error)),
+        }
+    };
+    let accepted = deadline.guard(accepting).await;
     match accepted {
         Ok(Ok(stream)) => {
             worker.metrics.count(Counter::TlsHandshakes);
@@ -38,7 +45,7 @@ pub(crate) async fn handshake(worker: &Rc<Worker>, tcp: TcpStream, flags: Listen
         Ok(Err((tcp, HandshakeError { reason, message, cleartext }))) => {
             worker.metrics.refuse(reason);
             tracing::debug!(reason, message, "a TLS handshake with a client failed");
-            if cleartext {
+            if let Some(tcp) = tcp.filter(|_| cleartext) {
                 // As far as it fits; a socket just opened has room.
                 let _ = tcp.try_write(CLEARTEXT);
             }

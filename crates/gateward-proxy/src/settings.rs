@@ -43,6 +43,8 @@ pub struct Settings {
     pub tcp_keepalive: Option<Duration>,
     /// How names of services and targets are resolved.
     pub dns: DnsSettings,
+    /// There are listeners for streams.
+    pub streams: bool,
     /// TLS with clients and upstreams.
     pub tls: TlsSettings,
     /// Bounds.
@@ -132,6 +134,10 @@ pub struct Limits {
     /// Requests at a time on one HTTP/2 connection, those included whose work still goes on after the client gave
     /// them up (nginx: `http2_max_concurrent_streams`).
     pub http2_streams: u32,
+    /// The hello by which a stream that passes through unread finds its route (nginx: `preread_timeout`).
+    pub preread_timeout_ms: u64,
+    /// UDP sessions per worker.
+    pub udp_sessions: usize,
     /// Entries of this gateway in `Via` before a request is taken for a loop.
     pub via_hops: usize,
 }
@@ -154,6 +160,7 @@ impl Default for Settings {
             max_connection_age_ms: 0,
             tcp_keepalive: Some(Duration::from_secs(60)),
             dns: DnsSettings::default(),
+            streams: false,
             tls: TlsSettings::default(),
             limits: Limits::default(),
         }
@@ -184,6 +191,8 @@ impl Default for Limits {
             connections: 65_536,
             connections_per_address: 0,
             http2_streams: 128,
+            preread_timeout_ms: 30_000,
+            udp_sessions: 16_384,
             via_hops: 8,
         }
     }

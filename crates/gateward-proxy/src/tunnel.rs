@@ -1,4 +1,5 @@
-//! The tunnel that two connections become once the upstream has agreed to another protocol with 101 (`upgrade`).
+//! The tunnel that two connections become: those of a stream, and those of a request once the upstream has agreed to
+//! another protocol with 101 (`upgrade`).
 //!
 //! Each direction has one buffer, which is written before more is read, and which it has only while there
 //! are bytes. An end is passed on, and the other direction goes on. The service's `read_timeout` limits silence in both
@@ -18,6 +19,7 @@ use gateward_http::websocket::{FrameFollower, GOING_AWAY};
 use gateward_net::{Deadline, Drain, Stage, Stream};
 use gateward_telemetry::Gauge;
 use std::cell::Cell;
+use std::io::ErrorKind;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 
@@ -28,7 +30,7 @@ const HALF_CLOSED_MS: u64 = 5_000;
 
 /// Why a tunnel ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
     /// The client closed first.
     Client,
     /// The upstream closed first.
@@ -43,10 +45,12 @@ enum End {
     UpstreamReset,
     /// The node is closing, and said so.
     Drain,
+    /// The time of a shutdown was over.
+    Cut,
 }
 
 impl End {
-    fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Client => "client",
             Self::Upstream => "upstream",
@@ -55,6 +59,7 @@ impl End {
             Self::ClientReset => "client_reset",
             Self::UpstreamReset => "upstream_reset",
             Self::Drain => "drain",
+            Self::Cut => "cut",
         }
     }
 }
@@ -73,6 +78,7 @@ struct Tunnel<'a> {
     upstream: &'a Stream,
     drain: &'a Drain,
     websocket: bool,
+    abrupt_ends: bool,
     idle_ms: u64,
     /// When bytes last moved, on the deadlines' clock.
     moved_ms: Cell<u64>,
@@ -131,14 +137,66 @@ pub(crate) async fn run(connection: &mut Connection<'_>, answered: Box<Answered>
         return Ended { after: After::Abort, error: Some(ProxyError::ClientGone), sent_bytes };
     }
     let open = Open::new(worker);
+    let ends = Ends {
+        client,
+        upstream,
+        deadlines: (deadline, &session.deadline),
+        input: (std::mem::take(&mut session.upload.input), std::mem::take(&mut session.download.input)),
+        idle_ms: answered.read_ms,
+        write_ms: (answered.write_ms, limits.send_timeout_ms),
+        websocket: session.upgrade.as_deref().is_some_and(|protocol| protocol.eq_ignore_ascii_case(WEBSOCKET)),
+        abrupt_ends: false,
+    };
+    let Joined { end, up_bytes, down_bytes } = join(worker, ends).await;
+    drop(open);
+    worker.metrics.tunnel_ended(end.label());
+    session.upload.body_bytes += up_bytes;
+    let error = match end {
+        End::ClientReset => Some(ProxyError::ClientGone),
+        End::UpstreamReset => Some(ProxyError::UpstreamClosed),
+        _ => None,
+    };
+    Ended { after: After::Abort, error, sent_bytes: session.download.sent_bytes + down_bytes }
+}
+
+/// What becomes a tunnel.
+pub(crate) struct Ends<'a> {
+    pub(crate) client: &'a Stream,
+    pub(crate) upstream: &'a Stream,
+    /// Of the direction from the client, and of the other.
+    pub(crate) deadlines: (&'a Deadline, &'a Deadline),
+    /// What came early, likewise.
+    pub(crate) input: (Buffer, Buffer),
+    /// Milliseconds both directions may be silent.
+    pub(crate) idle_ms: u64,
+    /// Milliseconds an end may take nothing, likewise.
+    pub(crate) write_ms: (u64, u64),
+    pub(crate) websocket: bool,
+    /// TLS that ends without its close_notify has ended, as for nginx: what it carries knows where its messages end.
+    pub(crate) abrupt_ends: bool,
+}
+
+/// What a tunnel came to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Joined {
+    pub(crate) end: End,
+    /// Bytes from the client to the upstream, and back.
+    pub(crate) up_bytes: u64,
+    pub(crate) down_bytes: u64,
+}
+
+/// Be a tunnel until one of its ends is gone, or the worker's time is over.
+pub(crate) async fn join(worker: &Worker, ends: Ends<'_>) -> Joined {
+    let Ends { client, upstream, deadlines, input, idle_ms, write_ms, websocket, abrupt_ends } = ends;
     let (sent, received) = (Cell::new(0), Cell::new(0));
     let tunnel = Tunnel {
         client,
         upstream,
         drain: &worker.node.drain,
-        websocket: session.upgrade.as_deref().is_some_and(|protocol| protocol.eq_ignore_ascii_case(WEBSOCKET)),
-        idle_ms: answered.read_ms,
-        moved_ms: Cell::new(deadline.now_ms()),
+        websocket,
+        abrupt_ends,
+        idle_ms,
+        moved_ms: Cell::new(deadlines.0.now_ms()),
         half_closed: Cell::new(false),
         client_closing: Cell::new(false),
         leaving: Cell::new(false),
@@ -146,9 +204,9 @@ pub(crate) async fn run(connection: &mut Connection<'_>, answered: Box<Answered>
     let up = Direction {
         from: client,
         to: upstream,
-        deadline,
-        write_ms: answered.write_ms,
-        input: Cell::new(std::mem::take(&mut session.upload.input)),
+        deadline: deadlines.0,
+        write_ms: write_ms.0,
+        input: Cell::new(input.0),
         bytes: &received,
         from_client: true,
         reading: Cell::new(false),
@@ -156,30 +214,26 @@ pub(crate) async fn run(connection: &mut Connection<'_>, answered: Box<Answered>
     let down = Direction {
         from: upstream,
         to: client,
-        deadline: &session.deadline,
-        write_ms: limits.send_timeout_ms,
-        input: Cell::new(std::mem::take(&mut session.download.input)),
+        deadline: deadlines.1,
+        write_ms: write_ms.1,
+        input: Cell::new(input.1),
         bytes: &sent,
         from_client: false,
         reading: Cell::new(false),
     };
-    let end = tunnel.run(&up, &down).await;
-    drop(open);
-    worker.metrics.tunnel_ended(end.label());
-    if matches!(end, End::UpstreamReset | End::Stuck) {
+    let end = tokio::select! {
+        biased;
+        () = worker.cut.notified() => End::Cut,
+        end = tunnel.run(&up, &down) => end,
+    };
+    if matches!(end, End::UpstreamReset | End::Stuck | End::Cut) {
         // An orderly end would say that nothing is missing.
         client.reset_on_close();
     }
-    if matches!(end, End::ClientReset | End::Stuck) {
+    if matches!(end, End::ClientReset | End::Stuck | End::Cut) {
         upstream.reset_on_close();
     }
-    session.upload.body_bytes += received.get();
-    let error = match end {
-        End::ClientReset => Some(ProxyError::ClientGone),
-        End::UpstreamReset => Some(ProxyError::UpstreamClosed),
-        _ => None,
-    };
-    Ended { after: After::Abort, error, sent_bytes: session.download.sent_bytes + sent.get() }
+    Joined { end, up_bytes: received.get(), down_bytes: sent.get() }
 }
 
 impl Tunnel<'_> {
@@ -315,6 +369,7 @@ impl Tunnel<'_> {
                     self.moved_ms.set(direction.deadline.now_ms());
                     return Ok(count);
                 }
+                Ok(Err(error)) if self.abrupt_ends && error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
                 Ok(Err(_)) => return Err(if direction.from_client { End::ClientReset } else { End::UpstreamReset }),
                 Err(_) => {
                     let silent_ms = direction.deadline.now_ms().saturating_sub(self.moved_ms.get());

@@ -1,12 +1,13 @@
 //! Targets of upstreams as one worker balances over them: every address of each. The state lives beside the plan, so
 //! that counts and averages survive a configuration change, and a name that leads elsewhere.
 
+use crate::error::ProxyError;
 use crate::health::{Attempt, HealthRegistry, Member, UpstreamHealth};
 use crate::plan::{Plan, UpstreamPlan};
 use crate::protection::{Protection, Registry};
 use gateward_balance::{Balancer, TargetSpec, Ticket};
 use gateward_model::{Algorithm, EntityId};
-use gateward_net::monotonic_us;
+use gateward_net::{Deadline, monotonic_us};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::RefCell;
 use std::collections::hash_map::Entry;
@@ -151,6 +152,29 @@ impl WorkerUpstream {
 
     pub(crate) fn finished(&mut self, ticket: Ticket, latency_us: Option<u64>, now_us: u64) {
         self.balancer.finished(ticket, latency_us, now_us);
+    }
+}
+
+/// What `pick` gives for an upstream that had no target, as soon as the names of its targets have been looked up.
+/// `deadline` is armed: it says how long that may take.
+pub(crate) async fn pick_when_resolved<T>(
+    handle: &UpstreamHandle,
+    deadline: &Deadline,
+    mut pick: impl FnMut() -> Result<T, ProxyError>,
+) -> Result<T, ProxyError> {
+    loop {
+        let health = handle.borrow().health().clone();
+        let mut renewed = health.renewed();
+        match pick() {
+            Err(ProxyError::NoTarget) => {}
+            picked => return picked,
+        }
+        let health = handle.borrow().health().clone();
+        if !health.is_pending() {
+            return Err(if health.is_unresolved() { ProxyError::NameResolution } else { ProxyError::NoTarget });
+        }
+        let waited = deadline.guard(Box::pin(renewed.changed())).await;
+        waited.map_err(|_| ProxyError::NameResolution)?.map_err(|_| ProxyError::NameResolution)?;
     }
 }
 

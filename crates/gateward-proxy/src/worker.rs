@@ -19,6 +19,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
+use tokio::sync::Notify;
 
 /// A worker's own state.
 pub(crate) struct Worker {
@@ -37,6 +38,8 @@ pub(crate) struct Worker {
     pub(crate) connections: Cell<usize>,
     /// TLS handshakes with clients under way.
     pub(crate) handshakes: Cell<usize>,
+    /// Wakes the tunnels that are left when the time of a shutdown is over.
+    pub(crate) cut: Notify,
     current: RefCell<Rc<WorkerPlan>>,
     known: Known,
     spare: RefCell<Spare>,
@@ -91,6 +94,7 @@ impl Worker {
             concurrency: node.settings.concurrency.map(|rule| RefCell::new(ConcurrencyLimit::new(rule))),
             connections: Cell::new(0),
             handshakes: Cell::new(0),
+            cut: Notify::new(),
             current: RefCell::new(Rc::new(current)),
             known: Known::default(),
             spare: RefCell::default(),

@@ -30,6 +30,7 @@ pub struct GatewayBuilder {
     env: Vec<(String, String)>,
     workers: usize,
     proxy_listen: String,
+    stream_listen: String,
     admin_listen: String,
     status_listen: String,
     binary: Option<PathBuf>,
@@ -51,6 +52,7 @@ pub struct Gateway {
     config_path: PathBuf,
     log: Arc<Log>,
     proxy: Vec<SocketAddr>,
+    stream: Vec<SocketAddr>,
     admin: Vec<SocketAddr>,
     status: Vec<SocketAddr>,
     expected_errors: Vec<String>,
@@ -105,6 +107,13 @@ impl GatewayBuilder {
     #[must_use]
     pub fn proxy_listen(mut self, addr: impl Into<String>) -> Self {
         self.proxy_listen = addr.into();
+        self
+    }
+
+    /// Addresses for streams, with their flags; off unless set.
+    #[must_use]
+    pub fn stream_listen(mut self, addrs: impl Into<String>) -> Self {
+        self.stream_listen = addrs.into();
         self
     }
 
@@ -164,6 +173,7 @@ impl GatewayBuilder {
             config_path,
             log,
             proxy: Vec::new(),
+            stream: Vec::new(),
             admin: Vec::new(),
             status: Vec::new(),
             expected_errors: Vec::new(),
@@ -185,6 +195,7 @@ impl GatewayBuilder {
         }
         command
             .args(["--proxy-listen", &self.proxy_listen])
+            .args(["--stream-listen", &self.stream_listen])
             .args(["--admin-listen", &self.admin_listen])
             .args(["--status-listen", &self.status_listen])
             .args(["--workers", &self.workers.to_string()])
@@ -218,6 +229,7 @@ impl Gateway {
             env: Vec::new(),
             workers: 2,
             proxy_listen: "127.0.0.1:0".to_owned(),
+            stream_listen: "off".to_owned(),
             admin_listen: "127.0.0.1:0".to_owned(),
             status_listen: "127.0.0.1:0".to_owned(),
             binary: None,
@@ -238,6 +250,14 @@ impl Gateway {
     /// When there are not so many.
     pub fn proxy_at(&self, index: usize) -> SocketAddr {
         *self.proxy.get(index).expect("the proxy has as many addresses")
+    }
+
+    /// Where it listens for streams, the address of this number in its list.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn stream_at(&self, index: usize) -> SocketAddr {
+        *self.stream.get(index).expect("it has as many addresses for streams")
     }
 
     /// Where the admin API listens (its first address).
@@ -389,8 +409,8 @@ impl Gateway {
             let left = deadline.saturating_duration_since(Instant::now());
             let problem = match lines.recv_timeout(left) {
                 Ok(line) => match ready_addresses(&line) {
-                    Some([proxy, admin, status]) => {
-                        (self.proxy, self.admin, self.status) = (proxy, admin, status);
+                    Some([proxy, stream, admin, status]) => {
+                        (self.proxy, self.stream, self.admin, self.status) = (proxy, stream, admin, status);
                         return Ok(());
                     }
                     None => continue,
@@ -494,11 +514,11 @@ fn find_binary() -> anyhow::Result<PathBuf> {
     })
 }
 
-/// The addresses (proxy, admin, status) of a ready line; `None` for any other line.
-fn ready_addresses(line: &str) -> Option<[Vec<SocketAddr>; 3]> {
+/// The addresses (proxy, stream, admin, status) of a ready line; `None` for any other line.
+fn ready_addresses(line: &str) -> Option<[Vec<SocketAddr>; 4]> {
     let value: serde_json::Value = serde_json::from_str(line).ok()?;
     (value.get("event")?.as_str()? == "ready").then_some(())?;
-    Some(["proxy", "admin", "status"].map(|key| {
+    Some(["proxy", "stream", "admin", "status"].map(|key| {
         value
             .get(key)
             .and_then(serde_json::Value::as_array)
@@ -516,8 +536,8 @@ mod tests {
     #[test]
     fn reads_the_ready_line() {
         let line = r#"{"event":"ready","proxy":["127.0.0.1:1","[::1]:2"],"admin":[],"pid":1}"#;
-        let [proxy, admin, status] = ready_addresses(line).unwrap();
-        assert_eq!(proxy.len(), 2);
+        let [proxy, stream, admin, status] = ready_addresses(line).unwrap();
+        assert_eq!((proxy.len(), stream.len()), (2, 0));
         assert!(admin.is_empty() && status.is_empty());
         assert!(ready_addresses(r#"{"event":"stopping"}"#).is_none());
         assert!(ready_addresses("hello").is_none());

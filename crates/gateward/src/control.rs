@@ -59,6 +59,8 @@ impl Identity {
 pub(crate) struct Addresses {
     /// For clients.
     pub(crate) proxy: Vec<String>,
+    /// For streams.
+    pub(crate) stream: Vec<String>,
     /// The Admin API.
     pub(crate) admin: Vec<String>,
     /// The status port.

@@ -305,6 +305,9 @@ pub(crate) fn announce(plan: &Plan, origin: &str) {
         consumers = consumers.len(),
         "configuration applied"
     );
+    for warning in plan.stream_warnings() {
+        tracing::warn!("{warning}");
+    }
     for warning in plan.tls_warnings(unix_seconds()) {
         tracing::warn!("{warning}");
     }

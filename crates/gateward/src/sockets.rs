@@ -39,31 +39,33 @@ impl Sockets {
     /// An address is in use or not ours.
     pub(crate) fn open(options: &Options, inherited: &mut Inherited) -> Result<Self> {
         // A worker without a socket would end at once.
-        let workers = if options.proxy.is_empty() { 0 } else { options.workers };
+        let workers = if options.proxy.is_empty() && options.stream.is_empty() { 0 } else { options.workers };
         let mut groups = |role, listens: &[Listen], least| -> Result<Vec<Group>> {
             listens.iter().map(|listen| Group::open(role, *listen, least, inherited)).collect()
         };
         let proxy = groups(Role::Proxy, &options.proxy, workers)?;
+        let stream = groups(Role::Stream, &options.stream, workers)?;
         let admin = groups(Role::Admin, &options.admin, 1)?;
         let status = groups(Role::Status, &options.status, 1)?;
         let mut offers = Vec::new();
         // Only now, as nothing can fail any more: a socket that listens gets connections.
-        for group in proxy.iter().chain(&admin).chain(&status) {
+        for group in proxy.iter().chain(&stream).chain(&admin).chain(&status) {
             group.listen()?;
             if options.upgrade_socket.is_some() {
                 offers.extend(group.offers()?);
             }
         }
         let texts = |groups: &[Group]| groups.iter().map(|group| group.bound.to_string()).collect();
-        let addresses = Addresses { proxy: texts(&proxy), admin: texts(&admin), status: texts(&status) };
+        let addresses =
+            Addresses { proxy: texts(&proxy), stream: texts(&stream), admin: texts(&admin), status: texts(&status) };
         let all = |groups: Vec<Group>| groups.into_iter().flat_map(|group| group.sockets).collect();
         let (admin, status) = (all(admin), all(status));
-        Ok(Self { workers: spread(proxy, workers), admin, status, addresses, offers })
+        Ok(Self { workers: spread(proxy.into_iter().chain(stream), workers), admin, status, addresses, offers })
     }
 }
 
 /// Deal the sockets of each address to the workers.
-fn spread(groups: Vec<Group>, workers: usize) -> Vec<Vec<Listener>> {
+fn spread(groups: impl Iterator<Item = Group>, workers: usize) -> Vec<Vec<Listener>> {
     let mut lists: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
     for group in groups {
         for (index, socket) in group.sockets.into_iter().enumerate() {

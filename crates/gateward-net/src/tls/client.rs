@@ -46,6 +46,8 @@ pub enum Offer {
     Http2,
     /// HTTP/2, or else HTTP/1.1.
     Either,
+    /// None of these: ALPN is left alone, because something else is spoken.
+    Nothing,
 }
 
 impl Offer {
@@ -54,6 +56,7 @@ impl Offer {
             Self::Http1 => &[HTTP_1_1],
             Self::Http2 => &[HTTP_2],
             Self::Either => &[HTTP_2, HTTP_1_1],
+            Self::Nothing => &[],
         };
         names.iter().map(|name| name.to_vec()).collect()
     }
@@ -82,20 +85,6 @@ impl Client {
     /// Whether upstreams are verified.
     pub fn verifies(&self) -> bool {
         self.verifies
-    }
-
-    /// Likewise for streams: nothing is said about the protocol inside.
-    pub(crate) async fn handshake_of_stream(
-        &self,
-        tcp: &TcpStream,
-        ip: IpAddr,
-        name: &str,
-    ) -> std::io::Result<Session> {
-        let name = ServerName::try_from(name.to_owned()).unwrap_or(ServerName::IpAddress(ip.into()));
-        let connection = ClientConnection::new_with_alpn(self.config.clone(), name, Vec::new());
-        let connection = connection.map_err(std::io::Error::other)?;
-        let failed = |error: HandshakeError| std::io::Error::new(std::io::ErrorKind::InvalidData, error.message);
-        Session::establish(tcp, connection).await.map_err(failed)
     }
 
     /// The first bytes of a handshake for `name`.

@@ -81,6 +81,8 @@ pub enum TargetState {
 pub(crate) enum Attempt {
     /// An answer.
     Status(u16),
+    /// A connection, whose content is not judged.
+    Connected,
     /// No connection, or it broke.
     Broken,
     /// No answer in time.
@@ -210,6 +212,7 @@ impl Judgement {
             Attempt::Broken => Some(Outcome::TcpFailure),
             Attempt::Late => Some(Outcome::Timeout),
             Attempt::Status(status) => self.judge_status(status),
+            Attempt::Connected => (!self.by_status).then_some(Outcome::Success),
         }
     }
 

@@ -264,6 +264,7 @@ impl UpstreamHealth {
         if let Some(outlier) = &self.rules.outlier {
             let sign = match attempt {
                 Attempt::Status(status) => Sign::of_status(status),
+                Attempt::Connected => Sign::Fine,
                 Attempt::Broken | Attempt::Late => Sign::GatewayFailure,
             };
             if target.attempted(sign, &outlier.rules) {

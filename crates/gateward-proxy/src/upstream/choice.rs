@@ -7,7 +7,7 @@ use crate::health::Attempt;
 use crate::plan::Backend;
 use crate::protection::Place;
 use crate::session::{Role, Session, WatchedTry};
-use crate::upstreams::{UpstreamHandle, WorkerTarget};
+use crate::upstreams::{UpstreamHandle, WorkerTarget, pick_when_resolved};
 use crate::worker::Worker;
 use gateward_balance::Ticket;
 use gateward_model::{Service, Upstream};
@@ -98,38 +98,15 @@ pub(super) async fn choose(
             let upstream = asking.plan.upstream(index, worker);
             let share = match pick(connection.session, worker, upstream, asking.hash, &mut place, now_us) {
                 Err(ProxyError::NoTarget) => {
-                    Box::pin(pick_when_resolved(connection, upstream, asking, &mut place, now_us)).await?
+                    let deadline = worker.deadlines.register();
+                    deadline.arm(u64::from(asking.service.connect_timeout));
+                    let pick = || pick(connection.session, worker, upstream, asking.hash, &mut place, now_us);
+                    Box::pin(pick_when_resolved(upstream, &deadline, pick)).await?
                 }
                 picked => picked?,
             };
             Ok(Destination { address: share.target.address, share: Some(share) })
         }
-    }
-}
-
-/// A target of an upstream that has none, as soon as the names of its targets have been looked up.
-async fn pick_when_resolved(
-    connection: &mut Connection<'_>,
-    upstream: &UpstreamHandle,
-    asking: &Asking<'_>,
-    place: &mut Option<Place>,
-    now_us: u64,
-) -> Result<Share, ProxyError> {
-    let worker = connection.worker;
-    connection.session.deadline.arm(u64::from(asking.service.connect_timeout));
-    loop {
-        let health = upstream.borrow().health().clone();
-        let mut renewed = health.renewed();
-        match pick(connection.session, worker, upstream, asking.hash, place, now_us) {
-            Err(ProxyError::NoTarget) => {}
-            picked => return picked,
-        }
-        let health = upstream.borrow().health().clone();
-        if !health.is_pending() {
-            return Err(if health.is_unresolved() { ProxyError::NameResolution } else { ProxyError::NoTarget });
-        }
-        let waited = connection.session.deadline.guard(Box::pin(renewed.changed())).await;
-        waited.map_err(|_| ProxyError::NameResolution)?.map_err(|_| ProxyError::NameResolution)?;
     }
 }
 

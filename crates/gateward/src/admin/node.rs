@@ -45,6 +45,7 @@ fn configuration(control: &Control) -> Value {
         "role": "traditional",
         "router_flavor": settings.flavor,
         "proxy_listen": addresses.proxy,
+        "stream_listen": addresses.stream,
         "admin_listen": addresses.admin,
         "status_listen": addresses.status,
         "nginx_worker_processes": control.options.workers,

@@ -211,7 +211,7 @@ mod tests {
             assert!(EXAMPLE.contains(address), "{address}");
         }
         let addresses =
-            Addresses { proxy: vec!["127.0.0.1:1".into()], admin: Vec::new(), status: vec!["127.0.0.1:3".into()] };
+            Addresses { proxy: vec!["127.0.0.1:1".into()], status: vec!["127.0.0.1:3".into()], ..Addresses::default() };
         let text = introduction(&addresses);
         assert!(text.contains("curl -i http://127.0.0.1:1/open ") && text.contains("http://off"), "{text}");
     }

@@ -64,7 +64,7 @@ async fn connect(address: SocketAddr, settings: &RedisSettings, tls: Option<&tls
         None => Ok(stream),
         Some(tls) => {
             let name = settings.server_name.as_deref().unwrap_or(&settings.host);
-            stream.into_tls(tls, address.ip(), name).await
+            stream.negotiate_tls(tls, address.ip(), name, tls::Offer::Nothing).await
         }
     }
 }

@@ -86,7 +86,6 @@ const SINGLE: &[&str] = &[
     "VERSION",
     "CONF",
     "LOGGING_LEVEL",
-    "STREAM_LISTEN",
     "VAULTS",
 ];
 
@@ -136,9 +135,6 @@ fn unservable(given: &Given) -> Vec<String> {
     if let Some(role) = given.variable("KONG_ROLE").filter(|role| *role != "traditional") {
         errors.push(format!("KONG_ROLE: '{role}' is not supported: there is no hybrid mode; use traditional"));
     }
-    if given.variable("KONG_STREAM_LISTEN").is_some_and(|listen| listen.trim() != "off") {
-        errors.push("KONG_STREAM_LISTEN: this build serves no TCP or UDP routes; set it to off".to_owned());
-    }
     errors
 }
 
@@ -163,7 +159,7 @@ mod tests {
                 ("KONG_LUA_PACKAGE_PATH", "x"),
                 ("KONG_STREAM_LISTEN", "off"),
             ],
-            &["KONG_DATABASE", "KONG_LUA_PACKAGE_PATH", "KONG_PREFIX", "KONG_STREAM_LISTEN"],
+            &["KONG_DATABASE", "KONG_LUA_PACKAGE_PATH", "KONG_PREFIX"],
             &[],
             0,
         );

@@ -28,6 +28,8 @@ pub(crate) struct Options {
     pub(crate) config: Option<ConfigSource>,
     /// Addresses for clients.
     pub(crate) proxy: Vec<Listen>,
+    /// Addresses for streams.
+    pub(crate) stream: Vec<Listen>,
     /// Addresses of the Admin API.
     pub(crate) admin: Vec<Listen>,
     /// Addresses of the status port.
@@ -62,10 +64,12 @@ pub(crate) struct Options {
 /// All values that cannot be read, as texts for the user.
 pub(crate) fn resolve(given: &Given) -> Result<Options, Vec<String>> {
     let mut reader = Reader { given, errors: Vec::new(), warnings: Vec::new() };
-    let data_plane = data_plane(&mut reader);
+    let stream = reader.read("stream-listen", values::stream_listeners);
+    let data_plane = data_plane(&mut reader, !stream.is_empty());
     let options = Options {
         config: config(&reader),
         proxy: reader.listeners("proxy-listen"),
+        stream,
         admin: reader.listeners("admin-listen"),
         status: reader.listeners("status-listen"),
         workers: reader.read("workers", values::workers),
@@ -101,7 +105,7 @@ fn finish(reader: Reader<'_>, mut options: Options) -> Result<Options, Vec<Strin
         options.notes.push(format!("settings of Kong without effect here: {}", report.without_effect.join(", ")));
     }
     if options.data_plane.trusted.is_empty() {
-        for listen in options.proxy.iter().filter(|listen| listen.proxy_protocol != Mode::Off) {
+        for listen in options.proxy.iter().chain(&options.stream).filter(|listen| listen.proxy_protocol != Mode::Off) {
             options.warnings.push(format!(
                 "the listener {} takes PROXY headers and believes none: name the load balancer's addresses with --trusted-ips",
                 listen.address
@@ -124,15 +128,22 @@ fn misplaced_proxy_protocol(options: &Options) -> Vec<String> {
     let misplaced = listens.filter(|(_, listen)| listen.proxy_protocol != Mode::Off);
     misplaced
         .map(|(flag, listen)| {
-            format!("--{flag} {}: proxy_protocol is for --proxy-listen only; remove it", listen.address)
+            format!(
+                "--{flag} {}: proxy_protocol is for --proxy-listen and --stream-listen only; remove it",
+                listen.address
+            )
         })
         .collect()
 }
 
 /// Ports that two kinds of listeners name. The kernel would let them share it, and requests would go to either.
 fn shared_ports(options: &Options) -> Vec<String> {
-    let kinds =
-        [("proxy-listen", &options.proxy), ("admin-listen", &options.admin), ("status-listen", &options.status)];
+    let kinds = [
+        ("proxy-listen", &options.proxy),
+        ("stream-listen", &options.stream),
+        ("admin-listen", &options.admin),
+        ("status-listen", &options.status),
+    ];
     let overlap = |one: &Listen, other: &Listen| {
         let (one, other) = (one.address, other.address);
         let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
@@ -157,7 +168,8 @@ fn config(reader: &Reader<'_>) -> Option<ConfigSource> {
     file.or_else(|| reader.given.value("config-string").map(|value| ConfigSource::Text(value.text)))
 }
 
-fn data_plane(reader: &mut Reader<'_>) -> Settings {
+/// `streams`: there are listeners for them.
+fn data_plane(reader: &mut Reader<'_>, streams: bool) -> Settings {
     let request_id_upstream = reader.read("headers-upstream", values::request_tokens);
     let (tokens, ignored): (HeaderTokens, Vec<String>) = reader.read("headers", values::response_tokens);
     reader.warnings.extend(ignored);
@@ -181,6 +193,7 @@ fn data_plane(reader: &mut Reader<'_>) -> Settings {
         max_connection_age_ms: reader.milliseconds("max-connection-age"),
         tcp_keepalive: Some(reader.read("tcp-keepalive", values::keepalive)).filter(|idle| !idle.is_zero()),
         dns: dns::read(reader),
+        streams,
         tls: tls::read(reader),
         limits: limits(reader),
     }
@@ -191,6 +204,7 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
         body_bytes: reader.read("client-max-body-size", values::size),
         body_buffer_bytes: usize::try_from(reader.read("plugin-body-size", values::size)).unwrap_or(usize::MAX),
         header_timeout_ms: reader.milliseconds("client-header-timeout"),
+        preread_timeout_ms: reader.milliseconds("stream-preread-timeout"),
         tls_handshake_timeout_ms: reader.milliseconds("tls-handshake-timeout"),
         tls_handshakes: reader.read("max-tls-handshakes", values::number) as usize,
         body_timeout_ms: reader.milliseconds("client-body-timeout"),
@@ -260,6 +274,7 @@ mod tests {
                 ("KONG_PROXY_LISTEN", "0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl reuseport"),
                 ("KONG_ADMIN_LISTEN", "0.0.0.0:8001"),
                 ("KONG_STATUS_LISTEN", "off"),
+                ("KONG_STREAM_LISTEN", "0.0.0.0:5432 reuseport backlog=16384, 0.0.0.0:5433 ssl so_keepalive=30s::10"),
                 ("KONG_TRUSTED_IPS", "0.0.0.0/0,::/0"),
                 ("KONG_NGINX_HTTP_CLIENT_MAX_BODY_SIZE", "10m"),
                 ("KONG_NGINX_WORKER_PROCESSES", "2"),
@@ -273,6 +288,8 @@ mod tests {
         .unwrap();
         assert_eq!(options.config, Some(ConfigSource::File("/kong/kong.yml".into())));
         assert_eq!((options.proxy.len(), options.status.len(), options.workers), (2, 0, 2));
+        assert_eq!(options.stream.iter().map(|it| it.flags.ssl).collect::<Vec<_>>(), [false, true]);
+        assert!(options.data_plane.streams && options.stream.iter().all(|it| it.flags.stream));
         assert_eq!(options.data_plane.limits.body_bytes, 10 << 20);
         assert_eq!(options.data_plane.pool.idle_timeout_ms, 5000);
         assert_eq!(options.data_plane.trusted.len(), 2);
@@ -311,6 +328,7 @@ mod tests {
             &[("GATEWARD_PROXY_LISTEN", "0.0.0.0:9000"), ("GATEWARD_ADMIN_LISTEN", "127.0.0.1:9000")],
             "--proxy-listen 0.0.0.0:9000 and --admin-listen 127.0.0.1:9000 share a port",
         );
+        check(&[("GATEWARD_STREAM_LISTEN", "0.0.0.0:8000")], "--proxy-listen 0.0.0.0:8000 and --stream-listen");
         check(&[("GATEWARD_STATUS_LISTEN", "127.0.0.1:8001")], "--admin-listen 127.0.0.1:8001 and --status-listen");
         let apart = [("GATEWARD_ADMIN_LISTEN", "127.0.0.1:0"), ("GATEWARD_STATUS_LISTEN", "127.0.0.1:0")];
         assert!(resolve(&Given::of(&[], &apart)).is_ok());

@@ -2,8 +2,8 @@
 
 use gateward_balance::LimitRule;
 use gateward_model::RouterFlavor;
-use gateward_net::ListenerFlags;
 use gateward_net::proxy_protocol::Mode;
+use gateward_net::{ListenerFlags, Probes};
 use gateward_proxy::{HeaderTokens, RealIp, Underscores};
 use gateward_telemetry::AccessLogTarget;
 use ipnet::IpNet;
@@ -80,6 +80,22 @@ impl Default for LogLevel {
 
 /// A list in Kong's syntax: `0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl`, or `off`.
 pub(crate) fn listeners(text: &str) -> Result<Vec<Listen>, String> {
+    list_of(text, listener)
+}
+
+/// Likewise for streams: `0.0.0.0:5432 reuseport, 0.0.0.0:8883 ssl`, or `off`.
+pub(crate) fn stream_listeners(text: &str) -> Result<Vec<Listen>, String> {
+    list_of(text, |entry| {
+        let mut listen = listener(entry)?;
+        if listen.flags.http2 {
+            return Err(format!("'{entry}': http2 is not for streams; HTTP goes to the proxy's listeners"));
+        }
+        listen.flags.stream = true;
+        Ok(listen)
+    })
+}
+
+fn list_of(text: &str, listener: impl Fn(&str) -> Result<Listen, String>) -> Result<Vec<Listen>, String> {
     let mut open: Vec<Listen> = Vec::new();
     if text.trim().eq_ignore_ascii_case("off") {
         return Ok(open);
@@ -124,12 +140,27 @@ fn listener(entry: &str) -> Result<Listen, String> {
                 let parsed = number.parse().ok().filter(|backlog| (1..=65_535).contains(backlog));
                 listen.backlog = parsed.ok_or_else(|| format!("'{entry}': backlog must be 1 to 65535"))?;
             }
+            ("so_keepalive", value) => {
+                listen.flags.probes = probes(value).map_err(|error| format!("'{entry}': {error}"))?;
+            }
             // Every listener shares its port between workers, and is bound by itself.
-            ("reuseport" | "bind" | "deferred" | "so_keepalive" | "ipv6only", _) => {}
+            ("reuseport" | "bind" | "deferred" | "ipv6only", _) => {}
             _ => return Err(format!("'{entry}': unknown listener flag '{flag}'")),
         }
     }
     Ok(listen)
+}
+
+/// nginx's `on`, `off` or `[IDLE]:[INTERVAL]:[COUNT]`, of which only the idle time is taken.
+fn probes(text: &str) -> Result<Probes, String> {
+    match text.split(':').next().unwrap_or_default() {
+        "on" | "" => Ok(Probes::AsSet),
+        "off" => Ok(Probes::Off),
+        idle => match keepalive(idle)? {
+            idle if idle.is_zero() => Ok(Probes::Off),
+            idle => Ok(Probes::After(idle)),
+        },
+    }
 }
 
 fn address_of(text: &str) -> Result<SocketAddr, String> {
@@ -385,7 +416,18 @@ mod tests {
         {
             assert_eq!(listeners(&format!("0.0.0.0:1{text}")).unwrap()[0].proxy_protocol, mode);
         }
+        for (text, expected) in [
+            ("on", Probes::AsSet),
+            ("off", Probes::Off),
+            ("30m::10", Probes::After(Duration::from_secs(1800))),
+            ("::5", Probes::AsSet),
+        ] {
+            assert_eq!(listeners(&format!("0.0.0.0:1 so_keepalive={text}")).unwrap()[0].flags.probes, expected);
+        }
+        assert!(stream_listeners("0.0.0.0:1 ssl, 0.0.0.0:2").unwrap().iter().all(|listen| listen.flags.stream));
+        assert!(stream_listeners("0.0.0.0:1 ssl http2").is_err() && stream_listeners("off").unwrap().is_empty());
         for wrong in [
+            "0.0.0.0:1 so_keepalive=x",
             "8000",
             "",
             "a.example:8000",

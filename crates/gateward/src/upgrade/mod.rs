@@ -22,6 +22,8 @@ pub(crate) use take::Inherited;
 pub(crate) enum Role {
     /// Clients.
     Proxy,
+    /// Streams.
+    Stream,
     /// The Admin API.
     Admin,
     /// The status port.
@@ -33,6 +35,7 @@ impl Role {
     pub(crate) fn flag(self) -> &'static str {
         match self {
             Self::Proxy => "proxy-listen",
+            Self::Stream => "stream-listen",
             Self::Admin => "admin-listen",
             Self::Status => "status-listen",
         }
