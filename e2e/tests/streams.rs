@@ -213,7 +213,7 @@ fn what_no_target_serves_is_closed_and_counted() {
         assert_eq!(client.line().expect("a name"), "a");
     }
     Client::connect(gateway.stream_at(0)).expect_closed();
-    assert_eq!(refused(&gateway, "breaker_max_requests"), 1.0);
+    eventually(PATIENCE, || refused(&gateway, "breaker_max_requests") == 1.0);
     drop(open);
     eventually(PATIENCE, || Client::connect(gateway.stream_at(0)).line().is_ok_and(|line| line == "a"));
     gateway.stop();
@@ -258,6 +258,7 @@ fn a_load_balancer_names_the_client_and_the_upstream_is_told() {
     nobody.expect_closed();
     eventually(PATIENCE, || refused(&gateway, "proxy_protocol_missing") == 1.0);
     eventually(PATIENCE, || ended(&gateway, "no_route") == 1.0);
+    drop(client);
     gateway.stop();
     // The same header of somebody who is not trusted.
     let gateway = builder("10.0.0.0/8");
@@ -312,7 +313,7 @@ fn plugins_close_count_and_log() {
     assert_eq!(metrics.sum("kong_bandwidth_bytes", &["direction=\"egress\""]), 7.0);
     assert_eq!(metrics.sum("kong_session_duration_ms_count", &[]), 2.0);
     assert_eq!(metrics.sum("gateward_requests_total", &[]), 0.0);
-    assert_eq!(refused(&gateway, "stream_forbidden"), 1.0);
+    eventually(PATIENCE, || refused(&gateway, "stream_forbidden") == 1.0);
     gateway.stop();
 }
 
@@ -325,7 +326,9 @@ fn connections_are_limited_as_all_others() {
         assert_eq!(client.line().expect("a name"), "s");
     }
     Client::connect(gateway.stream_at(0)).expect_closed();
-    assert_eq!(Metrics::scrape(&gateway).sum("gateward_connections_refused_total", &[]), 1.0);
+    let refused = || Metrics::scrape(&gateway).sum("gateward_connections_refused_total", &[]);
+    eventually(PATIENCE, || refused() == 1.0);
+    drop(open);
     gateway.stop();
 }
 
@@ -341,5 +344,6 @@ fn the_bytes_are_untouched() {
         answer.starts_with("HTTP/1.1 200 ") && answer.contains("hOsT") && !answer.contains("X-Forwarded"),
         "{answer}"
     );
+    drop(client);
     gateway.stop();
 }

@@ -5,6 +5,7 @@
 
 pub mod client_hello;
 pub mod clock;
+pub mod datagrams;
 pub mod deadline;
 pub mod descriptors;
 pub mod dns;
@@ -21,6 +22,7 @@ pub mod tls;
 pub mod worker;
 
 pub use clock::monotonic_us;
+pub use datagrams::{DatagramListener, Datagrams};
 pub use deadline::{Deadline, Deadlines, Expired};
 pub use drain::{Drain, Stage};
 pub use gate::{Gate, Lease};

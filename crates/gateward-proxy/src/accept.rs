@@ -8,7 +8,7 @@ use crate::session::Arrival;
 use crate::stream;
 use crate::worker::Worker;
 use gateward_net::proxy_protocol::Mode;
-use gateward_net::{Listener, Release, Stage, Stream, listen};
+use gateward_net::{DatagramListener, Listener, Release, Stage, Stream, listen};
 use gateward_telemetry::{Counter, Gauge};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -21,17 +21,29 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often idle upstream connections are looked over.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// The sockets one worker listens on.
-pub type WorkerListeners = Vec<Listener>;
+/// The sockets of one worker.
+#[derive(Debug, Default)]
+pub struct WorkerSockets {
+    /// For connections.
+    pub listeners: Vec<Listener>,
+    /// For datagrams.
+    pub datagrams: Vec<DatagramListener>,
+}
 
 /// Run worker number `index` of `node` on the current thread until the node is closing and the last connection
 /// has ended or `finish` has passed since.
-pub async fn run_worker(node: Arc<Node>, index: usize, listeners: WorkerListeners, finish: Duration) {
+pub async fn run_worker(node: Arc<Node>, index: usize, sockets: WorkerSockets, finish: Duration) {
     let worker = Rc::new(Worker::new(node, index));
     tokio::task::spawn_local(worker.deadlines.clone().run());
     tokio::task::spawn_local(look_after(worker.clone()));
     let mut accepting = Vec::new();
-    for listener in listeners {
+    for socket in sockets.datagrams {
+        match socket.into_tokio() {
+            Ok(socket) => accepting.push(tokio::task::spawn_local(stream::udp::serve(worker.clone(), socket))),
+            Err(error) => tracing::error!(%error, "a socket for datagrams could not be used"),
+        }
+    }
+    for listener in sockets.listeners {
         let manner = Manner { mode: listener.proxy_protocol(), flags: listener.flags() };
         if let Some(idle) = listener.probed_after(worker.node.settings.tcp_keepalive) {
             listener.keep_alive(idle);
@@ -47,12 +59,13 @@ pub async fn run_worker(node: Arc<Node>, index: usize, listeners: WorkerListener
         let _ = task.await;
     }
     let deadline = Instant::now() + finish;
-    while worker.connections.get() > 0 && Instant::now() < deadline {
+    let open = || worker.connections.get() + worker.sessions.get();
+    while open() > 0 && Instant::now() < deadline {
         worker.deadlines.expire_idle();
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
-    if worker.connections.get() > 0 {
-        tracing::warn!(connections = worker.connections.get(), "connections cut at the end of the shutdown");
+    if open() > 0 {
+        tracing::warn!(connections = open(), "connections cut at the end of the shutdown");
         // Those that can tell what became of them do.
         worker.cut.notify_waiters();
         tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -59,7 +59,7 @@ mod upstream;
 mod upstreams;
 mod worker;
 
-pub use accept::{WorkerListeners, run_worker};
+pub use accept::{WorkerSockets, run_worker};
 pub use error::{Limit, ProxyError, Side};
 pub use gateward_balance::Turned;
 pub use health::active::check_health;

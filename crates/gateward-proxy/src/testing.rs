@@ -3,7 +3,7 @@
 //! Everything runs on the test's own runtime, so a test may look into the worker's types; what needs a process,
 //! several workers or signals is tested from outside.
 
-use crate::{Node, Plan, Settings, run_worker};
+use crate::{Node, Plan, Settings, WorkerSockets, run_worker};
 use gateward_config::Format;
 use gateward_model::Snapshot;
 use gateward_net::Listener;
@@ -73,7 +73,8 @@ pub(crate) fn measured_gateway(config: &str, settings: Settings) -> (SocketAddr,
     let node = Node::new(settings, telemetry.clone(), None, names, plan);
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), BACKLOG).unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::task::spawn_local(run_worker(node, 0, vec![listener], Duration::ZERO));
+    let sockets = WorkerSockets { listeners: vec![listener], ..WorkerSockets::default() };
+    tokio::task::spawn_local(run_worker(node, 0, sockets, Duration::ZERO));
     (address, telemetry)
 }
 

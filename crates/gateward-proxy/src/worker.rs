@@ -36,6 +36,8 @@ pub(crate) struct Worker {
     pub(crate) concurrency: Option<RefCell<ConcurrencyLimit>>,
     /// Client connections open.
     pub(crate) connections: Cell<usize>,
+    /// UDP sessions open.
+    pub(crate) sessions: Cell<usize>,
     /// TLS handshakes with clients under way.
     pub(crate) handshakes: Cell<usize>,
     /// Wakes the tunnels that are left when the time of a shutdown is over.
@@ -93,6 +95,7 @@ impl Worker {
             own: OwnFields::new(&node.settings),
             concurrency: node.settings.concurrency.map(|rule| RefCell::new(ConcurrencyLimit::new(rule))),
             connections: Cell::new(0),
+            sessions: Cell::new(0),
             handshakes: Cell::new(0),
             cut: Notify::new(),
             current: RefCell::new(Rc::new(current)),

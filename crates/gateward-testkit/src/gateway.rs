@@ -1,7 +1,7 @@
 //! A real `gateward gateway` process on free ports.
 //!
 //! The process tells its ports itself: with `--format json` it prints one line on standard output when ready,
-//! `{"event":"ready","proxy":["127.0.0.1:1"],"admin":[..],"status":[..],"pid":1}`. No port is guessed, so tests
+//! `{"event":"ready","proxy":["127.0.0.1:1"],"stream":[..],"udp":[..],"admin":[..],"status":[..],"pid":1}`. No port is guessed, so tests
 //! run side by side.
 
 use std::net::SocketAddr;
@@ -53,6 +53,7 @@ pub struct Gateway {
     log: Arc<Log>,
     proxy: Vec<SocketAddr>,
     stream: Vec<SocketAddr>,
+    udp: Vec<SocketAddr>,
     admin: Vec<SocketAddr>,
     status: Vec<SocketAddr>,
     expected_errors: Vec<String>,
@@ -174,6 +175,7 @@ impl GatewayBuilder {
             log,
             proxy: Vec::new(),
             stream: Vec::new(),
+            udp: Vec::new(),
             admin: Vec::new(),
             status: Vec::new(),
             expected_errors: Vec::new(),
@@ -258,6 +260,14 @@ impl Gateway {
     /// When there are not so many.
     pub fn stream_at(&self, index: usize) -> SocketAddr {
         *self.stream.get(index).expect("it has as many addresses for streams")
+    }
+
+    /// Where it receives datagrams, the address of this number among those in its list.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn udp_at(&self, index: usize) -> SocketAddr {
+        *self.udp.get(index).expect("it has as many addresses for datagrams")
     }
 
     /// Where the admin API listens (its first address).
@@ -409,8 +419,9 @@ impl Gateway {
             let left = deadline.saturating_duration_since(Instant::now());
             let problem = match lines.recv_timeout(left) {
                 Ok(line) => match ready_addresses(&line) {
-                    Some([proxy, stream, admin, status]) => {
-                        (self.proxy, self.stream, self.admin, self.status) = (proxy, stream, admin, status);
+                    Some([proxy, stream, udp, admin, status]) => {
+                        (self.proxy, self.stream, self.udp) = (proxy, stream, udp);
+                        (self.admin, self.status) = (admin, status);
                         return Ok(());
                     }
                     None => continue,
@@ -514,11 +525,11 @@ fn find_binary() -> anyhow::Result<PathBuf> {
     })
 }
 
-/// The addresses (proxy, stream, admin, status) of a ready line; `None` for any other line.
-fn ready_addresses(line: &str) -> Option<[Vec<SocketAddr>; 4]> {
+/// The addresses (proxy, stream, udp, admin, status) of a ready line; `None` for any other line.
+fn ready_addresses(line: &str) -> Option<[Vec<SocketAddr>; 5]> {
     let value: serde_json::Value = serde_json::from_str(line).ok()?;
     (value.get("event")?.as_str()? == "ready").then_some(())?;
-    Some(["proxy", "stream", "admin", "status"].map(|key| {
+    Some(["proxy", "stream", "udp", "admin", "status"].map(|key| {
         value
             .get(key)
             .and_then(serde_json::Value::as_array)
@@ -536,8 +547,8 @@ mod tests {
     #[test]
     fn reads_the_ready_line() {
         let line = r#"{"event":"ready","proxy":["127.0.0.1:1","[::1]:2"],"admin":[],"pid":1}"#;
-        let [proxy, stream, admin, status] = ready_addresses(line).unwrap();
-        assert_eq!((proxy.len(), stream.len()), (2, 0));
+        let [proxy, stream, udp, admin, status] = ready_addresses(line).unwrap();
+        assert_eq!((proxy.len(), stream.len(), udp.len()), (2, 0, 0));
         assert!(admin.is_empty() && status.is_empty());
         assert!(ready_addresses(r#"{"event":"stopping"}"#).is_none());
         assert!(ready_addresses("hello").is_none());

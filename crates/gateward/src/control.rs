@@ -61,6 +61,8 @@ pub(crate) struct Addresses {
     pub(crate) proxy: Vec<String>,
     /// For streams.
     pub(crate) stream: Vec<String>,
+    /// For datagrams.
+    pub(crate) datagrams: Vec<String>,
     /// The Admin API.
     pub(crate) admin: Vec<String>,
     /// The status port.

@@ -18,7 +18,7 @@ use gateward_config::{Diagnostic, Format, Severity};
 use gateward_net::dns::Names;
 use gateward_net::{Listener, Stage, tls};
 use gateward_plugin::{NativePlugins, PluginEnv, PluginStats};
-use gateward_proxy::{Node, run_worker};
+use gateward_proxy::{Node, WorkerSockets, run_worker};
 use gateward_telemetry::{AccessLog, AccessLogTarget, ControlCounter, Limits, Telemetry};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -213,20 +213,20 @@ fn node(options: &Options, compiler: &Compiler, control: &Runtime, first: Compil
 /// Start the workers and wait until each has taken the plan.
 fn start_workers(
     node: &Arc<Node>,
-    listeners: Vec<Vec<Listener>>,
+    sockets: Vec<WorkerSockets>,
     finish: Duration,
 ) -> Result<mpsc::UnboundedReceiver<usize>> {
     let (ended, receiver) = mpsc::unbounded_channel();
     let (started, ready) = std::sync::mpsc::channel();
-    let count = listeners.len();
-    for (index, listeners) in listeners.into_iter().enumerate() {
+    let count = sockets.len();
+    for (index, sockets) in sockets.into_iter().enumerate() {
         let (node, started) = (node.clone(), started.clone());
         let end = TellEnd { index, ended: ended.clone() };
         let work = move || async move {
             let end = end;
             // Sockets are bound already: what connects now waits in their queues.
             let _ = started.send(());
-            run_worker(node, end.index, listeners, finish).await;
+            run_worker(node, end.index, sockets, finish).await;
         };
         gateward_net::worker::spawn(format!("worker-{index}"), work).context("cannot start a worker thread")?;
     }

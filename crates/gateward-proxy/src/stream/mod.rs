@@ -11,6 +11,7 @@ mod preread;
 mod record;
 mod session;
 mod target;
+pub(crate) mod udp;
 
 use crate::arrival::{self, Manner};
 use crate::body::Buffer;

@@ -17,8 +17,9 @@ use gateward_net::tls::{Client, Offer};
 use gateward_net::{Deadline, Lease, Stream};
 use gateward_plugin::Try;
 use gateward_telemetry::{Counter, Gauge};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
+use tokio::net::UdpSocket;
 
 /// A connection to the upstream.
 pub(super) struct Reached {
@@ -54,6 +55,11 @@ impl Drop for Load {
 }
 
 impl Load {
+    /// Whether the target of datagrams was there.
+    pub(super) fn answered(&mut self, there: bool) {
+        self.attempt = Some(if there { Attempt::Connected } else { Attempt::Broken });
+    }
+
     /// Tell at once how the connection went: a stream may last for days.
     fn tell(&mut self, attempt: Attempt) {
         self.handle.borrow().report(&self.target, attempt);
@@ -82,7 +88,7 @@ pub(super) struct Reaching<'a> {
     pub(super) service: &'a Service,
     upstream: Option<&'a UpstreamHandle>,
     /// The address of a service that leads to one.
-    literal: Option<std::net::IpAddr>,
+    literal: Option<IpAddr>,
     hash: Option<u64>,
     tls: Option<&'a Client>,
     protection: Option<Rc<Protection>>,
@@ -226,6 +232,50 @@ pub(super) async fn reach(
         left -= 1;
         worker.metrics.count(Counter::UpstreamRetries);
     }
+}
+
+/// A socket for the datagrams of one client, connected to the upstream.
+pub(super) struct Answering {
+    pub(super) socket: UdpSocket,
+    /// Milliseconds of silence after which the session is over.
+    pub(super) idle_ms: u64,
+    pub(super) load: Option<Load>,
+}
+
+/// Choose the upstream of `route` for datagrams. There is no connection that could fail, only a name without an address.
+pub(super) async fn bind(
+    worker: &Rc<Worker>,
+    plan: &WorkerPlan,
+    session: &mut Session,
+    route: usize,
+) -> Result<Answering, StreamError> {
+    let began_us = worker.now_us();
+    session.forwarded_us = Some(began_us);
+    let mut reaching = Reaching::new(worker, plan, session, route)?;
+    let mut left = reaching.service.retries;
+    let (address, load) = loop {
+        match reaching.choose().await {
+            Ok(chosen) => break chosen,
+            Err(error) if left == 0 || !reaching.may_repeat(error) => return Err(error.into()),
+            Err(_) => left -= 1,
+        }
+    };
+    let anywhere = if address.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+    let bound = async {
+        let socket = UdpSocket::bind(SocketAddr::new(anywhere, 0)).await?;
+        socket.connect(address).await?;
+        // What is sent next is sent at once or not at all, and the reactor has to know first that it can be.
+        socket.writable().await.map(|()| socket)
+    };
+    let socket = bound.await.map_err(|_| ProxyError::Connect);
+    session.tries.push(Try {
+        address,
+        started_at_ms: worker.unix_ms(began_us),
+        connect_us: worker.now_us().saturating_sub(began_us),
+        keepalive: false,
+        failure: socket.is_err().then_some("failed"),
+    });
+    Ok(Answering { socket: socket?, idle_ms: u64::from(reaching.service.read_timeout), load })
 }
 
 async fn attempt(reaching: &mut Reaching<'_>, session: &mut Session) -> Result<Reached, ProxyError> {

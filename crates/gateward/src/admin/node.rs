@@ -39,13 +39,14 @@ pub(crate) fn root(control: &Control) -> ApiResponse {
 fn configuration(control: &Control) -> Value {
     let settings = &control.options.data_plane;
     let addresses = control.addresses.get().cloned().unwrap_or_default();
+    let streams = [addresses.stream, addresses.datagrams].concat();
     let trusted: Vec<String> = settings.trusted.iter().map(ToString::to_string).collect();
     json!({
         "database": "off",
         "role": "traditional",
         "router_flavor": settings.flavor,
         "proxy_listen": addresses.proxy,
-        "stream_listen": addresses.stream,
+        "stream_listen": streams,
         "admin_listen": addresses.admin,
         "status_listen": addresses.status,
         "nginx_worker_processes": control.options.workers,

@@ -50,19 +50,21 @@ pub(crate) fn variables() -> impl Iterator<Item = (String, String)> {
 }
 
 fn announce(addresses: &Addresses, format: OutputFormat) {
-    let Addresses { proxy, stream, admin, status } = addresses;
+    let Addresses { proxy, stream, datagrams, admin, status } = addresses;
     match format {
         OutputFormat::Json => {
             let line = json!({
-                "event": "ready", "proxy": proxy, "stream": stream, "admin": admin, "status": status,
+                "event": "ready", "proxy": proxy, "stream": stream, "udp": datagrams, "admin": admin,
+                "status": status,
                 "pid": std::process::id(),
             });
             print(&format!("{line}\n"));
         }
         OutputFormat::Text => {
             let or_off = |list: &[String]| if list.is_empty() { "off".to_owned() } else { list.join(", ") };
-            let [proxy, stream, admin, status] = [proxy, stream, admin, status].map(|list| or_off(list));
-            tracing::info!(proxy, stream, admin, status, "ready");
+            let [proxy, stream, udp, admin, status] =
+                [proxy, stream, datagrams, admin, status].map(|list| or_off(list));
+            tracing::info!(proxy, stream, udp, admin, status, "ready");
         }
     }
 }

@@ -145,6 +145,9 @@ fn shared_ports(options: &Options) -> Vec<String> {
         ("status-listen", &options.status),
     ];
     let overlap = |one: &Listen, other: &Listen| {
+        if one.udp || other.udp {
+            return false;
+        }
         let (one, other) = (one.address, other.address);
         let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
         one.port() != 0 && one.port() == other.port() && (everywhere || one.ip() == other.ip())
@@ -205,6 +208,7 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
         body_buffer_bytes: usize::try_from(reader.read("plugin-body-size", values::size)).unwrap_or(usize::MAX),
         header_timeout_ms: reader.milliseconds("client-header-timeout"),
         preread_timeout_ms: reader.milliseconds("stream-preread-timeout"),
+        udp_sessions: reader.read("max-udp-sessions", values::number) as usize,
         tls_handshake_timeout_ms: reader.milliseconds("tls-handshake-timeout"),
         tls_handshakes: reader.read("max-tls-handshakes", values::number) as usize,
         body_timeout_ms: reader.milliseconds("client-body-timeout"),

@@ -29,6 +29,8 @@ pub(crate) struct Listen {
     pub(crate) proxy_protocol: Mode,
     /// How its connections are spoken to.
     pub(crate) flags: ListenerFlags,
+    /// It is for datagrams, not for connections.
+    pub(crate) udp: bool,
 }
 
 /// Form of log and standard output.
@@ -83,12 +85,18 @@ pub(crate) fn listeners(text: &str) -> Result<Vec<Listen>, String> {
     list_of(text, listener)
 }
 
-/// Likewise for streams: `0.0.0.0:5432 reuseport, 0.0.0.0:8883 ssl`, or `off`.
+/// Likewise for streams: `0.0.0.0:5432 reuseport, 0.0.0.0:8883 ssl, 0.0.0.0:53 udp`, or `off`.
 pub(crate) fn stream_listeners(text: &str) -> Result<Vec<Listen>, String> {
     list_of(text, |entry| {
-        let mut listen = listener(entry)?;
+        let words = entry.split_ascii_whitespace();
+        let udp = words.clone().any(|word| word == "udp");
+        let others: Vec<&str> = words.filter(|word| *word != "udp").collect();
+        let mut listen = Listen { udp, ..listener(&others.join(" "))? };
         if listen.flags.http2 {
             return Err(format!("'{entry}': http2 is not for streams; HTTP goes to the proxy's listeners"));
+        }
+        if listen.udp && (listen.flags.ssl || listen.proxy_protocol != Mode::Off) {
+            return Err(format!("'{entry}': ssl and proxy_protocol are for connections, not for udp"));
         }
         listen.flags.stream = true;
         Ok(listen)
@@ -102,7 +110,8 @@ fn list_of(text: &str, listener: impl Fn(&str) -> Result<Listen, String>) -> Res
     }
     for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
         let listen = listener(entry)?;
-        if !open.iter().any(|other| other.address == listen.address && listen.address.port() != 0) {
+        let same = |other: &Listen| (other.address, other.udp) == (listen.address, listen.udp);
+        if listen.address.port() == 0 || !open.iter().any(same) {
             open.push(listen);
         }
     }
@@ -123,6 +132,7 @@ fn listener(entry: &str) -> Result<Listen, String> {
         backlog: gateward_net::listen::BACKLOG,
         proxy_protocol: Mode::Off,
         flags: ListenerFlags::default(),
+        udp: false,
     };
     for flag in words {
         match flag.split_once('=').unwrap_or((flag, "")) {
@@ -425,6 +435,11 @@ mod tests {
             assert_eq!(listeners(&format!("0.0.0.0:1 so_keepalive={text}")).unwrap()[0].flags.probes, expected);
         }
         assert!(stream_listeners("0.0.0.0:1 ssl, 0.0.0.0:2").unwrap().iter().all(|listen| listen.flags.stream));
+        let both = stream_listeners("0.0.0.0:53, 0.0.0.0:53 udp reuseport, 0.0.0.0:53 udp").unwrap();
+        assert_eq!(both.iter().map(|listen| listen.udp).collect::<Vec<_>>(), [false, true]);
+        assert!(
+            stream_listeners("0.0.0.0:1 udp ssl").is_err() && stream_listeners("0.0.0.0:1 udp proxy_protocol").is_err()
+        );
         assert!(stream_listeners("0.0.0.0:1 ssl http2").is_err() && stream_listeners("off").unwrap().is_empty());
         for wrong in [
             "0.0.0.0:1 so_keepalive=x",

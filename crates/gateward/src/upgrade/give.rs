@@ -225,8 +225,12 @@ impl Giver {
 
     fn offer(&self, stream: &mut UnixStream) -> std::io::Result<()> {
         let offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
-        let line =
-            |offer: &Offer| SocketLine { role: offer.role.flag().to_owned(), asked: offer.asked, bound: offer.bound };
+        let line = |offer: &Offer| SocketLine {
+            role: offer.role.flag().to_owned(),
+            asked: offer.asked,
+            bound: offer.bound,
+            datagram: offer.role.is_datagram(),
+        };
         let answer = Answer::Sockets {
             protocol: PROTOCOL,
             version: VERSION.to_owned(),

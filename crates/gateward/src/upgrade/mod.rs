@@ -24,6 +24,8 @@ pub(crate) enum Role {
     Proxy,
     /// Streams.
     Stream,
+    /// Datagrams.
+    Datagram,
     /// The Admin API.
     Admin,
     /// The status port.
@@ -31,11 +33,16 @@ pub(crate) enum Role {
 }
 
 impl Role {
+    /// Whether its sockets are for datagrams.
+    pub(crate) fn is_datagram(self) -> bool {
+        matches!(self, Self::Datagram)
+    }
+
     /// The name on the wire, which is the flag's.
     pub(crate) fn flag(self) -> &'static str {
         match self {
             Self::Proxy => "proxy-listen",
-            Self::Stream => "stream-listen",
+            Self::Stream | Self::Datagram => "stream-listen",
             Self::Admin => "admin-listen",
             Self::Status => "status-listen",
         }

@@ -4,9 +4,10 @@ use crate::control::VERSION;
 use crate::upgrade::Role;
 use crate::upgrade::wire::{self, Answer, Draining, Hello, PROTOCOL, Ready, SocketLine};
 use anyhow::{Context, Result, bail};
-use gateward_net::{Listener, descriptors};
+use gateward_net::descriptors;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +18,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Sockets of the process before.
 #[derive(Debug, Default)]
 pub(crate) struct Inherited {
-    sockets: Vec<(SocketLine, Listener)>,
+    sockets: Vec<(SocketLine, OwnedFd)>,
     taken: Vec<SocketAddr>,
 }
 
@@ -30,25 +31,33 @@ pub(crate) struct Takeover {
 
 impl Inherited {
     /// The sockets for an address of the settings: those bound to it, or those that the same setting got before.
-    pub(crate) fn take(&mut self, role: Role, address: SocketAddr) -> Vec<Listener> {
+    pub(crate) fn take(&mut self, role: Role, address: SocketAddr) -> Vec<OwnedFd> {
         let bound_there = |line: &SocketLine| line.bound == address;
         let asked_alike = |line: &SocketLine| line.asked == address && line.role == role.flag();
-        let lines = || self.sockets.iter().map(|(line, _)| line);
+        let kind = role.is_datagram();
+        let lines = || self.sockets.iter().map(|(line, _)| line).filter(|line| line.datagram == kind);
         let found = lines().find(|line| bound_there(line)).or_else(|| lines().find(|line| asked_alike(line)));
         let Some(bound) = found.map(|line| line.bound) else { return Vec::new() };
         self.taken.push(bound);
-        let (found, rest) = std::mem::take(&mut self.sockets).into_iter().partition(|(line, _)| line.bound == bound);
+        let (found, rest) = std::mem::take(&mut self.sockets)
+            .into_iter()
+            .partition(|(line, _)| line.bound == bound && line.datagram == kind);
         self.sockets = rest;
-        let found: Vec<(SocketLine, Listener)> = found;
-        found.into_iter().map(|(_, listener)| listener).collect()
+        let found: Vec<(SocketLine, OwnedFd)> = found;
+        found.into_iter().map(|(_, socket)| socket).collect()
     }
 
     /// What another process offered, without the conversation.
     #[cfg(test)]
     pub(crate) fn of(offers: Vec<crate::upgrade::Offer>) -> Self {
         let socket = |offer: crate::upgrade::Offer| {
-            let line = SocketLine { role: offer.role.flag().to_owned(), asked: offer.asked, bound: offer.bound };
-            (line, Listener::adopt(offer.descriptor).unwrap())
+            let line = SocketLine {
+                role: offer.role.flag().to_owned(),
+                asked: offer.asked,
+                bound: offer.bound,
+                datagram: offer.role.is_datagram(),
+            };
+            (line, offer.descriptor)
         };
         Self { sockets: offers.into_iter().map(socket).collect(), taken: Vec::new() }
     }
@@ -97,12 +106,7 @@ pub(crate) fn take(path: &Path, configured: bool) -> Result<Option<(Takeover, In
         Answer::Sockets { version, pid, sockets, .. } => {
             let received = descriptors::receive(&stream, sockets.len()).context("cannot take the sockets over")?;
             tracing::info!(pid, version, sockets = sockets.len(), "taking over from the running process");
-            let adopt = |(line, descriptor): (SocketLine, _)| {
-                let listener = Listener::adopt(descriptor)
-                    .with_context(|| format!("the socket handed over for {} is of no use", line.bound))?;
-                Ok((line, listener))
-            };
-            let sockets = sockets.into_iter().zip(received).map(adopt).collect::<Result<_>>()?;
+            let sockets = sockets.into_iter().zip(received).collect();
             Ok(Some((Takeover { stream, pid }, Inherited { sockets, taken: Vec::new() })))
         }
     }
@@ -143,9 +147,13 @@ mod tests {
 
     fn inherited(lines: &[(&str, &str, &str)]) -> Inherited {
         let socket = |(role, asked, bound): &(&str, &str, &str)| {
-            let line =
-                SocketLine { role: (*role).to_owned(), asked: asked.parse().unwrap(), bound: bound.parse().unwrap() };
-            (line, Listener::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap())
+            let line = SocketLine {
+                role: (*role).to_owned(),
+                asked: asked.parse().unwrap(),
+                bound: bound.parse().unwrap(),
+                datagram: role.ends_with("udp"),
+            };
+            (line, std::net::TcpListener::bind("127.0.0.1:0").unwrap().into())
         };
         Inherited { sockets: lines.iter().map(socket).collect(), taken: Vec::new() }
     }
@@ -158,6 +166,8 @@ mod tests {
             ("proxy-listen", "127.0.0.1:0", "127.0.0.1:4001"),
             ("status-listen", "127.0.0.1:0", "127.0.0.1:4002"),
             ("later-listen", "127.0.0.1:9", "127.0.0.1:9"),
+            ("stream-listen", "127.0.0.1:53", "127.0.0.1:53"),
+            ("stream-listen udp", "127.0.0.1:53", "127.0.0.1:53"),
         ]);
         let mut take = |role, address: &str| inherited.take(role, address.parse().unwrap()).len();
         assert_eq!(take(Role::Proxy, "0.0.0.0:8000"), 2, "one for each worker");
@@ -165,8 +175,10 @@ mod tests {
         assert_eq!(take(Role::Status, "127.0.0.1:0"), 1);
         assert_eq!(take(Role::Admin, "127.0.0.1:0"), 0, "the free port was another setting's");
         assert_eq!(take(Role::Admin, "127.0.0.1:4001"), 1, "a port may change its purpose");
+        assert_eq!(take(Role::Datagram, "127.0.0.1:53"), 1);
+        assert_eq!((take(Role::Datagram, "127.0.0.1:53"), take(Role::Stream, "127.0.0.1:53")), (0, 1));
         let taken: Vec<String> = inherited.taken().iter().map(ToString::to_string).collect();
-        assert_eq!(taken, ["0.0.0.0:8000", "127.0.0.1:4002", "127.0.0.1:4001"]);
+        assert_eq!(taken, ["0.0.0.0:8000", "127.0.0.1:4002", "127.0.0.1:4001", "127.0.0.1:53", "127.0.0.1:53"]);
     }
 
     #[tokio::test]

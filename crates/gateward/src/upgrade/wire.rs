@@ -64,6 +64,9 @@ pub(crate) struct SocketLine {
     pub(crate) asked: SocketAddr,
     /// The address it is bound to.
     pub(crate) bound: SocketAddr,
+    /// It is for datagrams.
+    #[serde(default)]
+    pub(crate) datagram: bool,
 }
 
 /// The new process serves.
