@@ -83,6 +83,12 @@ fn addresses(gateway: &Gateway) -> Vec<(String, String)> {
 }
 
 /// Kong#7786: the port of SRV records was ignored.
+/// The Host of the request that a backend echoed.
+fn host_of(echo: &Value) -> &str {
+    let mut fields = echo["headers"].as_array().into_iter().flatten();
+    fields.find(|field| field[0] == "Host").and_then(|field| field[1].as_str()).unwrap_or_default()
+}
+
 #[test]
 fn ports_weights_and_priorities_of_srv_records_count() {
     let (dns, backends) = (DnsServer::start(), [Backend::echo(), Backend::echo(), Backend::echo()]);
@@ -98,14 +104,16 @@ fn ports_weights_and_priorities_of_srv_records_count() {
     let gateway = builder(&dns, &config("pool", 80, &target)).start();
     all_succeed(&gateway, 40);
     assert_eq!(counts(&backends), [30, 10, 0]);
-    let json = get(&gateway).json();
-    let host = json["headers"].as_array().into_iter().flatten().find(|field| field[0] == "Host").map(|field| &field[1]);
-    assert_eq!(host, Some(&Value::from(format!("_http._tcp.svc.test:{}", port(0)))), "as in Kong");
+    assert_eq!(host_of(&get(&gateway).json()), format!("_http._tcp.svc.test:{}", port(0)), "as in Kong");
+    gateway.stop();
+    let by_record = pool(&["_http._tcp.svc.test:1"], "  use_srv_name: true\n");
+    let gateway = builder(&dns, &config("pool", 80, &by_record)).start();
+    assert_eq!(host_of(&get(&gateway).json()), format!("one.test:{}", port(0)), "the host that the record names");
     gateway.stop();
     // As the host of a service.
     let gateway = builder(&dns, &config("_http._tcp.svc.test", 1, "")).start();
     all_succeed(&gateway, 40);
-    assert_eq!(counts(&backends), [61, 20, 0]);
+    assert_eq!(counts(&backends), [62, 20, 0]);
     gateway.stop();
 }
 

@@ -69,7 +69,6 @@ pub(crate) fn check(subject: &mut Subject<'_, '_>) {
     match subject.kind.name {
         "services" => service(subject),
         "routes" => route(subject),
-        "upstreams" => upstream(subject),
         "filter_chains" => subject.error("", "this build runs no Wasm filters; remove the filter chain"),
         "jwt_secrets" | "hmacauth_credentials" | "oauth2_credentials" | "keys" | "key_sets" => {
             subject.warn("", "loaded, but without effect: no plugin of this build reads it");
@@ -99,11 +98,5 @@ fn route(subject: &mut Subject<'_, '_>) {
     if let Some(index) = protocols.iter().position(|protocol| matches!(protocol.as_str(), "ws" | "wss")) {
         let message = "this build has no routes of this kind; WebSocket goes through http and https routes";
         subject.error(&format!("protocols[{index}]"), message);
-    }
-}
-
-fn upstream(subject: &mut Subject<'_, '_>) {
-    if subject.flag("use_srv_name") {
-        subject.warn("use_srv_name", "without effect: this build looks up no SRV records");
     }
 }

@@ -256,6 +256,7 @@ mod tests {
             ip: IpAddr::from([10, 0, 0, last]),
             port: NonZeroU16::new(port),
             weight: NonZeroU16::new(weight),
+            host: None,
         };
         let mut turns =
             Turns::of(Arc::new(Answer::Found(vec![endpoint(1, 0, 0), endpoint(2, 0, 0), endpoint(3, 0, 0)].into())));

@@ -17,6 +17,7 @@ use hickory_resolver::{Resolver, TokioResolver};
 use rustc_hash::FxHashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Places used of one answer.
@@ -362,11 +363,12 @@ fn places(service: &SRV, addresses: &[IpAddr]) -> impl Iterator<Item = Endpoint>
     let count = u16::try_from(addresses.len()).unwrap_or(u16::MAX).max(1);
     let weight = NonZeroU16::new(service.weight / count).unwrap_or(NonZeroU16::MIN);
     let port = NonZeroU16::new(service.port);
-    addresses.iter().map(move |ip| Endpoint { ip: *ip, port, weight: Some(weight) })
+    let host: Arc<str> = service.target.to_ascii().trim_end_matches('.').into();
+    addresses.iter().map(move |ip| Endpoint { ip: *ip, port, weight: Some(weight), host: Some(host.clone()) })
 }
 
 fn plain(ip: IpAddr) -> Endpoint {
-    Endpoint { ip, port: None, weight: None }
+    Endpoint { ip, port: None, weight: None, host: None }
 }
 
 fn address(data: &RData) -> Option<IpAddr> {

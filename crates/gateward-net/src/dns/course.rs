@@ -18,7 +18,7 @@ const LEAST_FAILED: Duration = Duration::from_millis(100);
 const MOST: Duration = Duration::from_secs(24 * 3600);
 
 /// One place a name leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     /// Where.
     pub ip: IpAddr,
@@ -26,6 +26,8 @@ pub struct Endpoint {
     pub port: Option<NonZeroU16>,
     /// The share, where a record of kind SRV says one; 1 at least.
     pub weight: Option<NonZeroU16>,
+    /// The host that a record of kind SRV names, without the final dot.
+    pub host: Option<Arc<str>>,
 }
 
 /// Why a name has no address.
@@ -146,7 +148,7 @@ mod tests {
     use super::*;
 
     fn endpoint(ip: &str, port: u16, weight: u16) -> Endpoint {
-        Endpoint { ip: ip.parse().unwrap(), port: NonZeroU16::new(port), weight: NonZeroU16::new(weight) }
+        Endpoint { ip: ip.parse().unwrap(), port: NonZeroU16::new(port), weight: NonZeroU16::new(weight), host: None }
     }
 
     fn found(ips: &[&str], seconds: u64) -> Outcome {

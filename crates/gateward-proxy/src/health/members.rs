@@ -19,7 +19,16 @@ pub(crate) struct Member {
     pub(crate) plan: Arc<TargetPlan>,
     pub(crate) address: SocketAddr,
     pub(crate) weight: u16,
+    /// The host that an SRV record names, where the upstream asks for it by that (`use_srv_name`).
+    pub(crate) srv_host: Option<Arc<str>>,
     pub(crate) health: Arc<TargetHealth>,
+}
+
+impl Member {
+    /// The host it is asked for by.
+    pub(crate) fn host(&self) -> &str {
+        self.srv_host.as_deref().unwrap_or(&self.plan.host)
+    }
 }
 
 /// The name of a target, and what was known of it.
@@ -64,6 +73,7 @@ pub(super) struct Place {
     pub(super) plan: Arc<TargetPlan>,
     pub(super) address: SocketAddr,
     pub(super) weight: u16,
+    pub(super) srv_host: Option<Arc<str>>,
 }
 
 /// The members of `plan` by what `names` know now, and the names among its targets.
@@ -74,7 +84,7 @@ pub(super) fn places(plan: &UpstreamPlan, names: Option<&Arc<Names>>) -> (Vec<Pl
         if let Some(ip) = target.literal {
             let address = SocketAddr::new(ip, target.port);
             let name = entity.target.as_str().into();
-            places.push(Place { name, plan: target.clone(), address, weight: entity.weight });
+            places.push(Place { name, plan: target.clone(), address, weight: entity.weight, srv_host: None });
             continue;
         }
         let name = Named::of(&target.host, names);
@@ -86,6 +96,7 @@ pub(super) fn places(plan: &UpstreamPlan, names: Option<&Arc<Names>>) -> (Vec<Pl
                 plan: target.clone(),
                 address,
                 weight: own.map_or(entity.weight, NonZeroU16::get),
+                srv_host: endpoint.host.clone().filter(|_| plan.entity.use_srv_name),
             });
         }
         named.push(name);

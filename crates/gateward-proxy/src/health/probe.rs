@@ -108,7 +108,7 @@ fn request(target: &Member, active: &Active) -> String {
 
 /// Whom to ask for: the upstream's `host_header`, else the target's host, without a port as in Kong.
 fn host<'a>(target: &'a Member, active: &'a Active) -> &'a str {
-    active.host_header.as_deref().unwrap_or(&target.plan.host)
+    active.host_header.as_deref().unwrap_or_else(|| target.host())
 }
 
 #[cfg(test)]

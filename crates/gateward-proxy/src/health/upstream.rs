@@ -91,8 +91,8 @@ impl UpstreamHealth {
         };
         let healths: Vec<Arc<TargetHealth>> = places.iter().enumerate().map(health_of).collect();
         let member = |(place, health): (Place, Arc<TargetHealth>)| {
-            let Place { name, plan, address, weight } = place;
-            Member { name, plan, address, weight, health }
+            let Place { name, plan, address, weight, srv_host } = place;
+            Member { name, plan, address, weight, srv_host, health }
         };
         let members: Vec<Member> = places.into_iter().zip(healths).map(member).collect();
         // What was remembered of ejections goes with the member.
@@ -124,7 +124,10 @@ impl UpstreamHealth {
 
     /// Whether nothing that matters differs in `plan`.
     pub(super) fn is_of(&self, plan: &UpstreamPlan) -> bool {
-        self.plan.targets == plan.targets && self.plan.entity.name == plan.entity.name && self.rules == Rules::of(plan)
+        self.plan.targets == plan.targets
+            && self.plan.entity.name == plan.entity.name
+            && self.plan.entity.use_srv_name == plan.entity.use_srv_name
+            && self.rules == Rules::of(plan)
     }
 
     /// Whether a name of its targets leads elsewhere now.

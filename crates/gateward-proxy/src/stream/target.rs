@@ -203,7 +203,7 @@ impl<'a> Reaching<'a> {
     /// The name under which an upstream is asked for over TLS.
     fn name(&self, load: Option<&Load>) -> String {
         let wanted = self.upstream.and_then(|upstream| upstream.borrow().entity().host_header.clone());
-        let host = || load.map_or(self.service.host.as_str(), |load| &load.target.plan.host);
+        let host = || load.map_or(self.service.host.as_str(), |load| load.target.host());
         bare_host(wanted.as_deref().unwrap_or_else(host)).to_owned()
     }
 }

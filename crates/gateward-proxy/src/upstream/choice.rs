@@ -53,7 +53,7 @@ impl Destination {
     pub(super) fn asked<'a>(&'a self, service: &'a Service) -> (&'a str, u16, Option<&'a str>) {
         // The port is that of the address: an SRV record may have brought another.
         match &self.share {
-            Some(share) => (&share.target.plan.host, self.address.port(), share.upstream.host_header.as_deref()),
+            Some(share) => (share.target.host(), self.address.port(), share.upstream.host_header.as_deref()),
             None => (&service.host, self.address.port(), None),
         }
     }
