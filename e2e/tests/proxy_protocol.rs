@@ -246,7 +246,7 @@ fn the_control_side_takes_no_headers() {
         Gateway::builder("_format_version: '3.0'\n").admin_listen(format!("{port} proxy_protocol")).try_start();
     let Err(error) = started else { panic!("it started") };
     let error = error.to_string();
-    assert!(error.contains("proxy_protocol is for --proxy-listen only"), "{error}");
+    assert!(error.contains("proxy_protocol is for --proxy-listen and --stream-listen only"), "{error}");
 }
 
 /// A back end that sends what it received, up to the end of the head, as its response's content.

@@ -407,7 +407,7 @@ fn what_this_build_cannot_serve() {
     );
     check(
         "services: [{name: a, url: 'udp://h:1', proxy_protocol: v2}]",
-        &["2:41: services[0].proxy_protocol: warning: without effect on datagrams: a header begins connections only"],
+        &["2:56: services[0].proxy_protocol: warning: without effect on datagrams: a header begins connections only"],
     );
     check("routes: [{protocols: [grpc], paths: [/a]}]", &[]);
     check("routes: [{protocols: [https], snis: [a.com]}]", &[]);
