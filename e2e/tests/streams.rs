@@ -203,7 +203,8 @@ fn what_no_target_serves_is_closed_and_counted() {
     Client::connect(gateway.stream_at(0)).expect_closed();
     eventually(PATIENCE, || ended(&gateway, "connect_failure") == 1.0);
     assert_eq!(Metrics::scrape(&gateway).sum("gateward_upstream_connect_failures_total", &[]), 4.0);
-    assert!(gateway.log().iter().any(|line| line.contains("a stream could not be served")));
+    // The log comes through a pipe of its own.
+    eventually(PATIENCE, || gateway.log().iter().any(|line| line.contains("a stream could not be served")));
     gateway.stop();
     // No more streams than the circuit breaker allows.
     let limit = ", resilience: {circuit_breaker: {max_requests: 2}}";

@@ -1,6 +1,6 @@
 //! Counters in Redis, as the plugins ask for them: one connection per server and settings, on the control runtime.
 //!
-//! A [`Store`](store::Store) keeps its connection open and makes it anew with growing pauses; questions of all workers are
+//! A [`Store`] keeps its connection open and makes it anew with growing pauses; questions of all workers are
 //! pipelined on it. Stores are shared by everybody who names the same settings and end with the last of them, so a
 //! reload neither closes nor opens a connection. The protocol is the crate `redis`'; the stream, with TLS or without, is
 //! gateward-net's.
