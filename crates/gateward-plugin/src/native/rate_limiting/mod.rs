@@ -10,7 +10,7 @@
 //! header that spells an address cannot use up that address's allowance; a counter lives until its window ends
 //! (Kong's local counters expire 30 or 365 days after the first request of a month or year).
 //!
-//! Policy `redis` keeps Kong's keys in Redis, so nodes of both kinds can share one: [`shared`] decides there, [`sync`]
+//! Policy `redis` keeps Kong's keys in Redis, so nodes of both kinds can share one: `shared` decides there, `sync`
 //! keeps counts here and exchanges them every `sync_rate` seconds. Policy `cluster` is refused with a clear text.
 
 mod identifier;
