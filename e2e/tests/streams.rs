@@ -88,7 +88,9 @@ fn what_has_no_route_is_closed_and_counted() {
 #[test]
 fn a_route_without_a_listener_is_told_and_mixtures_are_refused() {
     let gateway = Gateway::start(&config(&[("s", 1, "", ALL)]));
-    assert!(gateway.log().iter().any(|line| line.contains("1 route(s) of streams cannot be reached")));
+    // The log comes through a pipe of its own.
+    let told = |text: &str| gateway.log().iter().any(|line| line.contains(text));
+    eventually(PATIENCE, || told("1 route(s) of streams cannot be reached"));
     gateway.stop();
     for (service, route) in [("http", ALL), ("tcp", "paths: [/]")] {
         let text = format!(
@@ -203,7 +205,6 @@ fn what_no_target_serves_is_closed_and_counted() {
     Client::connect(gateway.stream_at(0)).expect_closed();
     eventually(PATIENCE, || ended(&gateway, "connect_failure") == 1.0);
     assert_eq!(Metrics::scrape(&gateway).sum("gateward_upstream_connect_failures_total", &[]), 4.0);
-    // The log comes through a pipe of its own.
     eventually(PATIENCE, || gateway.log().iter().any(|line| line.contains("a stream could not be served")));
     gateway.stop();
     // No more streams than the circuit breaker allows.

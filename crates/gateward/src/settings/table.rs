@@ -66,7 +66,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("log-level", "LEVEL", &["KONG_LOG_LEVEL"], "notice",
         "Least level to log: debug, info, notice, warn, error, crit, alert or emerg."),
     row("access-log", "stdout|off|PATH", &["KONG_PROXY_ACCESS_LOG"], "off",
-        "Where to write one JSON line per request. SIGUSR1 opens the file anew."),
+        "Where to write one JSON line per request and per stream. SIGUSR1 opens the file anew."),
     row("ssl-cert", "FILES", &["KONG_SSL_CERT"], "",
         "Files (PEM) of the certificate for clients that no SNI of the configuration serves; one per kind of key, separated by commas. Without one a self-signed certificate for localhost is made at the start."),
     row("ssl-cert-key", "FILES", &["KONG_SSL_CERT_KEY"], "",
