@@ -377,6 +377,7 @@ fn a_certificate_out_of_its_time_is_shown_with_a_warning() {
         let about = |line: &&String| line.contains("clients refuse it") && line.contains("certificates[");
         log.iter().filter(about).cloned().collect()
     };
+    eventually(PATIENCE, || warnings(&gateway.log()).len() >= 2);
     let warned = warnings(&gateway.log());
     let [old, new] = warned.as_slice() else { panic!("{warned:#?}") };
     assert!(old.contains("certificates[0]") && old.contains("expired on Jan  1 00:00:00 2002"), "{old}");

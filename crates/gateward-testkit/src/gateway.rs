@@ -375,6 +375,15 @@ impl Gateway {
         self.log.lines()
     }
 
+    /// Waits until a line of the log contains `text`: the log comes through a pipe of its own, maybe after what it tells of.
+    ///
+    /// # Panics
+    /// When none does within ten seconds.
+    #[track_caller]
+    pub fn expect_log(&self, text: &str) {
+        crate::eventually(Duration::from_secs(10), || self.log().iter().any(|line| line.contains(text)));
+    }
+
     /// Allows log lines of level ERROR that contain `text`.
     pub fn expect_error(&mut self, text: &str) {
         self.expected_errors.push(text.to_owned());
