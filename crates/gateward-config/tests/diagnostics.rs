@@ -411,10 +411,6 @@ fn what_this_build_cannot_serve() {
     );
     check("routes: [{protocols: [grpc], paths: [/a]}]", &[]);
     check("routes: [{protocols: [https], snis: [a.com]}]", &[]);
-    check(
-        "services: [{name: s, host: h}]\nfilter_chains: [{service: s, filters: [{name: f}]}]",
-        &["3:17: filter_chains[0]: this build runs no Wasm filters; remove the filter chain"],
-    );
     for kind in ["http", "https", "tcp", "grpc", "grpcs"] {
         check(
             &format!("upstreams: [{{name: u, healthchecks: {{active: {{type: {kind}, healthy: {{interval: 5}}}}}}}}]"),

@@ -265,6 +265,11 @@ impl Field {
 pub trait PluginSchemas {
     /// The schema of the plugin's `config`, `None` when there is no such plugin in this build.
     fn config_schema(&self, plugin: &str) -> Option<&Schema>;
+    /// Whether the plugin's `config` is its own affair: any value, checked when the plugin is made.
+    fn is_open(&self, plugin: &str) -> bool {
+        let _ = plugin;
+        false
+    }
     /// Names of all plugins, for "did you mean".
     fn plugin_names(&self) -> Vec<&str>;
     /// The protocols of a plugin whose entity names none, where they are not those of HTTP.

@@ -33,6 +33,12 @@ pub trait Plugin: Send + Sync + 'static {
         Step::Next
     }
 
+    /// With the upstream's response head in hand, before any [`Plugin::header_filter`]. It may wait, and answer instead.
+    fn response_head<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
+        let _ = exchange;
+        Step::Next
+    }
+
     /// Before the response head is sent, whoever made the response.
     fn header_filter(&self, exchange: &mut Exchange) {
         let _ = exchange;
@@ -129,6 +135,7 @@ pub struct Phases {
     pub rewrite: bool,
     pub access: bool,
     pub response: bool,
+    pub response_head: bool,
     pub header_filter: bool,
     pub body_filter: bool,
     pub log: bool,

@@ -161,6 +161,8 @@ pub struct ResponseState {
     pub grpc_status: Option<u8>,
     /// Who made it.
     pub source: Source,
+    /// Break the response off, so that the client notices: what a plugin may ask for once its head is sent.
+    pub broken: bool,
 }
 
 /// Who made a response, in Kong's words.
@@ -270,6 +272,7 @@ impl Exchange {
         self.response.trailers.clear();
         self.response.grpc_status = None;
         self.response.source = Source::Error;
+        self.response.broken = false;
         self.metrics = MetricGroups::default();
         self.context.clear();
     }

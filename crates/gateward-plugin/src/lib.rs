@@ -13,6 +13,7 @@ pub mod counter_store;
 pub mod counters;
 pub mod env;
 pub mod exchange;
+pub mod host;
 pub mod native;
 pub mod origin;
 pub mod query;
@@ -28,6 +29,7 @@ pub use exchange::{
     Authentication, Captures, Client, Credential, Exchange, MetricGroups, ResponseState, Scheme, Source,
     UpstreamRequest,
 };
+pub use host::{NoHost, PluginHost};
 pub use origin::ProxyOrigin;
 pub use record::{RequestRecord, Try};
 pub use registry::{NativePlugins, definitions};

@@ -4,12 +4,13 @@
 //! data plane asks [`definition`] for constructors; neither knows a plugin by its type.
 
 use crate::contract::Definition;
+use crate::host::{NoHost, PluginHost};
 use crate::native;
 use gateward_model::PluginConfig;
 use gateward_model::schema::{PluginSchemas, Schema};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// Every native plugin, in the order they run: priority descending, then name descending
 /// (kong/runloop/plugins_iterator.lua).
@@ -56,13 +57,19 @@ fn listed() -> Vec<Definition> {
 /// schemas are built when it is made.
 pub struct NativePlugins {
     schemas: BTreeMap<&'static str, (Schema, &'static Definition)>,
+    host: Arc<dyn PluginHost>,
 }
 
 impl NativePlugins {
     /// Builds every schema.
     pub fn new() -> Self {
+        Self::and(Arc::new(NoHost))
+    }
+
+    /// Likewise, beside the plugins of `host`. Of plugins with the same name the native one counts.
+    pub fn and(host: Arc<dyn PluginHost>) -> Self {
         let schemas = definitions().iter().map(|definition| (definition.name, ((definition.schema)(), definition)));
-        Self { schemas: schemas.collect() }
+        Self { schemas: schemas.collect(), host }
     }
 }
 
@@ -77,6 +84,10 @@ impl PluginSchemas for NativePlugins {
         self.schemas.get(plugin).map(|(schema, _)| schema)
     }
 
+    fn is_open(&self, plugin: &str) -> bool {
+        !self.schemas.contains_key(plugin) && self.host.has(plugin)
+    }
+
     fn plugin_names(&self) -> Vec<&str> {
         self.schemas.keys().copied().collect()
     }
@@ -88,7 +99,7 @@ impl PluginSchemas for NativePlugins {
     fn check_scope(&self, plugin: &PluginConfig) -> Result<(), String> {
         match self.schemas.get(plugin.name.as_str()) {
             Some((_, definition)) => (definition.check_scope)(plugin),
-            None => Ok(()),
+            None => native::settings::http_without_consumer(plugin),
         }
     }
 }

@@ -34,6 +34,11 @@ enum Choice {
 }
 
 impl Link {
+    /// A link that runs the same instance for everybody.
+    pub(crate) fn always(instance: u32) -> Self {
+        Self { choices: vec![Choice::Everybody(instance)] }
+    }
+
     /// The instance for `consumer`.
     pub(crate) fn select(&self, consumer: Option<EntityId>) -> Option<u32> {
         self.choices.iter().find_map(|choice| match choice {

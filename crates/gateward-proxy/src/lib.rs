@@ -18,6 +18,7 @@ mod client;
 mod connection;
 mod error;
 mod families;
+mod filters;
 mod flow;
 mod forward;
 mod forwarded;

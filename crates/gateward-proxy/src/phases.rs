@@ -80,6 +80,26 @@ pub(crate) async fn response(connection: &mut Connection<'_>, plan: &WorkerPlan)
     Verdict::Proxy
 }
 
+/// Whether any chosen plugin takes part in the response_head phase.
+pub(crate) fn wants_response_head(connection: &Connection<'_>, plan: &WorkerPlan) -> bool {
+    let wants = |index: &u32| plan.shared.instances[*index as usize].needs.phases.response_head;
+    connection.session.active.iter().any(wants)
+}
+
+/// The response_head phase: before the upstream's response head is passed on.
+pub(crate) async fn response_head(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Verdict {
+    for position in 0..connection.session.active.len() {
+        let instance = active(connection, plan, position);
+        if instance.needs.phases.response_head {
+            match run(connection, instance, |plugin, exchange| plugin.response_head(exchange)).await {
+                Verdict::Proxy => {}
+                ended => return ended,
+            }
+        }
+    }
+    Verdict::Proxy
+}
+
 /// The header_filter phase. A plugin that panics here loses its say; the response goes on.
 pub(crate) fn header_filter(connection: &mut Connection<'_>, plan: &WorkerPlan) {
     for position in 0..connection.session.active.len() {

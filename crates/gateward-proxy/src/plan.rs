@@ -3,14 +3,15 @@
 
 use crate::chain::{Chain, Scopes};
 use crate::families;
+use crate::filters::{FilterChains, filter_chains};
 use crate::instance::{ChainId, Instance};
 use crate::settings::Settings;
 use crate::tls_plan::{TlsPlan, TlsPlanError};
 use gateward_balance::Priority;
-use gateward_model::{Directory, EntityId, Protocol, Route, Service, Snapshot, Target, Upstream};
+use gateward_model::{Directory, EntityId, PluginConfig, Protocol, Route, Service, Snapshot, Target, Upstream};
 use gateward_net::resolve::literal;
 use gateward_net::tls::{Client, Context};
-use gateward_plugin::{BuildContext, BuildError, PluginEnv, definitions};
+use gateward_plugin::{BuildContext, BuildError, PluginEnv, PluginHost, definitions};
 use gateward_route::{RouteEntry, Router, StreamRouter};
 use gateward_telemetry::{SeriesId, Telemetry};
 use std::collections::HashMap;
@@ -113,6 +114,7 @@ impl Plan {
         snapshot: Arc<Snapshot>,
         settings: &Settings,
         env: &PluginEnv,
+        host: &dyn PluginHost,
         telemetry: &Telemetry,
         tls: &Context,
     ) -> Result<Self, Vec<CompileError>> {
@@ -123,7 +125,7 @@ impl Plan {
         let stream_router = StreamRouter::compile(config, settings.flavor)
             .map_err(|found| errors.extend(found.into_iter().map(CompileError::Route)));
         errors.extend(families::errors(config).map(CompileError::Route));
-        let instances = instances(&snapshot, env, &mut errors);
+        let mut instances = instances(&snapshot, env, host, &mut errors);
         let tls = TlsPlan::compile(&snapshot.config, tls)
             .map_err(|found| errors.extend(found.into_iter().map(CompileError::Tls)));
         let upstreams = upstreams(&snapshot, tls.as_ref().ok(), &mut errors);
@@ -133,7 +135,14 @@ impl Plan {
         }
         let http_scopes = Scopes::new(&instances, |instance| families::has_http(&instance.entity.protocols));
         let stream_scopes = Scopes::new(&instances, families::acts_on_streams);
-        let mut chains = Chains::new(&http_scopes, Vec::new());
+        let mut unbuilt = Vec::new();
+        let filters = filter_chains(&snapshot, env, host, &mut instances, &mut unbuilt);
+        errors.extend(unbuilt.into_iter().map(CompileError::Plugin));
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let no_filters = FilterChains::default();
+        let mut chains = Chains::new(&http_scopes, &filters, Vec::new());
         let by_name: HashMap<&str, u32> = upstreams
             .iter()
             .enumerate()
@@ -142,7 +151,7 @@ impl Plan {
         let routes =
             router.routes().iter().map(|entry| route_plan(entry, &by_name, &mut chains, telemetry, &tls)).collect();
         let global_chain = chains.of(None, None);
-        let mut chains = Chains::new(&stream_scopes, chains.chains);
+        let mut chains = Chains::new(&stream_scopes, &no_filters, chains.chains);
         let stream_routes = stream_router
             .routes()
             .iter()
@@ -192,7 +201,12 @@ impl Plan {
 }
 
 /// Make every enabled plugin, in order of execution: priority, then name, both descending.
-fn instances(snapshot: &Snapshot, env: &PluginEnv, errors: &mut Vec<CompileError>) -> Vec<Instance> {
+fn instances(
+    snapshot: &Snapshot,
+    env: &PluginEnv,
+    host: &dyn PluginHost,
+    errors: &mut Vec<CompileError>,
+) -> Vec<Instance> {
     let directory = Arc::new(Directory::new(&snapshot.config));
     let mut instances = Vec::new();
     for definition in definitions() {
@@ -206,7 +220,35 @@ fn instances(snapshot: &Snapshot, env: &PluginEnv, errors: &mut Vec<CompileError
             }
         }
     }
+    add_hosted(snapshot, env, host, &mut instances, errors);
     instances
+}
+
+/// Add the plugins in other languages. Their priority is 0 (kong/runloop/wasm/plugins.lua).
+fn add_hosted(
+    snapshot: &Snapshot,
+    env: &PluginEnv,
+    host: &dyn PluginHost,
+    instances: &mut Vec<Instance>,
+    errors: &mut Vec<CompileError>,
+) {
+    let native = |entity: &PluginConfig| definitions().iter().any(|definition| definition.name == entity.name);
+    let entities =
+        snapshot.config.plugins.iter().filter(|entity| entity.enabled && families::has_http(&entity.protocols));
+    let mut hosted: Vec<_> = entities.filter(|entity| !native(entity)).collect();
+    hosted.sort_by(|left, right| right.name.cmp(&left.name));
+    let negative = definitions().iter().filter(|definition| definition.priority < 0).map(|definition| definition.name);
+    let negative: Vec<_> = negative.collect();
+    let mut at = instances.iter().take_while(|instance| !negative.contains(&instance.entity.name.as_str())).count();
+    for entity in hosted {
+        match host.build(entity, snapshot, env) {
+            Ok(plugin) => {
+                instances.insert(at, Instance { needs: plugin.needs(), plugin: plugin.into(), entity: entity.clone() });
+                at += 1;
+            }
+            Err(error) => errors.push(error.into()),
+        }
+    }
 }
 
 fn upstreams(snapshot: &Snapshot, tls: Option<&TlsPlan>, errors: &mut Vec<CompileError>) -> Vec<Arc<UpstreamPlan>> {
@@ -285,6 +327,7 @@ fn route_label(route: &Route) -> String {
 /// Chains under construction. Routes without plugins of their own share the chain of their service.
 struct Chains<'a> {
     scopes: &'a Scopes,
+    filters: &'a FilterChains,
     own: std::collections::HashSet<EntityId>,
     shared: HashMap<Option<EntityId>, ChainId>,
     chains: Vec<Chain>,
@@ -292,8 +335,10 @@ struct Chains<'a> {
 
 impl<'a> Chains<'a> {
     /// More chains behind those that are there.
-    fn new(scopes: &'a Scopes, chains: Vec<Chain>) -> Self {
-        Self { scopes, own: scopes.routes_with_plugins(), shared: HashMap::new(), chains }
+    fn new(scopes: &'a Scopes, filters: &'a FilterChains, chains: Vec<Chain>) -> Self {
+        let mut own = scopes.routes_with_plugins();
+        own.extend(filters.routes());
+        Self { scopes, filters, own, shared: HashMap::new(), chains }
     }
 
     fn of(&mut self, route: Option<EntityId>, service: Option<EntityId>) -> ChainId {
@@ -304,7 +349,9 @@ impl<'a> Chains<'a> {
             return *chain;
         }
         let id = ChainId(self.chains.len() as u32);
-        self.chains.push(self.scopes.chain(route, service));
+        let mut chain = self.scopes.chain(route, service);
+        self.filters.append(route, service, &mut chain);
+        self.chains.push(chain);
         if route.is_none() {
             self.shared.insert(service, id);
         }

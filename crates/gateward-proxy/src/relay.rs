@@ -44,6 +44,13 @@ pub(crate) async fn prepare(
     {
         return Prepared::Replaced(replacement);
     }
+    if phases::wants_response_head(connection, plan) {
+        match Box::pin(phases::response_head(connection, plan)).await {
+            Verdict::Proxy => {}
+            Verdict::Respond(response) => return Prepared::Replaced(Local::Plugin(response)),
+            Verdict::Fail(error) => return Prepared::Replaced(Local::Error(error)),
+        }
+    }
     add_debug_fields(connection);
     reply::apply_early(&mut connection.session.exchange);
     phases::header_filter(connection, plan);
@@ -248,6 +255,9 @@ async fn download(
             phases::body_filter(&worker.metrics, plan, &session.active, &mut session.exchange, &mut body, true);
             std::mem::swap(&mut session.exchange.response.trailers, &mut session.download.trailers);
         }
+        if session.exchange.response.broken {
+            return Err(ProxyError::UpstreamBody);
+        }
         let download = &mut session.download;
         download.encoder.data(&body, &mut download.output);
         download.encoder.end(&download.trailers, &mut download.output);
@@ -278,6 +288,9 @@ async fn download_filtered(
         phases::body_filter(&worker.metrics, plan, active, exchange, &mut chunk, last);
         if last {
             std::mem::swap(&mut exchange.response.trailers, &mut download.trailers);
+        }
+        if exchange.response.broken {
+            return Err(ProxyError::UpstreamBody);
         }
         download.encoder.data(&chunk, &mut download.output);
         if last {

@@ -232,6 +232,18 @@ catalog! {
         "Questions to Redis that were answered, each one round trip.";
     REDIS_ANSWER_SECONDS = "gateward_redis_answer_seconds_total" Counter Seconds []
         "Time spent waiting for these answers; divided by their number, the mean.";
+    WASM_CALLS = "gateward_wasm_calls_total" Counter Count ["filter", "phase"]
+        "Calls into Wasm filters, by callback.";
+    WASM_TIME = "gateward_wasm_timed_seconds_total" Counter Seconds ["filter", "phase"]
+        "Time of the calls that were timed: one in sixteen.";
+    WASM_FAILURES = "gateward_wasm_failures_total" Counter Count ["filter", "kind"]
+        "Failures of Wasm filters: trap, timeout, memory, stack, exit, start.";
+    WASM_MEMORY = "gateward_wasm_memory_bytes" Gauge Bytes ["filter"]
+        "Linear memory of the live instances of Wasm filters.";
+    WASM_INSTANCES = "gateward_wasm_instances" Gauge Count ["filter"]
+        "Live instances of Wasm filters.";
+    WASM_OWN = "gateward_wasm_filter_metric" Gauge Count ["name"]
+        "Metrics that Wasm filters define, by their own names; of histograms the sum.";
     PROCESS_CPU = "process_cpu_seconds_total" Counter Seconds []
         "CPU time used by the process.";
     PROCESS_RESIDENT_MEMORY = "process_resident_memory_bytes" Gauge Bytes []

@@ -101,6 +101,8 @@ pub(crate) mod testing {
             settings: settings.clone(),
             env,
             plugins: NativePlugins::new(),
+            host: Arc::new(gateward_plugin::NoHost),
+            filters: None,
             telemetry: telemetry.clone(),
             tls,
         });

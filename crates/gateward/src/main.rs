@@ -9,6 +9,7 @@ mod cli;
 mod control;
 mod counter_store;
 mod egress;
+mod filters;
 mod logging;
 mod metrics;
 mod notify;

@@ -6,11 +6,13 @@
 use gateward_config::{Diagnostic, Format, Place, Severity};
 use gateward_model::{Config, EntityId, RouterFlavor, Snapshot};
 use gateward_net::tls::Context;
-use gateward_plugin::{NativePlugins, PluginEnv};
+use gateward_plugin::{NativePlugins, PluginEnv, PluginHost};
 use gateward_proxy::{CompileError, Node, Plan, Settings, TlsPlanError};
 use gateward_telemetry::{ControlCounter, Telemetry};
+use gateward_wasm::plugin::WasmHost;
 use serde::Serialize;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,10 +27,14 @@ pub(crate) struct Compiler {
     pub(crate) env: PluginEnv,
     /// Which plugins there are.
     pub(crate) plugins: NativePlugins,
+    /// Where plugins in other languages come from.
+    pub(crate) host: Arc<dyn PluginHost>,
     /// Where series are registered.
     pub(crate) telemetry: Arc<Telemetry>,
     /// Certificates and keys of the process.
     pub(crate) tls: Arc<Context>,
+    /// Where Wasm filters come from, if they are switched on.
+    pub(crate) filters: Option<Arc<WasmHost>>,
 }
 
 /// A text that was right.
@@ -65,6 +71,7 @@ impl Compiler {
     }
 
     fn load(&self, text: &[u8], format: Format, generation: u64) -> Result<Loaded, Vec<Diagnostic>> {
+        self.host.refresh();
         let loaded = load(text, format, self.settings.flavor, &self.plugins)?;
         let snapshot = Snapshot { generation, hash: loaded.hash, config: loaded.config };
         Ok(Loaded { snapshot, warnings: loaded.warnings, places: loaded.places })
@@ -72,7 +79,7 @@ impl Compiler {
 
     fn build(&self, loaded: Loaded) -> Result<Compiled, Vec<Diagnostic>> {
         let Loaded { snapshot, warnings, places } = loaded;
-        match Plan::compile(Arc::new(snapshot), &self.settings, &self.env, &self.telemetry, &self.tls) {
+        match Plan::compile(Arc::new(snapshot), &self.settings, &self.env, &*self.host, &self.telemetry, &self.tls) {
             Ok(plan) => {
                 let lapsed = plan.lapsed_certificates(unix_seconds());
                 let located = lapsed.into_iter().filter_map(|(id, lapse)| {
@@ -184,12 +191,23 @@ pub(crate) struct Reloader {
     /// Held while a text is worked on.
     gate: tokio::sync::Mutex<()>,
     last: Mutex<Option<LastReload>>,
+    /// What the filters looked like when a text was offered last, and when one was taken.
+    filters_offered: AtomicU64,
+    filters_served: AtomicU64,
 }
 
 impl Reloader {
     /// For a node that serves a plan of `compiler` already.
     pub(crate) fn new(node: Arc<Node>, compiler: Arc<Compiler>) -> Self {
-        Self { node, compiler, gate: tokio::sync::Mutex::default(), last: Mutex::default() }
+        let filters = compiler.host.refresh();
+        Self {
+            node,
+            compiler,
+            gate: tokio::sync::Mutex::default(),
+            last: Mutex::default(),
+            filters_offered: AtomicU64::new(filters),
+            filters_served: AtomicU64::new(filters),
+        }
     }
 
     /// The node.
@@ -200,6 +218,11 @@ impl Reloader {
     /// What compiles.
     pub(crate) fn compiler(&self) -> &Compiler {
         &self.compiler
+    }
+
+    /// Whether filters changed since a text was offered last. Reads what changed: call it where that may take time.
+    pub(crate) fn filters_changed(&self) -> bool {
+        self.compiler.host.refresh() != self.filters_offered.load(Ordering::Relaxed)
     }
 
     /// The last text offered.
@@ -218,9 +241,16 @@ impl Reloader {
         // The old plan must not live longer than its requests on our account.
         drop(current);
         let compiler = self.compiler.clone();
+        let filters = match tokio::task::spawn_blocking(move || compiler.host.refresh()).await {
+            Ok(filters) => filters,
+            Err(error) => return Err(vec![problem(format!("reading filters failed: {error}; please report this"))]),
+        };
+        self.filters_offered.store(filters, Ordering::Relaxed);
+        let same_filters = filters == self.filters_served.load(Ordering::Relaxed);
+        let compiler = self.compiler.clone();
         let work = move || -> Result<Option<Compiled>, Vec<Diagnostic>> {
             let loaded = compiler.load(&text, format, generation)?;
-            if loaded.snapshot.hash == hash {
+            if loaded.snapshot.hash == hash && same_filters {
                 return Ok(None);
             }
             compiler.build(loaded).map(Some)
@@ -230,7 +260,10 @@ impl Reloader {
             Err(error) => Err(vec![problem(format!("compiling failed: {error}; please report this"))]),
         };
         match outcome {
-            Ok(Some(compiled)) => Ok(self.serve(compiled, origin)),
+            Ok(Some(compiled)) => {
+                self.filters_served.store(filters, Ordering::Relaxed);
+                Ok(self.serve(compiled, origin))
+            }
             Ok(None) => {
                 tracing::info!(origin, "configuration is the one being served already");
                 if self.last().is_some_and(|last| !last.success) {

@@ -4,6 +4,7 @@ use crate::admin;
 use crate::control::{Addresses, Control, Identity};
 use crate::counter_store::Stores;
 use crate::egress::Egress;
+use crate::filters;
 use crate::logging::LogControl;
 use crate::notify;
 use crate::reload::{Compiled, Compiler, Reloader, announce, log_warnings, sniff};
@@ -148,15 +149,19 @@ fn compiler(options: &Options, control: &Runtime, background: &Runtime) -> Resul
     let tls = tls::Context::new(settings.tls.clone()).context("the TLS settings cannot be used")?;
     let tls = Arc::new(tls);
     let stats = Arc::<PluginStats>::default();
+    let egress = Arc::new(Egress::new(control.handle().clone(), tls.clone()));
+    let filters = filters::host(&options.wasm, &egress)?;
     let env = PluginEnv {
         background: background.handle().clone(),
         counters: Arc::default(),
-        http: Arc::new(Egress::new(control.handle().clone(), tls.clone())),
+        http: egress,
         redis: Arc::new(Stores::new(control.handle().clone(), tls.clone(), stats.clone())),
         stats,
     };
     let telemetry = Telemetry::new(options.workers, Limits::default());
-    Ok(Compiler { settings, env, plugins: NativePlugins::new(), telemetry, tls })
+    let host = filters::plugin_host(filters.as_ref());
+    let plugins = NativePlugins::and(host.clone());
+    Ok(Compiler { settings, env, plugins, host, telemetry, tls, filters })
 }
 
 /// The plan a node starts with, where it came from, and who watches that.

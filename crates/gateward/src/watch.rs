@@ -85,7 +85,17 @@ impl Watch {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(INTERVAL) => {
-                    if self.changed().await
+                    let filters = {
+                        let reloader = reloader.clone();
+                        let looked = tokio::task::spawn_blocking(move || reloader.filters_changed()).await;
+                        looked.unwrap_or(false)
+                    };
+                    if filters {
+                        tracing::info!("a Wasm filter changed; loading the configuration again");
+                        if let Some(text) = self.read(&reloader, true).await {
+                            self.apply(&reloader, text).await;
+                        }
+                    } else if self.changed().await
                         && let Some(text) = self.read(&reloader, false).await
                     {
                         self.apply(&reloader, text).await;

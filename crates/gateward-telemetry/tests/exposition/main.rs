@@ -258,6 +258,12 @@ fn every_metric_is_in_the_catalogue_and_the_catalogue_is_complete() {
         &catalog::DNS_LOOKUPS,
         &catalog::DNS_NAMES,
         &catalog::KONG_UPSTREAM_TARGET_HEALTH,
+        &catalog::WASM_CALLS,
+        &catalog::WASM_TIME,
+        &catalog::WASM_FAILURES,
+        &catalog::WASM_MEMORY,
+        &catalog::WASM_INSTANCES,
+        &catalog::WASM_OWN,
     ];
     let parts = parts.map(|metric| {
         let labels: Vec<_> = metric.labels.iter().map(|name| (*name, "x")).collect();

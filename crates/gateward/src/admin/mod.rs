@@ -34,6 +34,7 @@ pub(crate) async fn handle(control: &Control, request: ApiRequest) -> ApiRespons
         ["metrics"] if reading => status::scrape(control),
         ["endpoints"] if reading => node::endpoints(),
         ["plugins", "enabled"] if reading => node::enabled_plugins(),
+        ["plugins", "filters"] if reading => node::filters(control),
         ["schemas", "plugins", name] if reading => node::plugin_schema(control, name),
         ["schemas", kind] if reading => node::entity_schema(kind),
         ["upstreams", upstream, "health"] if reading => health::of_upstream(control, upstream, &request),
@@ -46,9 +47,9 @@ pub(crate) async fn handle(control: &Control, request: ApiRequest) -> ApiRespons
         ["upstreams", upstream, "targets", "all"] if reading => {
             entities::read(control, &["upstreams", upstream, "targets"], &request)
         }
-        ["config" | "status" | "metrics" | "endpoints" | "debug" | "schemas", ..] | [] | ["plugins", "enabled"] => {
-            known_without_method(&path, reading)
-        }
+        ["config" | "status" | "metrics" | "endpoints" | "debug" | "schemas", ..]
+        | []
+        | ["plugins", "enabled" | "filters"] => known_without_method(&path, reading),
         path if reading => entities::read(control, path, &request),
         path => entities::refuse_write(path, &request.method),
     }

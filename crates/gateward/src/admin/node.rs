@@ -71,6 +71,7 @@ pub(crate) fn endpoints() -> ApiResponse {
         "/endpoints",
         "/metrics",
         "/plugins/enabled",
+        "/plugins/filters",
         "/schemas/{entity}",
         "/schemas/plugins/{plugin}",
         "/status",
@@ -93,6 +94,12 @@ pub(crate) fn endpoints() -> ApiResponse {
 pub(crate) fn enabled_plugins() -> ApiResponse {
     let names: Vec<&str> = definitions().iter().map(|plugin| plugin.name).collect();
     ApiResponse::json(StatusCode::OK, &json!({ "enabled_plugins": names }))
+}
+
+/// `GET /plugins/filters`: the Wasm filters there are, what is in use of them, and in what state.
+pub(crate) fn filters(control: &Control) -> ApiResponse {
+    let filters = control.reloader.compiler().filters.as_ref().map(|host| host.status()).unwrap_or_default();
+    ApiResponse::json(StatusCode::OK, &json!({ "data": filters }))
 }
 
 /// `GET /schemas/{entity}`.

@@ -3,13 +3,14 @@
 use crate::cli::{FAILURE, USAGE, complain, print};
 use crate::counter_store::NoStores;
 use crate::egress::Egress;
+use crate::filters;
 use crate::reload::{Compiler, problem, sniff};
-use crate::settings::{OutputFormat, router_flavor};
+use crate::settings::{OutputFormat, WasmOptions, router_flavor};
 use crate::watch::FILE_BYTES;
 use clap::ValueEnum;
 use gateward_config::{Diagnostic, Format, Severity};
 use gateward_model::RouterFlavor;
-use gateward_net::tls::{Context, TlsError};
+use gateward_net::tls::Context;
 use gateward_plugin::{NativePlugins, PluginEnv};
 use gateward_telemetry::{Limits, Telemetry};
 use serde_json::{Value, json};
@@ -35,6 +36,9 @@ pub(crate) struct Arguments {
     /// Router flavour the files are for: traditional_compatible or expressions
     #[arg(long, value_name = "FLAVOR", value_parser = router_flavor, default_value = "traditional_compatible")]
     router_flavor: RouterFlavor,
+    /// Folder of the Wasm filters that the files use
+    #[arg(long, value_name = "DIR", env = "KONG_WASM_FILTERS_PATH")]
+    wasm_filters_path: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -73,10 +77,10 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
             return ExitCode::from(FAILURE);
         }
     };
-    let compiler = match compiler(arguments.router_flavor, runtime.handle()) {
+    let compiler = match compiler(arguments.router_flavor, arguments.wasm_filters_path.as_deref(), runtime.handle()) {
         Ok(compiler) => compiler,
         Err(error) => {
-            complain(&error.to_string());
+            complain(&format!("{error:#}"));
             return ExitCode::from(FAILURE);
         }
     };
@@ -117,19 +121,33 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// A compiler whose plugins serve nobody.
 ///
 /// # Errors
-/// The default certificate cannot be made.
-fn compiler(flavor: RouterFlavor, runtime: &tokio::runtime::Handle) -> Result<Arc<Compiler>, TlsError> {
+/// The default certificate cannot be made, or the folder of filters cannot be read.
+fn compiler(
+    flavor: RouterFlavor,
+    filters_path: Option<&Path>,
+    runtime: &tokio::runtime::Handle,
+) -> anyhow::Result<Arc<Compiler>> {
     let settings = gateward_proxy::Settings { flavor, ..gateward_proxy::Settings::default() };
     let tls = Arc::new(Context::new(settings.tls.clone())?);
+    let egress = Arc::new(Egress::new(runtime.clone(), tls.clone()));
+    let filters = match filters_path {
+        Some(path) => {
+            let wasm = WasmOptions { enabled: true, filters_path: Some(path.to_owned()), cache_path: None };
+            filters::host(&wasm, &egress)?
+        }
+        None => None,
+    };
     let env = PluginEnv {
         background: runtime.clone(),
         counters: Arc::default(),
-        http: Arc::new(Egress::new(runtime.clone(), tls.clone())),
+        http: egress,
         redis: Arc::new(NoStores),
         stats: Arc::default(),
     };
     let telemetry = Telemetry::new(0, Limits::default());
-    Ok(Arc::new(Compiler { settings, env, plugins: NativePlugins::new(), telemetry, tls }))
+    let host = filters::plugin_host(filters.as_ref());
+    let plugins = NativePlugins::and(host.clone());
+    Ok(Arc::new(Compiler { settings, env, plugins, host, telemetry, tls, filters }))
 }
 
 fn check(compiler: &Compiler, path: &Path, text: &[u8]) -> Checked {
@@ -166,7 +184,7 @@ mod tests {
     use super::*;
 
     async fn checked(config: &str) -> Checked {
-        let compiler = compiler(RouterFlavor::default(), &tokio::runtime::Handle::current()).unwrap();
+        let compiler = compiler(RouterFlavor::default(), None, &tokio::runtime::Handle::current()).unwrap();
         check(&compiler, Path::new("kong.yml"), config.as_bytes())
     }
 

@@ -4,6 +4,7 @@ mod check;
 mod echo;
 mod faults;
 mod gateway;
+mod plugin;
 mod quickstart;
 
 use crate::settings::reference;
@@ -39,6 +40,9 @@ enum Command {
     /// Run a backend that answers with the request it got
     #[command(after_help = EXIT_CODES)]
     Echo(echo::Arguments),
+    /// Make, build, try and check Wasm filters
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Plugin(plugin::Arguments),
     /// Print the reference of settings as Markdown
     Settings,
 }
@@ -51,6 +55,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Quickstart(arguments) => quickstart::run(*arguments),
         Command::Echo(arguments) => echo::run(&arguments),
+        Command::Plugin(arguments) => plugin::run(&arguments),
         Command::Settings => {
             print(&reference());
             ExitCode::SUCCESS

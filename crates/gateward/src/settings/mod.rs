@@ -12,7 +12,7 @@ mod table;
 mod tls;
 mod values;
 
-pub(crate) use resolve::{ConfigSource, Options, resolve};
+pub(crate) use resolve::{ConfigSource, Options, WasmOptions, resolve};
 pub(crate) use sources::{Flags, Given};
 pub(crate) use table::reference;
 pub(crate) use values::{Listen, LogLevel, OutputFormat, duration, router_flavor};

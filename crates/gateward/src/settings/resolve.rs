@@ -21,6 +21,17 @@ pub(crate) enum ConfigSource {
     Text(String),
 }
 
+/// Whether and where there are Wasm filters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct WasmOptions {
+    /// Whether filters are run at all.
+    pub(crate) enabled: bool,
+    /// The folder of `NAME.wasm`.
+    pub(crate) filters_path: Option<PathBuf>,
+    /// Where compiled modules are kept.
+    pub(crate) cache_path: Option<PathBuf>,
+}
+
 /// Settings of the process, resolved.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
@@ -50,6 +61,8 @@ pub(crate) struct Options {
     pub(crate) timeout: Duration,
     /// Where a new process takes over, if anywhere.
     pub(crate) upgrade_socket: Option<PathBuf>,
+    /// Wasm filters.
+    pub(crate) wasm: WasmOptions,
     /// Id of this node, if one is set.
     pub(crate) node_id: Option<String>,
     /// For the log, once there is one.
@@ -80,6 +93,11 @@ pub(crate) fn resolve(given: &Given) -> Result<Options, Vec<String>> {
         grace: reader.read("shutdown-grace", values::duration),
         timeout: reader.read("shutdown-timeout", values::duration),
         upgrade_socket: reader.given.value("upgrade-socket").map(|value| value.text.into()),
+        wasm: WasmOptions {
+            enabled: reader.read("wasm", values::switch),
+            filters_path: reader.given.value("wasm-filters-path").map(|value| value.text.into()),
+            cache_path: reader.given.value("wasm-cache-path").map(|value| value.text.into()),
+        },
         node_id: reader.read("node-id", values::node_id),
         warnings: Vec::new(),
         notes: Vec::new(),

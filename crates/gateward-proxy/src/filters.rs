@@ -1,0 +1,108 @@
+//! Filter chains: Wasm filters that run after the plugins of a route, those of its service first.
+
+use crate::chain::{Chain, Link};
+use crate::instance::Instance;
+use gateward_model::{EntityId, GenericEntity, PluginConfig, Snapshot};
+use gateward_plugin::{BuildError, PluginEnv, PluginHost};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// Filters of routes and of services, as indices of instances.
+#[derive(Debug, Default)]
+pub(crate) struct FilterChains {
+    /// Instances that want the request body buffered.
+    buffering: HashSet<u32>,
+    routes: HashMap<EntityId, Vec<u32>>,
+    services: HashMap<EntityId, Vec<u32>>,
+}
+
+/// The entity, as far as it matters here.
+#[derive(Deserialize)]
+struct FilterChain {
+    enabled: bool,
+    route: Option<EntityId>,
+    service: Option<EntityId>,
+    filters: Vec<Filter>,
+}
+
+#[derive(Deserialize)]
+struct Filter {
+    name: String,
+    enabled: bool,
+    config: Option<Value>,
+}
+
+/// Make the filters of every enabled chain; they are added to `instances`.
+pub(crate) fn filter_chains(
+    snapshot: &Snapshot,
+    env: &PluginEnv,
+    host: &dyn PluginHost,
+    instances: &mut Vec<Instance>,
+    errors: &mut Vec<BuildError>,
+) -> FilterChains {
+    let mut chains = FilterChains::default();
+    for entity in snapshot.config.others.get("filter_chains").into_iter().flatten() {
+        // The schema lets nothing else through.
+        let Ok(chain) = FilterChain::deserialize(Value::Object(entity.fields.clone())) else { continue };
+        if !chain.enabled {
+            continue;
+        }
+        let filters = match (chain.route, chain.service) {
+            (Some(route), _) => chains.routes.entry(route).or_default(),
+            (None, Some(service)) => chains.services.entry(service).or_default(),
+            (None, None) => continue,
+        };
+        for filter in chain.filters.into_iter().filter(|filter| filter.enabled) {
+            let entity = Arc::new(plugin(entity, filter, chain.route, chain.service));
+            match host.build(&entity, snapshot, env) {
+                Ok(plugin) => {
+                    let index = instances.len() as u32;
+                    filters.push(index);
+                    if plugin.needs().request_body {
+                        chains.buffering.insert(index);
+                    }
+                    instances.push(Instance { needs: plugin.needs(), plugin: plugin.into(), entity });
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+    }
+    chains
+}
+
+/// The filter as a plugin entity with the chain's id.
+fn plugin(chain: &GenericEntity, filter: Filter, route: Option<EntityId>, service: Option<EntityId>) -> PluginConfig {
+    PluginConfig {
+        id: chain.id,
+        name: filter.name,
+        instance_name: None,
+        enabled: true,
+        protocols: Vec::new(),
+        route,
+        service,
+        consumer: None,
+        config: filter.config.unwrap_or_default(),
+        tags: None,
+        created_at: 0,
+        updated_at: 0,
+    }
+}
+
+impl FilterChains {
+    /// Routes with filters of their own.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = EntityId> + '_ {
+        self.routes.keys().copied()
+    }
+
+    /// Put the filters of `service` and then of `route` at the end of `chain`.
+    pub(crate) fn append(&self, route: Option<EntityId>, service: Option<EntityId>, chain: &mut Chain) {
+        let of_service = service.and_then(|service| self.services.get(&service));
+        let of_route = route.and_then(|route| self.routes.get(&route));
+        for filter in of_service.into_iter().chain(of_route).flatten() {
+            chain.buffers_request |= self.buffering.contains(filter);
+            chain.links.push(Link::always(*filter));
+        }
+    }
+}

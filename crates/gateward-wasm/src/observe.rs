@@ -1,0 +1,195 @@
+//! What is counted about a filter, per callback, and added up over its instances.
+//!
+//! Each instance counts for itself: one thread writes, so a count costs a load and a store. What ended instances counted stays in
+//! the filter's total. Reading the clock twice costs as much as a small callback, so only every sixteenth is timed.
+
+use crate::failure::FailureKind;
+use crate::types::Phase;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+const PHASES: usize = Phase::ALL.len();
+const KINDS: usize = FailureKind::ALL.len();
+
+/// One in this many callbacks of a kind is timed.
+pub const TIMED_ONE_IN: u64 = 16;
+
+/// Upper bounds of the time histogram, in microseconds; beyond the last there is one more bucket.
+pub const TIME_BOUNDS_US: [u64; 11] = [1, 2, 5, 10, 25, 50, 100, 500, 1000, 10_000, 100_000];
+
+/// Counters of one instance.
+#[derive(Debug)]
+pub struct Counters {
+    calls: [AtomicU64; PHASES],
+    failures: [AtomicU64; KINDS],
+    times: [[AtomicU64; TIME_BOUNDS_US.len() + 1]; PHASES],
+    time_us: [AtomicU64; PHASES],
+    memory_bytes: AtomicU64,
+    streams: AtomicU64,
+    log_lines_dropped: AtomicU64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            calls: std::array::from_fn(|_| zero()),
+            failures: std::array::from_fn(|_| zero()),
+            times: std::array::from_fn(|_| std::array::from_fn(|_| zero())),
+            time_us: std::array::from_fn(|_| zero()),
+            memory_bytes: zero(),
+            streams: zero(),
+            log_lines_dropped: zero(),
+        }
+    }
+}
+
+/// Counters added up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Calls by [`Phase`].
+    pub calls: [u64; PHASES],
+    /// Failures by [`FailureKind`].
+    pub failures: [u64; KINDS],
+    /// Timed calls by [`Phase`] and bucket of [`TIME_BOUNDS_US`].
+    pub times: [[u64; TIME_BOUNDS_US.len() + 1]; PHASES],
+    /// Time of the timed calls by [`Phase`].
+    pub time_us: [u64; PHASES],
+    /// Bytes of linear memory of the live instances.
+    pub memory_bytes: u64,
+    /// Streams under way.
+    pub streams: u64,
+    /// Log lines over the limit of one callback.
+    pub log_lines_dropped: u64,
+    /// Instances alive.
+    pub instances: u64,
+    /// Instances ever made.
+    pub instances_made: u64,
+}
+
+/// Adds one where only one thread writes.
+fn bump(cell: &AtomicU64, by: u64) -> u64 {
+    let value = cell.load(Ordering::Relaxed).wrapping_add(by);
+    cell.store(value, Ordering::Relaxed);
+    value
+}
+
+impl Counters {
+    /// Count a call; whether it is one to time.
+    pub(crate) fn call(&self, phase: Phase) -> bool {
+        bump(&self.calls[phase as usize], 1) % TIMED_ONE_IN == 1
+    }
+
+    pub(crate) fn time(&self, phase: Phase, took: Duration) {
+        let us = took.as_micros() as u64;
+        let bucket = TIME_BOUNDS_US.iter().position(|bound| took <= Duration::from_micros(*bound));
+        bump(&self.times[phase as usize][bucket.unwrap_or(TIME_BOUNDS_US.len())], 1);
+        bump(&self.time_us[phase as usize], us);
+    }
+
+    pub(crate) fn failure(&self, kind: FailureKind) {
+        bump(&self.failures[kind as usize], 1);
+    }
+
+    pub(crate) fn log_line_dropped(&self) {
+        bump(&self.log_lines_dropped, 1);
+    }
+
+    pub(crate) fn set_memory(&self, bytes: usize) {
+        self.memory_bytes.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_streams(&self, streams: usize) {
+        self.streams.store(streams as u64, Ordering::Relaxed);
+    }
+
+    fn add_to(&self, totals: &mut Totals, alive: bool) {
+        let add = |total: &mut u64, cell: &AtomicU64| *total += cell.load(Ordering::Relaxed);
+        for phase in 0..PHASES {
+            add(&mut totals.calls[phase], &self.calls[phase]);
+            add(&mut totals.time_us[phase], &self.time_us[phase]);
+            for (total, cell) in totals.times[phase].iter_mut().zip(&self.times[phase]) {
+                add(total, cell);
+            }
+        }
+        for (total, cell) in totals.failures.iter_mut().zip(&self.failures) {
+            add(total, cell);
+        }
+        add(&mut totals.log_lines_dropped, &self.log_lines_dropped);
+        if alive {
+            add(&mut totals.memory_bytes, &self.memory_bytes);
+            add(&mut totals.streams, &self.streams);
+            totals.instances += 1;
+        }
+    }
+}
+
+/// The counters of a filter: those of its live instances, and what ended ones left.
+#[derive(Debug, Default)]
+pub struct Observed(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    live: Vec<Arc<Counters>>,
+    ended: Totals,
+}
+
+impl Observed {
+    /// Counters for a new instance.
+    pub(crate) fn join(&self) -> Arc<Counters> {
+        let counters = Arc::new(Counters::default());
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.live.push(counters.clone());
+        inner.ended.instances_made += 1;
+        counters
+    }
+
+    /// The instance of these counters ended.
+    pub(crate) fn leave(&self, counters: &Arc<Counters>) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Inner { live, ended } = &mut *inner;
+        live.retain(|known| !Arc::ptr_eq(known, counters));
+        counters.add_to(ended, false);
+    }
+
+    /// A failure outside of any instance.
+    pub(crate) fn failure(&self, kind: FailureKind) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).ended.failures[kind as usize] += 1;
+    }
+
+    /// Everything added up.
+    pub fn totals(&self) -> Totals {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut totals = inner.ended.clone();
+        for counters in &inner.live {
+            counters.add_to(&mut totals, true);
+        }
+        totals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ended_instances_counted_stays() {
+        let observed = Observed::default();
+        let (first, second) = (observed.join(), observed.join());
+        assert!(first.call(Phase::Log));
+        assert!(!first.call(Phase::Log));
+        second.call(Phase::Log);
+        first.set_memory(10);
+        second.set_memory(5);
+        first.failure(FailureKind::Trap);
+        first.time(Phase::Log, Duration::from_micros(3));
+        first.time(Phase::Log, Duration::from_secs(1));
+        observed.leave(&first);
+        let totals = observed.totals();
+        assert_eq!((totals.calls[Phase::Log as usize], totals.failures[FailureKind::Trap as usize]), (3, 1));
+        assert_eq!((totals.memory_bytes, totals.instances, totals.instances_made), (5, 1, 2));
+        assert_eq!((totals.times[Phase::Log as usize][2], totals.times[Phase::Log as usize][11]), (1, 1));
+        assert_eq!(totals.time_us[Phase::Log as usize], 1_000_003);
+    }
+}

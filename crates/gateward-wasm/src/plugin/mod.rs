@@ -1,0 +1,275 @@
+//! Filters as plugins of the gateway: found in a folder, made from the configuration, run in the phases of an exchange.
+
+mod carry;
+mod known;
+mod meta;
+mod pause;
+mod properties;
+mod run;
+mod view;
+mod worker;
+
+pub use carry::{Carrier, Destination};
+
+use crate::callout::Upstreams;
+use crate::filter::{Filter, identity};
+use crate::module::Hash;
+use crate::runtime::{Module, Runtime};
+use gateward_model::{PluginConfig, Snapshot};
+use gateward_plugin::{BuildError, Plugin, PluginEnv, PluginHost};
+use known::Known;
+use meta::Meta;
+use run::FilterPlugin;
+use rustc_hash::FxHashMap;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use worker::Shared;
+
+/// Files looked at in the folder; more are left out, with a warning.
+const FILES: usize = 256;
+
+/// Makes plugins from the filters of one folder.
+pub struct WasmHost {
+    runtime: Arc<Runtime>,
+    folder: PathBuf,
+    carrier: Arc<dyn Carrier>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By name of the filter.
+    files: BTreeMap<String, Entry>,
+    /// Filters in use by what they were made from, so that one that did not change goes on in the next snapshot.
+    shared: FxHashMap<u64, Weak<Shared>>,
+}
+
+/// A filter's files.
+struct Entry {
+    stamps: [Option<Stamp>; 2],
+    /// Over the contents of both.
+    digest: u64,
+    found: Result<(Module, Meta), String>,
+}
+
+/// How a file looks from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    modified: (i64, i64),
+    bytes: u64,
+    inode: u64,
+}
+
+/// What an operator sees of a filter.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct FilterStatus {
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of the module that is loaded from its file; `None`: the file is refused.
+    pub hash: Option<String>,
+    /// Version of the ABI.
+    pub abi: Option<&'static str>,
+    /// Why the file is refused.
+    pub error: Option<String>,
+    /// Configured filters in use, with those whose last requests are under way.
+    pub configured: Vec<ConfiguredStatus>,
+}
+
+/// What an operator sees of a configured filter.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ConfiguredStatus {
+    /// SHA-256 of its module.
+    pub hash: String,
+    /// Live instances, one per worker that used it.
+    pub instances: u64,
+    /// Instances ever made.
+    pub instances_made: u64,
+    /// Bytes of memory of the live instances.
+    pub memory_bytes: u64,
+    /// Streams under way.
+    pub streams: u64,
+    /// Calls by callback, of those that were called.
+    pub calls: BTreeMap<&'static str, u64>,
+    /// Failures by kind.
+    pub failures: BTreeMap<&'static str, u64>,
+    /// State per worker: `running`, `waiting` after a failure, or `idle`.
+    pub workers: Vec<&'static str>,
+}
+
+impl WasmHost {
+    /// A host of the filters in `folder`, whose callouts go through `carrier`.
+    pub fn new(runtime: Arc<Runtime>, folder: PathBuf, carrier: Arc<dyn Carrier>) -> Self {
+        Self { runtime, folder, carrier, state: Mutex::default() }
+    }
+
+    /// What all filters share.
+    pub fn runtime(&self) -> &Arc<Runtime> {
+        &self.runtime
+    }
+
+    /// Every filter of the folder, and what is in use of it.
+    pub fn status(&self) -> Vec<FilterStatus> {
+        let state = self.state();
+        let shared: Vec<_> = state.shared.values().filter_map(Weak::upgrade).collect();
+        let status = |(name, entry): (&String, &Entry)| {
+            let configured = shared.iter().filter(|shared| shared.filter.config().name == *name);
+            let module = entry.found.as_ref().ok().map(|(module, _)| module);
+            FilterStatus {
+                name: name.clone(),
+                hash: module.map(|module| module.hash().to_string()),
+                abi: module.map(|module| module.abi().as_str()),
+                error: entry.found.as_ref().err().cloned(),
+                configured: configured.map(|shared| shared.status()).collect(),
+            }
+        };
+        state.files.iter().map(status).collect()
+    }
+
+    /// Filters in use, for metrics.
+    pub fn filters(&self) -> Vec<Arc<Filter>> {
+        self.state().shared.values().filter_map(Weak::upgrade).map(|shared| shared.filter.clone()).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Names and paths of the modules in the folder.
+    fn modules(&self) -> io::Result<BTreeMap<String, PathBuf>> {
+        let mut modules = BTreeMap::new();
+        for entry in std::fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let name = path.file_stem().and_then(|stem| stem.to_str());
+            if let (Some(name), true) = (name, path.extension().is_some_and(|end| end == "wasm")) {
+                modules.insert(name.to_owned(), path);
+            }
+        }
+        Ok(modules)
+    }
+
+    fn read(&self, path: &Path) -> Entry {
+        let meta_path = path.with_extension("meta.json");
+        let stamps = [Stamp::of(path), Stamp::of(&meta_path)];
+        let mut hasher = DefaultHasher::new();
+        let found = (|| {
+            let wasm = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            Hash::of(&wasm).hash(&mut hasher);
+            let meta = match std::fs::read(&meta_path) {
+                Ok(text) => {
+                    text.hash(&mut hasher);
+                    Meta::parse(&text).map_err(|error| format!("{}: {error}", meta_path.display()))?
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Meta::default(),
+                Err(error) => return Err(format!("{}: {error}", meta_path.display())),
+            };
+            let module = self.runtime.load(&wasm).map_err(|error| format!("{}: {error}", path.display()))?;
+            Ok((module, meta))
+        })();
+        Entry { stamps, digest: hasher.finish(), found }
+    }
+
+    /// The filter in use that was made from the same, or a new one.
+    fn shared(&self, entity: &PluginConfig, snapshot: &Snapshot, env: &PluginEnv) -> Result<Arc<Shared>, String> {
+        let mut state = self.state();
+        let State { files, shared } = &mut *state;
+        let Some(entry) = files.get(&entity.name) else {
+            return Err(format!("there is no Wasm filter '{}' in {}", entity.name, self.folder.display()));
+        };
+        let (module, meta) = entry.found.as_ref().map_err(Clone::clone)?;
+        let config = meta.filter_config(&entity.name, configuration(&entity.config));
+        let known = Known::of(&snapshot.config, meta.hosts());
+        let key = identity(&module.hash(), &config) ^ known.digest() ^ u64::from(meta.shows_request_body());
+        if let Some(shared) = shared.get(&key).and_then(Weak::upgrade) {
+            return Ok(shared);
+        }
+        let known = Arc::new(known);
+        let upstreams: Arc<dyn Upstreams> = known.clone();
+        let filter = Filter::new(&self.runtime, module, config, upstreams).map_err(|error| error.to_string())?;
+        let (carrier, background) = (self.carrier.clone(), env.background.clone());
+        let made = Shared::new(filter, known, carrier, background, meta.shows_request_body());
+        shared.retain(|_, shared| shared.strong_count() > 0);
+        shared.insert(key, Arc::downgrade(&made));
+        Ok(made)
+    }
+}
+
+impl PluginHost for WasmHost {
+    fn refresh(&self) -> u64 {
+        let modules = self.modules().unwrap_or_else(|error| {
+            tracing::warn!(folder = %self.folder.display(), %error, "the folder of Wasm filters cannot be read");
+            BTreeMap::new()
+        });
+        if modules.len() > FILES {
+            tracing::warn!(folder = %self.folder.display(), "more than {FILES} Wasm filters; the last ones are left out");
+        }
+        let mut state = self.state();
+        state.files.retain(|name, _| modules.contains_key(name));
+        let mut hasher = DefaultHasher::new();
+        for (name, path) in modules.into_iter().take(FILES) {
+            let stamps = [Stamp::of(&path), Stamp::of(&path.with_extension("meta.json"))];
+            let known = state.files.get(&name).is_some_and(|entry| entry.stamps == stamps);
+            if !known {
+                let entry = self.read(&path);
+                state.files.insert(name.clone(), entry);
+            }
+            (&name, state.files.get(&name).map(|entry| entry.digest)).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.state().files.contains_key(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.state().files.keys().cloned().collect()
+    }
+
+    fn build(
+        &self,
+        entity: &PluginConfig,
+        snapshot: &Snapshot,
+        env: &PluginEnv,
+    ) -> Result<Box<dyn Plugin>, BuildError> {
+        let made = self.shared(entity, snapshot, env);
+        let made = made.map_err(|reason| BuildError { plugin: entity.name.clone(), id: entity.id, reason })?;
+        Ok(Box::new(FilterPlugin::new(made)))
+    }
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        Some(Self { modified, bytes: metadata.len(), inode: metadata.ino() })
+    }
+}
+
+/// What a filter reads as its configuration: text as it is, anything else as JSON.
+fn configuration(config: &Value) -> Vec<u8> {
+    match config {
+        Value::Null => Vec::new(),
+        Value::String(text) => text.clone().into_bytes(),
+        other => other.to_string().into_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn text_is_passed_as_it_is_and_everything_else_as_json() {
+        for (config, expected) in
+            [(json!("a: b"), "a: b"), (json!({"a": 1}), "{\"a\":1}"), (json!(null), ""), (json!([1]), "[1]")]
+        {
+            assert_eq!(configuration(&config), expected.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! A configured filter in the phases of an exchange.
+//!
+//! The filter's context lives from access to log; what belongs to it is kept in the exchange. A filter that fails, or has
+//! no instance because it failed before, follows its failure policy: the request goes on without it, or ends with 503
+//! (once the response is under way: is broken off). Either way the request ends.
+
+use super::pause::{self, Paused};
+use super::view::{Reach, Stage, View};
+use super::worker::{Running, Shared, Ticket, report};
+use crate::failure::{Failure, FailureKind, FailurePolicy};
+use crate::instance::Signals;
+use crate::stream::LocalReply;
+use crate::types::{Action, DataBuffer, Direction, FieldMap};
+use gateward_http::Method;
+use gateward_plugin::{Exchange, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, RequestRecord, Step};
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One configured filter.
+pub(super) struct FilterPlugin {
+    shared: Arc<Shared>,
+    /// Tells its entries in an exchange from those of other filters.
+    id: u64,
+    request_body: bool,
+    response_body: bool,
+}
+
+/// What an exchange keeps for its filters.
+#[derive(Default)]
+struct Streams(Vec<Entry>);
+
+/// One filter's part of an exchange.
+pub(super) struct Entry {
+    owner: u64,
+    pub(super) ticket: Ticket,
+    /// The path that the filter set.
+    pub(super) path: Option<String>,
+    /// Response body that is held while the filter pauses.
+    held: Vec<u8>,
+    head_seen: bool,
+    /// The filter failed; it has no more part in this exchange.
+    failed: bool,
+}
+
+/// What a phase came to.
+pub(super) enum Progress {
+    GoOn,
+    Wait,
+    Respond(LocalReply),
+    Close,
+}
+
+impl FilterPlugin {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let exports = |name| shared.filter.exports(name);
+        let request_body = shared.request_body && exports("proxy_on_request_body");
+        let response_body = exports("proxy_on_response_body") || exports("proxy_on_response_trailers");
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), request_body, response_body, shared }
+    }
+
+    fn policy(&self) -> FailurePolicy {
+        self.shared.filter.config().failure
+    }
+
+    /// A context for the exchange; `None`: there is no instance that works.
+    fn begin(&self) -> Option<Entry> {
+        let running = self.shared.running()?;
+        let created = running.instance().create_stream();
+        match created {
+            Ok(context) => Some(Entry {
+                owner: self.id,
+                ticket: Ticket { running, context, ended: Cell::new(false) },
+                path: None,
+                held: Vec::new(),
+                head_seen: false,
+                failed: false,
+            }),
+            Err(failure) => {
+                report(&failure);
+                None
+            }
+        }
+    }
+
+    /// Its part of the exchange, taken out so that both can be changed; `None`: it has none, or failed.
+    fn take(&self, exchange: &mut Exchange) -> Option<Entry> {
+        let streams = exchange.kept_mut::<Streams>()?;
+        let place = streams.0.iter().position(|entry| entry.owner == self.id && !entry.failed)?;
+        Some(streams.0.swap_remove(place))
+    }
+
+    fn keep(exchange: &mut Exchange, entry: Entry) {
+        match exchange.kept_mut::<Streams>() {
+            Some(streams) => streams.0.push(entry),
+            None => exchange.put(Streams(vec![entry])),
+        }
+    }
+
+    /// The filter failed before the response head was sent.
+    fn fail(&self, mut entry: Entry, exchange: &mut Exchange, failure: &Failure) -> Outcome {
+        report(failure);
+        entry.failed = true;
+        Self::keep(exchange, entry);
+        match self.policy() {
+            FailurePolicy::Open => Outcome::Next,
+            FailurePolicy::Closed => Outcome::Respond(LocalResponse::message(503, "a filter failed")),
+        }
+    }
+
+    /// Request headers, then the body if it is held.
+    fn request(&self, entry: &mut Entry, exchange: &mut Exchange) -> Result<Progress, Failure> {
+        let has_body = exchange.body.as_ref().is_some_and(|body| !body.is_empty());
+        let streamed = exchange.body.is_none() && exchange.request.framing != gateward_http::BodyFraming::None;
+        let (running, context) = (entry.ticket.running.clone(), entry.ticket.context);
+        let mut instance = running.instance();
+        let mut view = entry.view(Reach::Write(exchange), Stage::Request, None);
+        let action = instance.headers(context, &mut view, FieldMap::RequestHeaders, !has_body && !streamed)?;
+        let mut progress = weigh(action, instance.take_signals(context), Direction::Request);
+        if has_body && self.request_body && matches!(progress, Progress::GoOn | Progress::Wait) {
+            let action = instance.data(context, &mut view, DataBuffer::RequestBody, true)?;
+            progress = weigh(action, instance.take_signals(context), Direction::Request);
+        }
+        Ok(progress)
+    }
+
+    fn head(entry: &mut Entry, exchange: &mut Exchange) -> Result<Progress, Failure> {
+        entry.head_seen = true;
+        let status = exchange.response.status;
+        let end = exchange.request.method == Method::Head || matches!(status, 204 | 304);
+        let (running, context) = (entry.ticket.running.clone(), entry.ticket.context);
+        let mut instance = running.instance();
+        let mut view = entry.view(Reach::Write(exchange), Stage::ResponseHead, None);
+        let action = instance.headers(context, &mut view, FieldMap::ResponseHeaders, end)?;
+        Ok(weigh(action, instance.take_signals(context), Direction::Response))
+    }
+
+    /// Carry on after the callbacks of a phase that can wait.
+    fn step<'a>(
+        &'a self,
+        mut entry: Entry,
+        exchange: &'a mut Exchange,
+        progress: Result<Progress, Failure>,
+        stage: Stage,
+    ) -> Step<'a> {
+        let running = entry.ticket.running.clone();
+        let outcome = match progress {
+            Ok(Progress::Wait) => {
+                return Step::Wait(Box::pin(async move {
+                    let paused = pause::wait(&self.shared, &mut entry, exchange, stage).await;
+                    self.resume(entry, exchange, paused)
+                }));
+            }
+            Ok(progress) => {
+                Self::keep(exchange, entry);
+                concluded(progress)
+            }
+            Err(failure) => self.fail(entry, exchange, &failure),
+        };
+        running.settle();
+        match outcome {
+            Outcome::Next => Step::Next,
+            Outcome::Respond(response) => Step::Respond(response),
+        }
+    }
+
+    fn resume(&self, entry: Entry, exchange: &mut Exchange, paused: Paused) -> Outcome {
+        let running = entry.ticket.running.clone();
+        let outcome = match paused {
+            Paused::Ended(progress) => {
+                Self::keep(exchange, entry);
+                concluded(progress)
+            }
+            Paused::Failed(failure) => self.fail(entry, exchange, &failure),
+            Paused::TooLong => {
+                tracing::warn!(
+                    filter = self.shared.filter.config().name,
+                    "a Wasm filter paused a request for too long"
+                );
+                Self::keep(exchange, entry);
+                match self.policy() {
+                    FailurePolicy::Open => Outcome::Next,
+                    FailurePolicy::Closed => Outcome::Respond(LocalResponse::message(504, "a filter took too long")),
+                }
+            }
+        };
+        running.settle();
+        outcome
+    }
+
+    /// One piece of the response body, with trailers behind the last.
+    fn piece(entry: &mut Entry, exchange: &mut Exchange, chunk: &mut Vec<u8>, last: bool) -> Result<Progress, Failure> {
+        let trailers = last && !exchange.response.trailers.is_empty();
+        let (running, context) = (entry.ticket.running.clone(), entry.ticket.context);
+        let mut instance = running.instance();
+        let mut view = entry.view(Reach::Write(exchange), Stage::ResponseBody, Some(chunk));
+        let action = instance.data(context, &mut view, DataBuffer::ResponseBody, last && !trailers)?;
+        let mut progress = weigh(action, instance.take_signals(context), Direction::Response);
+        if trailers {
+            let action = instance.trailers(context, &mut view, FieldMap::ResponseTrailers)?;
+            progress = weigh(action, instance.take_signals(context), Direction::Response);
+        }
+        Ok(progress)
+    }
+}
+
+impl Entry {
+    pub(super) fn view<'a>(&'a mut self, reach: Reach<'a>, stage: Stage, chunk: Option<&'a mut Vec<u8>>) -> View<'a> {
+        View { reach, stage, chunk, path: &mut self.path }
+    }
+}
+
+/// What a callback's action and what it did besides come to.
+pub(super) fn weigh(action: Action, signals: Signals, direction: Direction) -> Progress {
+    if signals.closes_any() {
+        return Progress::Close;
+    }
+    let resumed = signals.resumes(direction);
+    match (signals.reply, action) {
+        (Some(reply), _) => Progress::Respond(reply),
+        (None, Action::Pause) if !resumed => Progress::Wait,
+        (None, _) => Progress::GoOn,
+    }
+}
+
+/// The outcome of a phase that is over.
+fn concluded(progress: Progress) -> Outcome {
+    match progress {
+        Progress::GoOn | Progress::Wait => Outcome::Next,
+        Progress::Respond(reply) => Outcome::Respond(response(reply)),
+        Progress::Close => Outcome::Respond(LocalResponse::empty(503)),
+    }
+}
+
+/// A filter's response as the gateway's.
+fn response(reply: LocalReply) -> LocalResponse {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut content_type = "text/plain".to_owned();
+    let mut headers: Vec<(Cow<'static, str>, String)> = Vec::new();
+    for (name, value) in &reply.headers {
+        match name.as_slice() {
+            b"content-type" => content_type = text(value),
+            b"content-length" | b"transfer-encoding" | b"connection" => {}
+            name if name.starts_with(b":") => {}
+            name => headers.push((text(name).into(), text(value))),
+        }
+    }
+    if let Some(status) = reply.grpc_status {
+        headers.push(("grpc-status".into(), status.to_string()));
+    }
+    let body = if reply.body.is_empty() { LocalBody::Empty } else { LocalBody::Bytes(content_type, reply.body) };
+    LocalResponse { status: reply.status, headers, body }
+}
+
+impl Plugin for FilterPlugin {
+    fn needs(&self) -> Needs {
+        let phases = Phases {
+            access: true,
+            response_head: true,
+            header_filter: true,
+            body_filter: self.response_body,
+            log: true,
+            ..Phases::default()
+        };
+        Needs { phases, request_body: self.request_body, response_body: false }
+    }
+
+    fn access<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
+        let Some(mut entry) = self.begin() else {
+            return match self.policy() {
+                FailurePolicy::Open => Step::Next,
+                FailurePolicy::Closed => Step::Respond(LocalResponse::message(503, "a filter is not available")),
+            };
+        };
+        let progress = self.request(&mut entry, exchange);
+        self.step(entry, exchange, progress, Stage::Request)
+    }
+
+    fn response_head<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
+        let Some(mut entry) = self.take(exchange) else { return Step::Next };
+        let progress = Self::head(&mut entry, exchange);
+        self.step(entry, exchange, progress, Stage::ResponseHead)
+    }
+
+    /// A response of the gateway's own, or of another plugin: the filter sees it too, and cannot hold it.
+    fn header_filter(&self, exchange: &mut Exchange) {
+        let Some(mut entry) = self.take(exchange) else { return };
+        let seen = entry.head_seen;
+        let failed = if seen { None } else { Self::head(&mut entry, exchange).err() };
+        let running: Arc<Running> = entry.ticket.running.clone();
+        if let Some(failure) = failed {
+            report(&failure);
+            entry.failed = true;
+        }
+        Self::keep(exchange, entry);
+        running.settle();
+    }
+
+    fn body_filter(&self, exchange: &mut Exchange, chunk: &mut Vec<u8>, last: bool) {
+        let Some(mut entry) = self.take(exchange) else { return };
+        if !entry.held.is_empty() {
+            let mut all = std::mem::take(&mut entry.held);
+            all.append(chunk);
+            *chunk = all;
+        }
+        match Self::piece(&mut entry, exchange, chunk, last) {
+            // Behind the last piece nothing can be waited for: what is held goes out.
+            Ok(Progress::Wait) if !last => {
+                if chunk.len() <= self.shared.filter.config().limits.body_bytes {
+                    entry.held = std::mem::take(chunk);
+                } else {
+                    tracing::warn!(
+                        filter = self.shared.filter.config().name,
+                        "a Wasm filter holds too much of a response"
+                    );
+                    exchange.response.broken |= self.policy() == FailurePolicy::Closed;
+                }
+            }
+            Ok(Progress::Close) => exchange.response.broken = true,
+            Ok(Progress::GoOn | Progress::Wait | Progress::Respond(_)) => {}
+            Err(failure) => {
+                report(&failure);
+                entry.failed = true;
+                exchange.response.broken |= self.policy() == FailurePolicy::Closed;
+            }
+        }
+        let running = entry.ticket.running.clone();
+        Self::keep(exchange, entry);
+        running.settle();
+    }
+
+    fn log(&self, record: &RequestRecord<'_>) {
+        let Some(streams) = record.exchange.kept::<Streams>() else { return };
+        let own = streams.0.iter().find(|entry| entry.owner == self.id && !entry.failed && !entry.ticket.ended.get());
+        let Some(entry) = own else { return };
+        entry.ticket.ended.set(true);
+        let mut path = entry.path.clone();
+        let mut view = View { reach: Reach::Read(record.exchange), stage: Stage::Over, chunk: None, path: &mut path };
+        let ended = entry.ticket.running.instance().end_stream(entry.ticket.context, &mut view);
+        if let Err(failure) = ended
+            && failure.kind != FailureKind::Dead
+        {
+            report(&failure);
+        }
+        entry.ticket.running.settle();
+    }
+}

@@ -1,0 +1,311 @@
+//! Instances of a configured filter: one per worker, made when the worker first needs it, again after a failure.
+//!
+//! An instance is used by its worker's thread; timers, queues and answers that belong to no request are handled on the
+//! background runtime. The lock around it is contended only when both meet. After a failure the next instance is made on
+//! the background runtime as well, so that a filter that is slow to start does not hold the worker up.
+
+use super::known::Known;
+use super::{Carrier, ConfiguredStatus};
+use crate::callout::{CalloutKind, CalloutStatus, GrpcEvent, HttpReply};
+use crate::failure::{BackOff, Failure, FailureKind};
+use crate::filter::Filter;
+use crate::host::ROOT;
+use crate::instance::Instance;
+use crate::types::Phase;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+/// Threads with an instance of their own; more share.
+const WORKERS: usize = 256;
+
+/// A configured filter with its instances.
+pub(crate) struct Shared {
+    pub(super) filter: Arc<Filter>,
+    pub(super) known: Arc<Known>,
+    pub(super) carrier: Arc<dyn Carrier>,
+    pub(super) background: Handle,
+    /// Whether the filter is shown request bodies.
+    pub(super) request_body: bool,
+    began: Instant,
+    slots: [OnceLock<Mutex<Slot>>; WORKERS],
+}
+
+/// One worker's place.
+#[derive(Default)]
+struct Slot {
+    running: Option<Arc<Running>>,
+    back_off: BackOff,
+    /// A new instance is being made.
+    pending: bool,
+}
+
+/// A live instance.
+pub(crate) struct Running {
+    pub(super) shared: Weak<Shared>,
+    instance: Mutex<Instance>,
+    /// A stream may have been resumed by another context's callback.
+    pub(super) resumed: Notify,
+    keeper: Arc<Notify>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The number of this thread among those that use filters.
+fn worker() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static OWN: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+    OWN.get().unwrap_or_else(|| {
+        let own = NEXT.fetch_add(1, Ordering::Relaxed) % WORKERS;
+        OWN.set(Some(own));
+        own
+    })
+}
+
+impl Shared {
+    pub(super) fn new(
+        filter: Arc<Filter>,
+        known: Arc<Known>,
+        carrier: Arc<dyn Carrier>,
+        background: Handle,
+        request_body: bool,
+    ) -> Arc<Self> {
+        let slots = std::array::from_fn(|_| OnceLock::new());
+        Arc::new(Self { filter, known, carrier, background, request_body, began: Instant::now(), slots })
+    }
+
+    /// This worker's instance for a new stream; `None`: it failed and there is no new one yet.
+    pub(super) fn running(self: &Arc<Self>) -> Option<Arc<Running>> {
+        let number = worker();
+        let mut slot = lock(self.slots[number].get_or_init(Mutex::default));
+        if let Some(running) = &slot.running {
+            let instance = lock(&running.instance);
+            if instance.dead().is_none() && !instance.is_grown() {
+                drop(instance);
+                return Some(running.clone());
+            }
+            let failed = instance.dead().is_some();
+            drop(instance);
+            // Streams under way keep the old one until they end.
+            slot.running = None;
+            if failed {
+                slot.back_off.failed(self.now_ms(), number as u64 * 7);
+            }
+        }
+        if slot.pending || !slot.back_off.may_start(self.now_ms()) {
+            return None;
+        }
+        if slot.back_off.failures() > 0 {
+            slot.pending = true;
+            let shared = self.clone();
+            self.background.spawn_blocking(move || shared.restart(number));
+            return None;
+        }
+        self.start(&mut slot)
+    }
+
+    fn restart(self: &Arc<Self>, number: usize) {
+        let made = Running::make(self);
+        let mut slot = lock(self.slots[number].get_or_init(Mutex::default));
+        slot.pending = false;
+        self.took(&mut slot, made);
+    }
+
+    fn start(self: &Arc<Self>, slot: &mut Slot) -> Option<Arc<Running>> {
+        let made = Running::make(self);
+        self.took(slot, made)
+    }
+
+    fn took(&self, slot: &mut Slot, made: Result<Arc<Running>, Failure>) -> Option<Arc<Running>> {
+        slot.back_off.started(self.now_ms());
+        match made {
+            Ok(running) => slot.running = Some(running),
+            Err(failure) => {
+                slot.back_off.failed(self.now_ms(), 0);
+                tracing::error!(filter = self.filter.config().name, %failure, "a Wasm filter does not start");
+            }
+        }
+        slot.running.clone()
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    pub(super) fn status(&self) -> ConfiguredStatus {
+        let totals = self.filter.totals();
+        let calls = Phase::ALL.iter().zip(totals.calls).filter(|(_, count)| *count > 0);
+        let failures = FailureKind::ALL.iter().zip(totals.failures).filter(|(_, count)| *count > 0);
+        let state = |slot: &Mutex<Slot>| {
+            let slot = lock(slot);
+            match &slot.running {
+                Some(running) if lock(&running.instance).dead().is_none() => "running",
+                Some(_) => "failed",
+                None if slot.pending || slot.back_off.failures() > 0 => "waiting",
+                None => "idle",
+            }
+        };
+        ConfiguredStatus {
+            hash: self.filter.hash().to_string(),
+            instances: totals.instances,
+            instances_made: totals.instances_made,
+            memory_bytes: totals.memory_bytes,
+            streams: totals.streams,
+            calls: calls.map(|(phase, count)| (phase.as_str(), count)).collect(),
+            failures: failures.map(|(kind, count)| (kind.as_str(), count)).collect(),
+            workers: self.slots.iter().filter_map(OnceLock::get).map(state).collect(),
+        }
+    }
+}
+
+impl Running {
+    fn make(shared: &Arc<Shared>) -> Result<Arc<Self>, Failure> {
+        let keeper = Arc::new(Notify::new());
+        let wake = keeper.clone();
+        let instance = shared.filter.instantiate(Box::new(move || wake.notify_one()))?;
+        let tick_ms = instance.tick_ms();
+        let running = Arc::new(Self {
+            shared: Arc::downgrade(shared),
+            instance: Mutex::new(instance),
+            resumed: Notify::new(),
+            keeper,
+        });
+        let keeper = running.keeper.clone();
+        shared.background.spawn(keep(Arc::downgrade(&running), keeper, tick_ms));
+        running.settle();
+        Ok(running)
+    }
+
+    /// The instance, for one call.
+    pub(super) fn instance(&self) -> MutexGuard<'_, Instance> {
+        lock(&self.instance)
+    }
+
+    /// Send what no request waits for: callouts of the instance's own context.
+    pub(super) fn settle(self: &Arc<Self>) {
+        let callouts = {
+            let mut instance = self.instance();
+            if instance.has_callouts() { instance.take_callouts() } else { return }
+        };
+        for callout in callouts {
+            self.send(callout);
+        }
+    }
+
+    /// Send a callout whose answer is told to the instance when it comes, whether or not the stream is at hand.
+    pub(super) fn send(self: &Arc<Self>, callout: crate::callout::Callout) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let token = callout.token;
+        match callout.kind {
+            CalloutKind::Http(call) => {
+                let answer = carry(&shared, call);
+                let running = Arc::downgrade(self);
+                shared.background.spawn(async move {
+                    let reply = answer.await;
+                    if let Some(running) = running.upgrade() {
+                        running.told(|instance| instance.http_reply(token, reply, None));
+                    }
+                });
+            }
+            CalloutKind::Grpc(_) => {
+                let running = Arc::downgrade(self);
+                shared.background.spawn(async move {
+                    if let Some(running) = running.upgrade() {
+                        running.told(|instance| instance.grpc_event(token, unserved(), None));
+                    }
+                });
+            }
+            CalloutKind::GrpcSend { .. } | CalloutKind::GrpcClose | CalloutKind::Cancel => {}
+        }
+    }
+
+    /// Call the instance outside of any request.
+    pub(super) fn told(self: &Arc<Self>, call: impl FnOnce(&mut Instance) -> Result<(), Failure>) {
+        let outcome = call(&mut self.instance());
+        if let Err(failure) = outcome {
+            report(&failure);
+        }
+        self.settle();
+        self.resumed.notify_waiters();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.keeper.notify_one();
+    }
+}
+
+/// The answer to a call.
+pub(super) fn carry(
+    shared: &Shared,
+    call: crate::callout::HttpCall,
+) -> std::pin::Pin<Box<dyn Future<Output = HttpReply> + Send>> {
+    let most = shared.filter.config().limits.callout_body_bytes;
+    match shared.known.destination(&call.upstream) {
+        Some(destination) => shared.carrier.http(destination, call, most),
+        None => Box::pin(async { HttpReply::failure("no target") }),
+    }
+}
+
+/// What a gRPC callout comes to: nothing carries them.
+pub(super) fn unserved() -> GrpcEvent {
+    GrpcEvent::Close(CalloutStatus { code: 12, message: "gRPC callouts are not carried by this gateway".to_owned() })
+}
+
+pub(super) fn report(failure: &Failure) {
+    if failure.kind != FailureKind::Dead {
+        tracing::error!(kind = failure.kind.as_str(), "a Wasm filter failed: {}", failure.text);
+    }
+}
+
+/// Timer and queues of one instance, until it is gone.
+async fn keep(running: Weak<Running>, wake: Arc<Notify>, mut tick_ms: Option<u32>) {
+    loop {
+        let ticked = match tick_ms {
+            Some(period) => {
+                let sleep = tokio::time::sleep(Duration::from_millis(u64::from(period)));
+                tokio::select! {
+                    () = sleep => true,
+                    () = wake.notified() => false,
+                }
+            }
+            None => {
+                wake.notified().await;
+                false
+            }
+        };
+        let Some(running) = running.upgrade() else { return };
+        if running.shared.strong_count() == 0 {
+            return;
+        }
+        running.told(|instance| if ticked { instance.tick() } else { instance.queues_ready() });
+        let instance = running.instance();
+        if instance.dead().is_some() {
+            return;
+        }
+        tick_ms = instance.tick_ms();
+    }
+}
+
+/// A stream's context in an instance, given back when dropped.
+pub(super) struct Ticket {
+    pub(super) running: Arc<Running>,
+    pub(super) context: u32,
+    pub(super) ended: Cell<bool>,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.ended.get() && self.context != ROOT {
+            self.running.instance().abandon(self.context);
+        }
+    }
+}

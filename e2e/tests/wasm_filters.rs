@@ -1,0 +1,361 @@
+//! Wasm filters in a running gateway: the ones of `examples/plugins`, compiled here, and hostile ones written as text.
+
+use gateward_e2e::{echoed_header, echoed_target};
+use gateward_testkit::load::Load;
+use gateward_testkit::{
+    Backend, Gateway, GatewayBuilder, Next, RawResponse, TempDir, eventually, gateward_command, http,
+};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The folder with the example filters, compiled once per process.
+fn examples() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e is in the workspace");
+        let target = root.join("target/filters");
+        for filter in ["header-filter", "callout-filter"] {
+            let manifest = root.join("examples/plugins").join(filter).join("Cargo.toml");
+            let mut build = Command::new(env!("CARGO"));
+            build
+                .args(["build", "--release", "--locked", "--target", "wasm32-wasip1", "--manifest-path"])
+                .arg(manifest);
+            build.arg("--target-dir").arg(&target);
+            for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+                build.env_remove(variable);
+            }
+            let built = build.output().expect("cargo runs");
+            let errors = String::from_utf8_lossy(&built.stderr);
+            assert!(built.status.success(), "rustup target add wasm32-wasip1, if it is missing:\n{errors}");
+        }
+        target.join("wasm32-wasip1/release")
+    })
+}
+
+/// A folder of filters for one test.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(TempDir::new().expect("a folder can be made"))
+    }
+
+    fn with_examples() -> Self {
+        let folder = Self::new();
+        for name in ["header_filter", "callout_filter"] {
+            let from = examples().join(format!("{name}.wasm"));
+            std::fs::copy(from, folder.file(name, "wasm")).expect("filters can be copied");
+        }
+        folder
+    }
+
+    fn file(&self, name: &str, end: &str) -> PathBuf {
+        self.0.path().join(format!("{name}.{end}"))
+    }
+
+    /// Put a filter there, replacing one of the same name whole.
+    fn put(&self, name: &str, wat: &str) {
+        let wasm = wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}"));
+        let draft = self.0.path().join("draft");
+        std::fs::write(&draft, wasm).expect("filters can be written");
+        std::fs::rename(draft, self.file(name, "wasm")).expect("filters can be replaced");
+    }
+
+    fn meta(&self, name: &str, settings: &str) {
+        let text = format!("{{\"gateward\": {{{settings}}}}}");
+        std::fs::write(self.file(name, "meta.json"), text).expect("settings can be written");
+    }
+
+    fn gateway(&self, config: &str) -> GatewayBuilder {
+        Gateway::builder(config).arg("--wasm=on").arg(format!("--wasm-filters-path={}", self.0.path().display()))
+    }
+}
+
+/// Two routes, of which only the first has the filters, as YAML.
+fn config(backend: &Backend, filters: &str) -> String {
+    format!(
+        "_format_version: '3.0'\nservices:\n- name: backend\n  url: {}\n  routes:\n  \
+         - {{name: filtered, paths: [/], strip_path: false}}\n  - {{name: plain, paths: [/plain]}}\n\
+         filter_chains:\n- {{name: chain, route: filtered, filters: [{filters}]}}\n",
+        backend.url()
+    )
+}
+
+fn get(gateway: &Gateway, target: &str, headers: &[(&str, &str)]) -> RawResponse {
+    http(gateway.proxy(), &format!("GET {target}"), headers, b"")
+}
+
+/// A module with what every filter needs, and this.
+fn module(rest: &str) -> String {
+    format!(
+        r#"(module
+        (import "env" "proxy_set_buffer_bytes" (func $write (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_replace_header_map_value" (func $set (param i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 2)
+        (data (i32.const 0) "x-version123456789")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "malloc") (param i32) (result i32) (i32.const 65536))
+        (func $deep (param i32) (call $deep (i32.add (local.get 0) (i32.const 1))))
+        {rest})"#
+    )
+}
+
+fn on_request(body: &str) -> String {
+    module(&format!("(func (export \"proxy_on_request_headers\") (param i32 i32 i32) (result i32) {body})"))
+}
+
+/// A filter that writes its version, one digit, on responses.
+fn versioned(version: u32) -> String {
+    let at = 8 + version;
+    module(&format!(
+        "(func (export \"proxy_on_response_headers\") (param i32 i32 i32) (result i32)
+            (drop (call $set (i32.const 2) (i32.const 0) (i32.const 9) (i32.const {at}) (i32.const 1))) (i32.const 0))"
+    ))
+}
+
+#[test]
+fn a_rust_filter_reads_writes_and_answers() {
+    let (folder, backend) = (Folder::with_examples(), Backend::echo());
+    let gateway = folder.gateway(&config(&backend, "{name: header_filter, config: yes}")).start();
+    let response = get(&gateway, "/a?b=c", &[("User-Agent", "CURL")]);
+    assert_eq!((response.status, response.header("x-filtered")), (200, Some("yes")));
+    assert_eq!(echoed_header(&response, "x-asked-path").as_deref(), Some("/a?b=c"));
+    assert_eq!(echoed_header(&response, "x-agent").as_deref(), Some("curl"));
+    let response = get(&gateway, "/forbidden", &[]);
+    assert_eq!(
+        (response.status, response.header("x-reason"), response.text().as_str()),
+        (403, Some("path"), "not here\n")
+    );
+    assert_eq!(response.header("x-filtered"), Some("yes"), "its own response passes it too");
+    let response = get(&gateway, "/plain/a", &[]);
+    assert_eq!((response.status, response.header("x-filtered")), (200, None));
+    assert_eq!(echoed_header(&response, "x-asked-path"), None);
+    let filters = http(gateway.admin(), "GET /plugins/filters", &[], b"").json();
+    let header_filter = &filters["data"][1];
+    assert_eq!((header_filter["name"].as_str(), header_filter["abi"].as_str()), (Some("header_filter"), Some("0.2.1")));
+    assert_eq!(header_filter["configured"][0]["hash"], header_filter["hash"]);
+    assert_eq!(header_filter["configured"][0]["streams"], 0);
+    let metrics = http(gateway.status(), "GET /metrics", &[], b"").text();
+    let calls = "gateward_wasm_calls_total{filter=\"header_filter\",phase=\"request_headers\"} 2";
+    assert!(metrics.contains(calls), "{metrics}");
+    gateway.assert_no_errors();
+    gateway.stop();
+}
+
+#[test]
+fn a_filter_can_be_a_plugin_of_a_service() {
+    let (folder, backend) = (Folder::with_examples(), Backend::echo());
+    let config = format!(
+        "_format_version: '3.0'\nservices:\n- name: s\n  url: {}\n  routes: [{{name: r, paths: [/]}}]\n  \
+         plugins:\n  - {{name: header_filter, config: plugin}}\n  - {{name: correlation-id}}\n",
+        backend.url()
+    );
+    let gateway = folder.gateway(&config).start();
+    let response = get(&gateway, "/", &[]);
+    assert_eq!((response.status, response.header("x-filtered")), (200, Some("plugin")));
+    assert!(echoed_header(&response, "kong-request-id").is_some());
+    gateway.stop();
+}
+
+#[test]
+fn a_filter_asks_a_service_before_a_request_goes_on() {
+    let (folder, backend) = (Folder::with_examples(), Backend::echo());
+    let check = Backend::scripted(|request, stream| {
+        let good = request.header("authorization") == Some("good") && request.target == "/check";
+        let answer = if good {
+            "HTTP/1.1 200 OK\r\nX-User: ann\r\nContent-Length: 0\r\n\r\n"
+        } else {
+            "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
+        };
+        // When the peer is gone, reading the next request finds out.
+        let _ = stream.write_all(answer.as_bytes());
+        Next::KeepAlive
+    });
+    let text = config(&backend, "{name: callout_filter, config: check}, {name: header_filter, config: after}");
+    let text = text.replace("services:\n", &format!("services:\n- {{name: check, url: '{}'}}\n", check.url()));
+    let gateway = folder.gateway(&text).start();
+    let response = get(&gateway, "/a", &[("Authorization", "good")]);
+    assert_eq!((response.status, response.header("x-filtered")), (200, Some("after")));
+    assert_eq!(echoed_header(&response, "x-user").as_deref(), Some("ann"));
+    assert_eq!(check.requests()[0].header("host"), Some("check"));
+    let response = get(&gateway, "/a", &[("Authorization", "bad")]);
+    assert_eq!((response.status, response.text().as_str()), (401, "who are you?\n"));
+    drop(check);
+    assert_eq!(get(&gateway, "/a", &[("Authorization", "good")]).status, 401, "no answer is none");
+    assert_eq!(backend.request_count(), 1);
+    gateway.stop();
+}
+
+#[test]
+fn bodies_pass_through_filters() {
+    let (folder, backend) = (Folder::new(), Backend::echo());
+    // Each body gets a digit at its end.
+    folder.put(
+        "bodies",
+        &module(
+            "(func (export \"proxy_on_request_body\") (param i32 i32 i32) (result i32)
+                (drop (call $write (i32.const 0) (i32.const -1) (i32.const 0) (i32.const 9) (i32.const 1))) (i32.const 0))
+            (func (export \"proxy_on_response_body\") (param i32 i32 i32) (result i32)
+                (if (local.get 2) (then
+                    (drop (call $write (i32.const 1) (i32.const 0) (local.get 1) (i32.const 10) (i32.const 3)))
+                    (return (i32.const 0))))
+                ;; Held until the end, so that all of it is replaced.
+                (i32.const 1))",
+        ),
+    );
+    let gateway = folder.gateway(&config(&backend, "{name: bodies}")).start();
+    let response = http(gateway.proxy(), "POST /", &[], b"sent");
+    assert_eq!((response.status, response.text().as_str()), (200, "234"));
+    assert_eq!(backend.requests()[0].body, b"sent1");
+    gateway.stop();
+}
+
+#[test]
+fn what_is_not_there_or_does_not_start_stops_the_configuration() {
+    let (folder, backend) = (Folder::with_examples(), Backend::echo());
+    std::fs::write(folder.file("broken", "wasm"), b"\0asm nonsense").expect("filters can be written");
+    let good = config(&backend, "{name: header_filter, config: yes}");
+    let mut gateway = folder.gateway(&good).start();
+    for (filters, expected) in [
+        ("{name: unheard_of}", "there is no Wasm filter 'unheard_of'"),
+        ("{name: broken}", "not a valid Wasm module"),
+        ("{name: header_filter, config: ''}", "proxy_on_configure refused the configuration"),
+    ] {
+        gateway.write_config(&config(&backend, filters));
+        gateway.expect_error(expected);
+        let refused = || gateway.log().iter().any(|line| line.contains("filter_chains[0]") && line.contains(expected));
+        eventually(PATIENCE, refused);
+        assert_eq!(get(&gateway, "/", &[]).header("x-filtered"), Some("yes"), "what was served still is");
+    }
+    gateway.write_config(&good.replace("config: yes", "config: new"));
+    eventually(PATIENCE, || get(&gateway, "/", &[]).header("x-filtered") == Some("new"));
+    gateway.stop();
+}
+
+#[test]
+fn without_filters_switched_on_a_chain_is_refused() {
+    let backend = Backend::echo();
+    let error = Gateway::builder(&config(&backend, "{name: any}")).try_start().expect_err("it starts");
+    assert!(format!("{error:#}").contains("switch filters on with --wasm on"), "{error:#}");
+}
+
+#[test]
+fn a_hostile_filter_costs_its_own_requests_only() {
+    let ways = [
+        ("loop", "(loop $forever (br $forever)) unreachable", "timeout"),
+        (
+            "memory",
+            "(loop $more (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable",
+            "memory",
+        ),
+        ("stack", "(call $deep (i32.const 0)) unreachable", "stack"),
+        ("trap", "unreachable", "trap"),
+    ];
+    for (name, body, kind) in ways {
+        for policy in ["fail_closed", "fail_open"] {
+            let (folder, backend) = (Folder::new(), Backend::echo());
+            folder.put(name, &on_request(body));
+            folder.meta(name, &format!("\"failure_policy\": \"{policy}\", \"callback_timeout_ms\": 20"));
+            let mut gateway = folder.gateway(&config(&backend, &format!("{{name: {name}}}"))).workers(1).start();
+            gateway.expect_error("a Wasm filter failed");
+            for _ in 0..5 {
+                let response = get(&gateway, "/", &[]);
+                assert_eq!(response.status, if policy == "fail_open" { 200 } else { 503 }, "{name} {policy}");
+                assert_eq!(get(&gateway, "/plain", &[]).status, 200, "{name} {policy}");
+            }
+            let metrics = http(gateway.status(), "GET /metrics", &[], b"").text();
+            let none = format!("gateward_wasm_failures_total{{filter=\"{name}\",kind=\"{kind}\"}} 0\n");
+            assert!(metrics.contains(&none[..none.len() - 2]) && !metrics.contains(&none), "{name}: {metrics}");
+            gateway.stop();
+        }
+    }
+}
+
+#[test]
+fn a_filter_that_failed_is_started_again() {
+    let (folder, backend) = (Folder::new(), Backend::echo());
+    // Fails on requests with a body to come.
+    folder.put("sometimes", &on_request("(if (i32.eqz (local.get 2)) (then unreachable)) (i32.const 0)"));
+    let mut gateway = folder.gateway(&config(&backend, "{name: sometimes}")).workers(1).start();
+    gateway.expect_error("a Wasm filter failed");
+    for _ in 0..3 {
+        assert_eq!(http(gateway.proxy(), "POST /", &[], b"x").status, 503);
+        eventually(PATIENCE, || get(&gateway, "/", &[]).status == 200);
+    }
+    gateway.stop();
+}
+
+#[test]
+fn a_filter_is_replaced_under_load() {
+    let (folder, backend) = (Folder::new(), Backend::echo());
+    folder.put("versioned", &versioned(1));
+    let gateway = folder.gateway(&config(&backend, "{name: versioned}")).start();
+    let load = Load::get(gateway.proxy(), "/").connections(4).start();
+    for version in 2..=6 {
+        folder.put("versioned", &versioned(version));
+        let expected = version.to_string();
+        eventually(PATIENCE, || get(&gateway, "/", &[]).header("x-version") == Some(expected.as_str()));
+    }
+    let report = load.stop();
+    assert!(report.ok > 0 && report.failed == 0, "{report:?}");
+    let one_in_use = || {
+        let filters = http(gateway.admin(), "GET /plugins/filters", &[], b"").json();
+        filters["data"][0]["configured"].as_array().is_some_and(|configured| configured.len() == 1)
+    };
+    eventually(PATIENCE, one_in_use);
+    gateway.assert_no_errors();
+    gateway.stop();
+}
+
+#[test]
+fn the_path_a_filter_sets_is_the_one_that_is_asked() {
+    let (folder, backend) = (Folder::new(), Backend::echo());
+    let set = "(data (i32.const 200) \":path/new?x=1\")
+        (func (export \"proxy_on_request_headers\") (param i32 i32 i32) (result i32)
+            (drop (call $set (i32.const 0) (i32.const 200) (i32.const 5) (i32.const 205) (i32.const 8))) (i32.const 0))";
+    folder.put("path", &module(set));
+    let gateway = folder.gateway(&config(&backend, "{name: path}")).start();
+    assert_eq!(echoed_target(&get(&gateway, "/old", &[])), "/new?x=1");
+    gateway.stop();
+}
+
+fn plugin(folder: &Path, arguments: &[&str]) -> (bool, String) {
+    let output = gateward_command().arg("plugin").args(arguments).current_dir(folder).output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text)
+}
+
+#[test]
+fn from_an_empty_folder_to_a_filter_that_was_tried() {
+    let folder = TempDir::new().expect("a folder can be made");
+    let (made, text) = plugin(folder.path(), &["new", "my-filter"]);
+    assert!(made, "{text}");
+    assert!(!plugin(folder.path(), &["new", "my-filter"]).0, "what is there is not written over");
+    assert!(!plugin(folder.path(), &["new", "My/Filter"]).0);
+    let (passed, text) = plugin(folder.path(), &["test", "my-filter"]);
+    assert!(passed && text.contains("3 passed, 0 failed"), "{text}");
+    let cases = folder.path().join("my-filter/tests/cases.json");
+    let wrong = std::fs::read_to_string(&cases).expect("it was made").replace("\"curl\"", "\"wget\"");
+    std::fs::write(&cases, wrong).expect("it can be written");
+    let (passed, text) = plugin(folder.path(), &["test", "my-filter"]);
+    assert!(!passed && text.contains("request header x-agent: \"curl\", not \"wget\""), "{text}");
+    let (built, text) = plugin(folder.path(), &["build", "my-filter"]);
+    let module = text.lines().find(|line| line.ends_with(".wasm")).expect("it names the module");
+    assert!(built, "{text}");
+    let (right, text) = plugin(folder.path(), &["check", module, "--config", "text"]);
+    assert!(right && text.contains("ABI 0.2.1") && text.contains("it starts"), "{text}");
+    let (right, text) = plugin(folder.path(), &["check", module, "--config", ""]);
+    assert!(!right && text.contains("proxy_on_configure refused"), "{text}");
+}
+
+#[test]
+fn the_cases_of_the_example_that_asks_a_service_pass() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e is in the workspace");
+    let (passed, text) = plugin(root, &["test", "examples/plugins/callout-filter"]);
+    assert!(passed && text.contains("3 passed, 0 failed"), "{text}");
+}
