@@ -11,6 +11,7 @@ use crate::client::Connection;
 use crate::error::ProxyError;
 use crate::protection::Protection;
 use crate::session::{Arrival, Role, Session, WatchedTry};
+use crate::tries;
 use crate::upstream::{self, Again, Answered, Asking, Failed, Tries, body_limit, is_idempotent};
 use gateward_http::BodyFraming;
 use gateward_telemetry::{Counter, WorkerMetrics};
@@ -101,8 +102,8 @@ async fn watched(
             move || -> Attempt<'_> {
                 session.excluded.extend(target.get());
                 Box::pin(async move {
-                    let mut connection = Connection { worker, client, deadline, session, served, age };
-                    upstream::attempt(&mut connection, asking, false).await
+                    let connection = Connection { worker, client, deadline, session, served, age };
+                    second_try(connection, asking, tries.left).await
                 })
             }
         });
@@ -231,6 +232,19 @@ impl Watch<'_> {
     fn give_up(&self, again: Again) -> Failed {
         self.first.given_up.set(true);
         Failed { error: ProxyError::UpstreamTimeout, sent: true, stale: false, again }
+    }
+}
+
+/// The try beside the first. One that fails while the first still hangs is made again elsewhere, as the first would be:
+/// otherwise the request would have to wait for the target that made it late.
+async fn second_try(mut connection: Connection<'_>, asking: &Asking<'_>, left: u16) -> Result<Box<Answered>, Failed> {
+    let mut tries = Tries { left, fresh_only: false };
+    loop {
+        match upstream::attempt(&mut connection, asking, tries.fresh_only).await {
+            Ok(answered) => return Ok(answered),
+            Err(failed) => tries::prepare_another(&mut connection, asking, &mut tries, failed)?,
+        }
+        connection.session.download.input.reset();
     }
 }
 
@@ -393,6 +407,32 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             assert_eq!((asked.get(), counts(&telemetry)), (4, [0, 0, 0, 4, 4]));
+        });
+    }
+
+    #[test]
+    fn a_second_try_that_fails_is_made_again_while_the_first_still_hangs() {
+        local(async {
+            let ((slow, ..), (dead, reset, _), (fast, ..)) =
+                (target("").await, target("reset").await, target(OK).await);
+            let (gateway, telemetry) =
+                start(&[slow, dead, fast], "hedging: {delay_ms: 30}", ", read_timeout: 3000, connect_timeout: 1");
+            for _ in 0..4 {
+                assert!(get(gateway).await.ends_with("ok"));
+            }
+            assert!(reset.get() > 0, "targets of equal weight take turns");
+            assert_eq!(counts(&telemetry), [u64::from(reset.get()), 0, 0, 4, 4]);
+        });
+    }
+
+    #[test]
+    fn a_second_try_that_fails_leaves_the_first_where_no_retry_is_allowed() {
+        local(async {
+            let ((slow, ..), (dead, reset, _)) = (target("").await, target("reset").await);
+            let service = ", retries: 0, read_timeout: 300, connect_timeout: 1";
+            let (gateway, telemetry) = start(&[slow, dead], "hedging: {delay_ms: 30}", service);
+            assert!(get(gateway).await.starts_with("HTTP/1.1 504 "));
+            assert_eq!((reset.get(), counts(&telemetry)), (1, [0, 0, 0, 1, 0]));
         });
     }
 

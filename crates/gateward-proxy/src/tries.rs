@@ -56,27 +56,41 @@ async fn ask_until_answered(connection: &mut Connection<'_>, asking: &Asking<'_>
             None => upstream::attempt(connection, asking, tries.fresh_only).await,
             Some(protection) => Box::pin(hedge::attempt(connection, asking, protection, tries)).await,
         };
-        let failed = match outcome {
+        match outcome {
             Ok(answered) => return Ok(answered),
-            Err(failed) => failed,
-        };
-        if !may_repeat(connection, &failed) || (tries.left == 0 && !failed.stale) {
-            return Err(failed.error);
-        }
-        let protection = asking.protection.as_ref().filter(|_| failed.again == Again::Ask && !failed.stale);
-        if protection.is_some_and(|protection| !protection.may_repeat(&connection.worker.metrics)) {
-            return Err(failed.error);
-        }
-        connection.session.upload.rewind();
-        if failed.stale {
-            tries.fresh_only = true;
-            // It says nothing about the target, which a hash may have chosen.
-            connection.session.excluded.pop();
-        } else {
-            tries.left -= 1;
-            connection.worker.metrics.count(Counter::UpstreamRetries);
+            Err(failed) => prepare_another(connection, asking, &mut tries, failed).map_err(|failed| failed.error)?,
         }
     }
+}
+
+/// Make ready for a try after the one that `failed`.
+///
+/// # Errors
+/// The failure itself, when it is the last word: nothing would come out otherwise, the request must not go out twice,
+/// or no try or budget is left.
+pub(crate) fn prepare_another(
+    connection: &mut Connection<'_>,
+    asking: &Asking<'_>,
+    tries: &mut Tries,
+    failed: Failed,
+) -> Result<(), Failed> {
+    if !may_repeat(connection, &failed) || (tries.left == 0 && !failed.stale) {
+        return Err(failed);
+    }
+    let protection = asking.protection.as_ref().filter(|_| failed.again == Again::Ask && !failed.stale);
+    if protection.is_some_and(|protection| !protection.may_repeat(&connection.worker.metrics)) {
+        return Err(failed);
+    }
+    connection.session.upload.rewind();
+    if failed.stale {
+        tries.fresh_only = true;
+        // It says nothing about the target, which a hash may have chosen.
+        connection.session.excluded.pop();
+    } else {
+        tries.left -= 1;
+        connection.worker.metrics.count(Counter::UpstreamRetries);
+    }
+    Ok(())
 }
 
 fn may_repeat(connection: &Connection<'_>, failed: &Failed) -> bool {
