@@ -1,0 +1,1 @@
+//! Kong's Lua plugins on LuaJIT.
