@@ -2,7 +2,9 @@
 
 use crate::contract::{BuildError, Plugin};
 use crate::env::PluginEnv;
+use crate::native;
 use gateward_model::{PluginConfig, Snapshot};
+use std::sync::Arc;
 
 /// Makes plugins that are not part of this program. Implemented by a plugin host, given to the node by the binary.
 pub trait PluginHost: Send + Sync + 'static {
@@ -23,12 +25,71 @@ pub trait PluginHost: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Kong's PRIORITY of this plugin: higher runs first, among native plugins as well.
+    fn priority(&self, name: &str) -> i32 {
+        let _ = name;
+        0
+    }
+
+    /// Whether the entity may have the scope and protocols it has; the error is a text for the user.
+    ///
+    /// # Errors
+    /// It may not.
+    fn check_scope(&self, entity: &PluginConfig) -> Result<(), String> {
+        native::settings::http_without_consumer(entity)
+    }
+
     /// Make the plugin that `entity` names; `snapshot` is what it will serve.
     ///
     /// # Errors
     /// There is no such plugin, or it does not take its configuration.
     fn build(&self, entity: &PluginConfig, snapshot: &Snapshot, env: &PluginEnv)
     -> Result<Box<dyn Plugin>, BuildError>;
+}
+
+/// Several hosts as one. Of plugins with the same name the one of the first host counts.
+pub struct Hosts(Vec<Arc<dyn PluginHost>>);
+
+impl Hosts {
+    /// Of these, in this order.
+    pub fn new(hosts: Vec<Arc<dyn PluginHost>>) -> Self {
+        Self(hosts)
+    }
+
+    fn of(&self, name: &str) -> Option<&dyn PluginHost> {
+        self.0.iter().find(|host| host.has(name)).map(|host| &**host)
+    }
+}
+
+impl PluginHost for Hosts {
+    fn refresh(&self) -> u64 {
+        self.0.iter().fold(0, |mixed: u64, host| mixed.rotate_left(17) ^ host.refresh())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.of(name).is_some()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.iter().flat_map(|host| host.names()).collect()
+    }
+
+    fn priority(&self, name: &str) -> i32 {
+        self.of(name).map_or(0, |host| host.priority(name))
+    }
+
+    fn check_scope(&self, entity: &PluginConfig) -> Result<(), String> {
+        self.of(&entity.name).map_or(Ok(()), |host| host.check_scope(entity))
+    }
+
+    fn build(
+        &self,
+        entity: &PluginConfig,
+        snapshot: &Snapshot,
+        env: &PluginEnv,
+    ) -> Result<Box<dyn Plugin>, BuildError> {
+        self.of(&entity.name).unwrap_or(&NoHost).build(entity, snapshot, env)
+    }
 }
 
 /// No plugins in other languages.
@@ -41,7 +102,7 @@ impl PluginHost for NoHost {
             plugin: entity.name.clone(),
             id: entity.id,
             reason: format!(
-                "there is no Wasm filter '{}': switch filters on with --wasm on and name their folder with --wasm-filters-path",
+                "there is no plugin '{}': Lua plugins are looked for in --plugins-dir, Wasm filters, with --wasm on, in --wasm-filters-path",
                 entity.name
             ),
         })

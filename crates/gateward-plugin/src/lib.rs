@@ -29,8 +29,8 @@ pub use exchange::{
     Authentication, Captures, Client, Credential, Exchange, MetricGroups, ResponseState, Scheme, Source,
     UpstreamRequest,
 };
-pub use host::{NoHost, PluginHost};
+pub use host::{Hosts, NoHost, PluginHost};
 pub use origin::ProxyOrigin;
 pub use record::{RequestRecord, Try};
-pub use registry::{NativePlugins, definitions};
+pub use registry::{NativePlugins, definition, definitions};
 pub use stream::{Preread, StreamExchange, StreamRecord};

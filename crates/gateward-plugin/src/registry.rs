@@ -99,7 +99,7 @@ impl PluginSchemas for NativePlugins {
     fn check_scope(&self, plugin: &PluginConfig) -> Result<(), String> {
         match self.schemas.get(plugin.name.as_str()) {
             Some((_, definition)) => (definition.check_scope)(plugin),
-            None => native::settings::http_without_consumer(plugin),
+            None => self.host.check_scope(plugin),
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::body::Encoder;
 use crate::client::Connection;
 use crate::error::ProxyError;
 use crate::protection::Protection;
+use crate::repeat;
 use crate::session::{Arrival, Role, Session, WatchedTry};
-use crate::tries;
 use crate::upstream::{self, Again, Answered, Asking, Failed, Tries, body_limit, is_idempotent};
 use gateward_http::BodyFraming;
 use gateward_telemetry::{Counter, WorkerMetrics};
@@ -242,7 +242,7 @@ async fn second_try(mut connection: Connection<'_>, asking: &Asking<'_>, left: u
     loop {
         match upstream::attempt(&mut connection, asking, tries.fresh_only).await {
             Ok(answered) => return Ok(answered),
-            Err(failed) => tries::prepare_another(&mut connection, asking, &mut tries, failed)?,
+            Err(failed) => repeat::prepare(&mut connection, asking, &mut tries, failed)?,
         }
         connection.session.download.input.reset();
     }

@@ -42,6 +42,7 @@ mod protection;
 mod pump;
 mod record;
 mod relay;
+mod repeat;
 mod reply;
 mod request;
 mod secure;

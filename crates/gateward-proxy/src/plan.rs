@@ -8,12 +8,13 @@ use crate::instance::{ChainId, Instance};
 use crate::settings::Settings;
 use crate::tls_plan::{TlsPlan, TlsPlanError};
 use gateward_balance::Priority;
-use gateward_model::{Directory, EntityId, PluginConfig, Protocol, Route, Service, Snapshot, Target, Upstream};
+use gateward_model::{Directory, EntityId, Protocol, Route, Service, Snapshot, Target, Upstream};
 use gateward_net::resolve::literal;
 use gateward_net::tls::{Client, Context};
-use gateward_plugin::{BuildContext, BuildError, PluginEnv, PluginHost, definitions};
+use gateward_plugin::{BuildContext, BuildError, Definition, PluginEnv, PluginHost, definitions};
 use gateward_route::{RouteEntry, Router, StreamRouter};
 use gateward_telemetry::{SeriesId, Telemetry};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -200,7 +201,7 @@ impl Plan {
     }
 }
 
-/// Make every enabled plugin, in order of execution: priority, then name, both descending.
+/// Make every enabled plugin, in order of execution: priority, then name, both descending, whatever language it is in.
 fn instances(
     snapshot: &Snapshot,
     env: &PluginEnv,
@@ -208,47 +209,29 @@ fn instances(
     errors: &mut Vec<CompileError>,
 ) -> Vec<Instance> {
     let directory = Arc::new(Directory::new(&snapshot.config));
+    let native: HashMap<&str, &Definition> = definitions().iter().map(|native| (native.name, native)).collect();
+    let mut entities: Vec<_> = snapshot.config.plugins.iter().filter(|entity| entity.enabled).collect();
+    entities.sort_by_cached_key(|entity| {
+        let definition = native.get(entity.name.as_str());
+        let priority = definition.map_or_else(|| host.priority(&entity.name), |definition| definition.priority);
+        Reverse((priority, entity.name.clone()))
+    });
     let mut instances = Vec::new();
-    for definition in definitions() {
-        let entities = snapshot.config.plugins.iter().filter(|entity| entity.name == definition.name);
-        for entity in entities.filter(|entity| entity.enabled) {
-            match (definition.build)(&BuildContext { entity, directory: &directory, env }) {
-                Ok(plugin) => {
-                    instances.push(Instance { needs: plugin.needs(), plugin: plugin.into(), entity: entity.clone() });
-                }
-                Err(error) => errors.push(error.into()),
-            }
-        }
-    }
-    add_hosted(snapshot, env, host, &mut instances, errors);
-    instances
-}
-
-/// Add the plugins in other languages. Their priority is 0 (kong/runloop/wasm/plugins.lua).
-fn add_hosted(
-    snapshot: &Snapshot,
-    env: &PluginEnv,
-    host: &dyn PluginHost,
-    instances: &mut Vec<Instance>,
-    errors: &mut Vec<CompileError>,
-) {
-    let native = |entity: &PluginConfig| definitions().iter().any(|definition| definition.name == entity.name);
-    let entities =
-        snapshot.config.plugins.iter().filter(|entity| entity.enabled && families::has_http(&entity.protocols));
-    let mut hosted: Vec<_> = entities.filter(|entity| !native(entity)).collect();
-    hosted.sort_by(|left, right| right.name.cmp(&left.name));
-    let negative = definitions().iter().filter(|definition| definition.priority < 0).map(|definition| definition.name);
-    let negative: Vec<_> = negative.collect();
-    let mut at = instances.iter().take_while(|instance| !negative.contains(&instance.entity.name.as_str())).count();
-    for entity in hosted {
-        match host.build(entity, snapshot, env) {
+    for entity in entities {
+        let made = match native.get(entity.name.as_str()) {
+            Some(definition) => (definition.build)(&BuildContext { entity, directory: &directory, env }),
+            // Plugins in other languages act on requests only.
+            None if !families::has_http(&entity.protocols) => continue,
+            None => host.build(entity, snapshot, env),
+        };
+        match made {
             Ok(plugin) => {
-                instances.insert(at, Instance { needs: plugin.needs(), plugin: plugin.into(), entity: entity.clone() });
-                at += 1;
+                instances.push(Instance { needs: plugin.needs(), plugin: plugin.into(), entity: entity.clone() });
             }
             Err(error) => errors.push(error.into()),
         }
     }
+    instances
 }
 
 fn upstreams(snapshot: &Snapshot, tls: Option<&TlsPlan>, errors: &mut Vec<CompileError>) -> Vec<Arc<UpstreamPlan>> {

@@ -6,16 +6,16 @@
 //! upstream's `resilience` record adds is asked of its [`Protection`](crate::protection::Protection).
 
 use crate::client::Connection;
-use crate::error::{ProxyError, Side};
+use crate::error::ProxyError;
 use crate::forward;
 use crate::hashing;
 use crate::hedge;
 use crate::outcome::Local;
 use crate::plan::Backend;
-use crate::upstream::{self, Again, Answered, Asking, Failed, Tries, body_limit, is_idempotent};
+use crate::repeat;
+use crate::upstream::{self, Answered, Asking, Tries, body_limit};
 use crate::worker::WorkerPlan;
 use gateward_http::BodyFraming;
-use gateward_telemetry::Counter;
 
 /// Send the request of `connection` upstream until an answer's head is there.
 pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Result<Box<Answered>, Local> {
@@ -58,50 +58,9 @@ async fn ask_until_answered(connection: &mut Connection<'_>, asking: &Asking<'_>
         };
         match outcome {
             Ok(answered) => return Ok(answered),
-            Err(failed) => prepare_another(connection, asking, &mut tries, failed).map_err(|failed| failed.error)?,
+            Err(failed) => repeat::prepare(connection, asking, &mut tries, failed).map_err(|failed| failed.error)?,
         }
     }
-}
-
-/// Make ready for a try after the one that `failed`.
-///
-/// # Errors
-/// The failure itself, when it is the last word: nothing would come out otherwise, the request must not go out twice,
-/// or no try or budget is left.
-pub(crate) fn prepare_another(
-    connection: &mut Connection<'_>,
-    asking: &Asking<'_>,
-    tries: &mut Tries,
-    failed: Failed,
-) -> Result<(), Failed> {
-    if !may_repeat(connection, &failed) || (tries.left == 0 && !failed.stale) {
-        return Err(failed);
-    }
-    let protection = asking.protection.as_ref().filter(|_| failed.again == Again::Ask && !failed.stale);
-    if protection.is_some_and(|protection| !protection.may_repeat(&connection.worker.metrics)) {
-        return Err(failed);
-    }
-    connection.session.upload.rewind();
-    if failed.stale {
-        tries.fresh_only = true;
-        // It says nothing about the target, which a hash may have chosen.
-        connection.session.excluded.pop();
-    } else {
-        tries.left -= 1;
-        connection.worker.metrics.count(Counter::UpstreamRetries);
-    }
-    Ok(())
-}
-
-fn may_repeat(connection: &Connection<'_>, failed: &Failed) -> bool {
-    // Without a target or a place there is nothing that could come out otherwise.
-    let hopeless = matches!(failed.error, ProxyError::NoTarget | ProxyError::Limited(_))
-        || failed.error.side() != Side::Upstream
-        || failed.again == Again::No;
-    if hopeless || !connection.session.upload.can_rewind() {
-        return false;
-    }
-    !failed.sent || (is_idempotent(connection) && !matches!(failed.error, ProxyError::UpstreamHead(_)))
 }
 
 /// Length of the request body as far as it is known before it is received.

@@ -3,7 +3,6 @@
 use crate::egress::Egress;
 use crate::settings::WasmOptions;
 use anyhow::{Context, Result};
-use gateward_plugin::{NoHost, PluginHost};
 use gateward_telemetry::{ExtraMetric, catalog};
 use gateward_wasm::callout::{HttpCall, HttpReply};
 use gateward_wasm::plugin::{Carrier, Destination, WasmHost};
@@ -27,14 +26,6 @@ pub(crate) fn host(options: &WasmOptions, egress: &Arc<Egress>) -> Result<Option
     let runtime = Runtime::new(services, options.cache_path.as_deref()).context("Wasm filters cannot be run")?;
     let carrier: Arc<dyn Carrier> = Arc::new(Carried(egress.clone()));
     Ok(Some(Arc::new(WasmHost::new(runtime, folder, carrier))))
-}
-
-/// The host as plugins see it.
-pub(crate) fn plugin_host(host: Option<&Arc<WasmHost>>) -> Arc<dyn PluginHost> {
-    match host {
-        Some(host) => host.clone(),
-        None => Arc::new(NoHost),
-    }
 }
 
 /// Carries callouts over the node's own connections.

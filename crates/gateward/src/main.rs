@@ -10,6 +10,7 @@ mod control;
 mod counter_store;
 mod egress;
 mod filters;
+mod hosts;
 mod logging;
 mod metrics;
 mod notify;

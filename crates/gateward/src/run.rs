@@ -4,7 +4,7 @@ use crate::admin;
 use crate::control::{Addresses, Control, Identity};
 use crate::counter_store::Stores;
 use crate::egress::Egress;
-use crate::filters;
+use crate::hosts;
 use crate::logging::LogControl;
 use crate::notify;
 use crate::reload::{Compiled, Compiler, Reloader, announce, log_warnings, sniff};
@@ -150,7 +150,7 @@ fn compiler(options: &Options, control: &Runtime, background: &Runtime) -> Resul
     let tls = Arc::new(tls);
     let stats = Arc::<PluginStats>::default();
     let egress = Arc::new(Egress::new(control.handle().clone(), tls.clone()));
-    let filters = filters::host(&options.wasm, &egress)?;
+    let hosts = hosts::set_up(&options.lua, &options.wasm, &egress)?;
     let env = PluginEnv {
         background: background.handle().clone(),
         counters: Arc::default(),
@@ -159,9 +159,8 @@ fn compiler(options: &Options, control: &Runtime, background: &Runtime) -> Resul
         stats,
     };
     let telemetry = Telemetry::new(options.workers, Limits::default());
-    let host = filters::plugin_host(filters.as_ref());
-    let plugins = NativePlugins::and(host.clone());
-    Ok(Compiler { settings, env, plugins, host, telemetry, tls, filters })
+    let plugins = NativePlugins::and(hosts.all.clone());
+    Ok(Compiler { settings, env, plugins, host: hosts.all, telemetry, tls, filters: hosts.wasm })
 }
 
 /// The plan a node starts with, where it came from, and who watches that.

@@ -91,7 +91,7 @@ impl Watch {
                         looked.unwrap_or(false)
                     };
                     if filters {
-                        tracing::info!("a Wasm filter changed; loading the configuration again");
+                        tracing::info!("a plugin changed; loading the configuration again");
                         if let Some(text) = self.read(&reloader, true).await {
                             self.apply(&reloader, text).await;
                         }

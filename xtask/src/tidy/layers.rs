@@ -32,6 +32,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("gateward-telemetry", Layer::Level(1)),
     ("gateward-plugin", Layer::Level(1)),
     ("gateward-wasm", Layer::Level(2)),
+    ("gateward-lua", Layer::Level(2)),
     ("gateward-proxy", Layer::Level(3)),
     ("gateward", Layer::Level(4)),
     ("gateward-testkit", Layer::TestHelp),

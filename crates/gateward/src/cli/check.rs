@@ -3,12 +3,13 @@
 use crate::cli::{FAILURE, USAGE, complain, print};
 use crate::counter_store::NoStores;
 use crate::egress::Egress;
-use crate::filters;
+use crate::hosts;
 use crate::reload::{Compiler, problem, sniff};
 use crate::settings::{OutputFormat, WasmOptions, router_flavor};
 use crate::watch::FILE_BYTES;
 use clap::ValueEnum;
 use gateward_config::{Diagnostic, Format, Severity};
+use gateward_lua::LuaOptions;
 use gateward_model::RouterFlavor;
 use gateward_net::tls::Context;
 use gateward_plugin::{NativePlugins, PluginEnv};
@@ -36,6 +37,9 @@ pub(crate) struct Arguments {
     /// Router flavour the files are for: traditional_compatible or expressions
     #[arg(long, value_name = "FLAVOR", value_parser = router_flavor, default_value = "traditional_compatible")]
     router_flavor: RouterFlavor,
+    /// Folders of the Lua plugins that the files use, separated by commas
+    #[arg(long, value_name = "DIRS", value_delimiter = ',')]
+    plugins_dir: Vec<PathBuf>,
     /// Folder of the Wasm filters that the files use
     #[arg(long, value_name = "DIR", env = "KONG_WASM_FILTERS_PATH")]
     wasm_filters_path: Option<PathBuf>,
@@ -77,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
             return ExitCode::from(FAILURE);
         }
     };
-    let compiler = match compiler(arguments.router_flavor, arguments.wasm_filters_path.as_deref(), runtime.handle()) {
+    let compiler = match compiler(arguments, runtime.handle()) {
         Ok(compiler) => compiler,
         Err(error) => {
             complain(&format!("{error:#}"));
@@ -122,21 +126,14 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// The default certificate cannot be made, or the folder of filters cannot be read.
-fn compiler(
-    flavor: RouterFlavor,
-    filters_path: Option<&Path>,
-    runtime: &tokio::runtime::Handle,
-) -> anyhow::Result<Arc<Compiler>> {
-    let settings = gateward_proxy::Settings { flavor, ..gateward_proxy::Settings::default() };
+fn compiler(arguments: &Arguments, runtime: &tokio::runtime::Handle) -> anyhow::Result<Arc<Compiler>> {
+    let settings = gateward_proxy::Settings { flavor: arguments.router_flavor, ..gateward_proxy::Settings::default() };
     let tls = Arc::new(Context::new(settings.tls.clone())?);
     let egress = Arc::new(Egress::new(runtime.clone(), tls.clone()));
-    let filters = match filters_path {
-        Some(path) => {
-            let wasm = WasmOptions { enabled: true, filters_path: Some(path.to_owned()), cache_path: None };
-            filters::host(&wasm, &egress)?
-        }
-        None => None,
-    };
+    let filters_path = arguments.wasm_filters_path.clone();
+    let wasm = WasmOptions { enabled: filters_path.is_some(), filters_path, cache_path: None };
+    let lua = LuaOptions { folders: arguments.plugins_dir.clone(), enabled: None };
+    let hosts = hosts::set_up(&lua, &wasm, &egress)?;
     let env = PluginEnv {
         background: runtime.clone(),
         counters: Arc::default(),
@@ -145,9 +142,8 @@ fn compiler(
         stats: Arc::default(),
     };
     let telemetry = Telemetry::new(0, Limits::default());
-    let host = filters::plugin_host(filters.as_ref());
-    let plugins = NativePlugins::and(host.clone());
-    Ok(Arc::new(Compiler { settings, env, plugins, host, telemetry, tls, filters }))
+    let plugins = NativePlugins::and(hosts.all.clone());
+    Ok(Arc::new(Compiler { settings, env, plugins, host: hosts.all, telemetry, tls, filters: hosts.wasm }))
 }
 
 fn check(compiler: &Compiler, path: &Path, text: &[u8]) -> Checked {
@@ -184,7 +180,14 @@ mod tests {
     use super::*;
 
     async fn checked(config: &str) -> Checked {
-        let compiler = compiler(RouterFlavor::default(), None, &tokio::runtime::Handle::current()).unwrap();
+        let arguments = Arguments {
+            files: Vec::new(),
+            format: Form::Text,
+            router_flavor: RouterFlavor::default(),
+            plugins_dir: Vec::new(),
+            wasm_filters_path: None,
+        };
+        let compiler = compiler(&arguments, &tokio::runtime::Handle::current()).unwrap();
         check(&compiler, Path::new("kong.yml"), config.as_bytes())
     }
 

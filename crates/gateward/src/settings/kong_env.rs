@@ -157,10 +157,10 @@ mod tests {
             &[
                 ("KONG_DATABASE", "off"),
                 ("KONG_PREFIX", "/x"),
-                ("KONG_LUA_PACKAGE_PATH", "x"),
+                ("KONG_LUA_PACKAGE_CPATH", "x"),
                 ("KONG_STREAM_LISTEN", "off"),
             ],
-            &["KONG_DATABASE", "KONG_LUA_PACKAGE_PATH", "KONG_PREFIX"],
+            &["KONG_DATABASE", "KONG_LUA_PACKAGE_CPATH", "KONG_PREFIX"],
             &[],
             0,
         );

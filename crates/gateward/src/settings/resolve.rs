@@ -5,11 +5,12 @@ use crate::settings::kong_env;
 use crate::settings::sources::Given;
 use crate::settings::tls;
 use crate::settings::values::{self, Listen, LogLevel, OutputFormat};
+use gateward_lua::LuaOptions;
 use gateward_net::PoolSettings;
 use gateward_net::proxy_protocol::Mode;
 use gateward_proxy::{HeaderTokens, Limits, Settings};
 use gateward_telemetry::AccessLogTarget;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where the declarative configuration comes from.
@@ -61,6 +62,8 @@ pub(crate) struct Options {
     pub(crate) timeout: Duration,
     /// Where a new process takes over, if anywhere.
     pub(crate) upgrade_socket: Option<PathBuf>,
+    /// Lua plugins.
+    pub(crate) lua: LuaOptions,
     /// Wasm filters.
     pub(crate) wasm: WasmOptions,
     /// Id of this node, if one is set.
@@ -93,6 +96,7 @@ pub(crate) fn resolve(given: &Given) -> Result<Options, Vec<String>> {
         grace: reader.read("shutdown-grace", values::duration),
         timeout: reader.read("shutdown-timeout", values::duration),
         upgrade_socket: reader.given.value("upgrade-socket").map(|value| value.text.into()),
+        lua: LuaOptions { folders: lua_folders(&reader), enabled: reader.read("plugins", values::lua_plugins) },
         wasm: WasmOptions {
             enabled: reader.read("wasm", values::switch),
             filters_path: reader.given.value("wasm-filters-path").map(|value| value.text.into()),
@@ -103,6 +107,23 @@ pub(crate) fn resolve(given: &Given) -> Result<Options, Vec<String>> {
         notes: Vec::new(),
     };
     finish(reader, options)
+}
+
+/// Folders named by themselves, then those of the package path.
+fn lua_folders(reader: &Reader<'_>) -> Vec<PathBuf> {
+    let text = |name| reader.given.value(name).map(|value| value.text).unwrap_or_default();
+    let plugins_dir = text("plugins-dir");
+    let named = plugins_dir.split(',').map(str::trim).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let mut folders: Vec<PathBuf> = named.collect();
+    for folder in text("lua-package-path").split(';').filter_map(|pattern| pattern.split_once('?')) {
+        let folder = PathBuf::from(folder.0.trim());
+        // Kong's own default, the folder it is started in, would read whatever lies there.
+        if !folder.as_os_str().is_empty() && folder != Path::new("./") && !folders.contains(&folder) && folder.is_dir()
+        {
+            folders.push(folder);
+        }
+    }
+    folders
 }
 
 fn finish(reader: Reader<'_>, mut options: Options) -> Result<Options, Vec<String>> {
@@ -318,7 +339,7 @@ mod tests {
         assert!(!options.data_plane.tokens.server && options.data_plane.tokens.request_id_upstream);
         assert_eq!(options.access_log, Some(AccessLogTarget::Stdout));
         assert!(options.warnings.iter().any(|text| text.contains("Admin API on 0.0.0.0:8001")));
-        assert_eq!(options.notes, ["settings of Kong without effect here: KONG_DATABASE, KONG_PLUGINS"]);
+        assert_eq!(options.notes, ["settings of Kong without effect here: KONG_DATABASE"]);
     }
 
     #[test]

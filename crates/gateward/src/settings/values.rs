@@ -396,6 +396,17 @@ pub(crate) fn real_ip(text: &str) -> Result<RealIp, String> {
     header_name(text).map(RealIp::Header)
 }
 
+/// Names of Lua plugins that may be used; `None`: all that are found.
+pub(crate) fn lua_plugins(text: &str) -> Result<Option<Vec<String>>, String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    if text.trim() == "off" {
+        return Ok(Some(Vec::new()));
+    }
+    let own = |name: &&str| *name != "bundled" && gateward_plugin::definition(name).is_none();
+    let names: Vec<String> = names.filter(own).map(str::to_owned).collect();
+    Ok(Some(names).filter(|names| !names.is_empty()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

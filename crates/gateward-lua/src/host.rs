@@ -1,0 +1,138 @@
+//! The Lua plugins of a node: their files, what they are, and the instances made of them.
+
+use crate::code::{Code, Stamp, stamps};
+use crate::instance::{Counts, Info, Instance};
+use crate::plugin::LuaPlugin;
+use crate::vm::Vm;
+use gateward_model::{PluginConfig, Snapshot};
+use gateward_plugin::native::settings::http;
+use gateward_plugin::{BuildError, Plugin, PluginEnv, PluginHost};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// Where plugins come from.
+#[derive(Debug, Clone, Default)]
+pub struct LuaOptions {
+    /// Folders with plugins, the first before the later ones.
+    pub folders: Vec<PathBuf>,
+    /// Names of the plugins that may be used; `None`: all that are found.
+    pub enabled: Option<Vec<String>>,
+}
+
+/// Runs the Lua plugins of the configured folders.
+pub struct LuaHost {
+    options: LuaOptions,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    stamps: Vec<Stamp>,
+    code: Option<Arc<Code>>,
+    /// Every plugin that may be used, be it a broken one.
+    plugins: BTreeMap<String, Result<Info, String>>,
+    instances: HashMap<u64, Weak<Instance>>,
+}
+
+impl LuaHost {
+    /// A host of the plugins in these folders.
+    pub fn new(options: LuaOptions) -> Self {
+        let host = Self { options, state: Mutex::default() };
+        host.refresh();
+        host
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Read the files again if any of them changed.
+    fn look(&self, state: &mut State) -> Result<(), String> {
+        let found = stamps(&self.options.folders)?;
+        if state.code.is_some() && state.stamps == found {
+            return Ok(());
+        }
+        let code = Code::read(&self.options.folders, &found)?;
+        state.stamps = found;
+        if state.code.as_ref().is_some_and(|known| known.id == code.id) {
+            return Ok(());
+        }
+        let code = Arc::new(code);
+        state.plugins = self.inspect(&code)?;
+        state.code = Some(code);
+        Ok(())
+    }
+
+    /// Load every plugin in a machine made for nothing else.
+    fn inspect(&self, code: &Arc<Code>) -> Result<BTreeMap<String, Result<Info, String>>, String> {
+        let vm = Vm::new(code)?;
+        let allowed = |name: &&String| self.options.enabled.as_ref().is_none_or(|names| names.contains(*name));
+        Ok(code.plugins.iter().filter(allowed).map(|name| (name.clone(), vm.inspect(name))).collect())
+    }
+
+    fn instance(&self, entity: &PluginConfig) -> Result<Arc<Instance>, String> {
+        let mut state = self.state();
+        let State { code, plugins, instances, .. } = &mut *state;
+        let (Some(code), Some(found)) = (code, plugins.get(&entity.name)) else {
+            return Err(format!("there is no Lua plugin '{}'", entity.name));
+        };
+        let info = found.clone()?;
+        let mut hasher = DefaultHasher::new();
+        (code.id, entity.id, &entity.name, entity.config.to_string()).hash(&mut hasher);
+        (entity.route, entity.service, entity.consumer, &entity.instance_name).hash(&mut hasher);
+        let key = hasher.finish();
+        if let Some(known) = instances.get(&key).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        let made = Arc::new(Instance {
+            code: code.clone(),
+            number: code.number(),
+            entity: Arc::new(entity.clone()),
+            info,
+            counts: Counts::default(),
+        });
+        instances.retain(|_, known| known.strong_count() > 0);
+        instances.insert(key, Arc::downgrade(&made));
+        Ok(made)
+    }
+}
+
+impl PluginHost for LuaHost {
+    fn refresh(&self) -> u64 {
+        let mut state = self.state();
+        if let Err(error) = self.look(&mut state) {
+            tracing::error!("{error}");
+        }
+        state.code.as_ref().map_or(0, |code| code.id)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.state().plugins.contains_key(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.state().plugins.keys().cloned().collect()
+    }
+
+    fn priority(&self, name: &str) -> i32 {
+        match self.state().plugins.get(name) {
+            Some(Ok(info)) => info.priority,
+            _ => 0,
+        }
+    }
+
+    fn check_scope(&self, entity: &PluginConfig) -> Result<(), String> {
+        http(entity)
+    }
+
+    fn build(&self, entity: &PluginConfig, _: &Snapshot, _: &PluginEnv) -> Result<Box<dyn Plugin>, BuildError> {
+        let instance = self.instance(entity);
+        let instance = instance.map_err(|reason| BuildError { plugin: entity.name.clone(), id: entity.id, reason })?;
+        Ok(Box::new(LuaPlugin::new(instance)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

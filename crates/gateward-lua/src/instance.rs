@@ -1,0 +1,60 @@
+//! A configured plugin, and what is counted of it.
+
+use crate::code::Code;
+use crate::state::Phase;
+use gateward_model::PluginConfig;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What a handler is, as it says itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Info {
+    /// Kong's PRIORITY.
+    pub(crate) priority: i32,
+    /// Its VERSION, if it says one.
+    pub(crate) version: Option<String>,
+    /// The phases it has functions for, as bits of [`Phase`].
+    pub(crate) phases: u32,
+}
+
+impl Info {
+    pub(crate) fn has(&self, phase: Phase) -> bool {
+        self.phases & phase as u32 != 0
+    }
+}
+
+/// One plugin with one configuration.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    pub(crate) code: Arc<Code>,
+    /// Unique among the instances of the code.
+    pub(crate) number: u32,
+    pub(crate) entity: Arc<PluginConfig>,
+    pub(crate) info: Info,
+    pub(crate) counts: Counts,
+}
+
+/// Counted by all workers. Read with `Relaxed` loads.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Calls by phase, in the order of [`Phase::ALL`].
+    pub(crate) calls: [AtomicU64; Phase::ALL.len()],
+    /// Calls that ended with an error.
+    pub(crate) errors: [AtomicU64; Phase::ALL.len()],
+    /// Calls that ran too long.
+    pub(crate) stopped: AtomicU64,
+}
+
+impl Counts {
+    pub(crate) fn called(&self, phase: Phase) {
+        self.calls[index(phase)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn failed(&self, phase: Phase) {
+        self.errors[index(phase)].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn index(phase: Phase) -> usize {
+    Phase::ALL.iter().position(|known| *known == phase).expect("every phase is listed")
+}

@@ -1,0 +1,19 @@
+-- Puts the machine together. Gets what Rust prepared, gives back `require` as plugins call it.
+local boot = ...
+local files = boot.files
+
+local core = files.core(boot)
+-- Nothing that is made from here on may reach the libraries that break out of the machine.
+local kong = {
+  configuration = {},
+  version = "3.9.1",
+  version_num = 3009001,
+}
+local ngx = files.ngx(core)
+core.kong, core.ngx = kong, ngx
+files["pdk.ctx"](core)
+files["pdk.log"](core)
+files["pdk.request"](core)
+files["pdk.response"](core)
+files["pdk.service"](core)
+return files.sandbox(core)

@@ -1,0 +1,109 @@
+//! A Lua plugin behind the contract of all plugins.
+
+use crate::instance::Instance;
+use crate::state::Phase;
+use crate::vm::{self, Ended, Started, Vm, Waiting};
+use gateward_plugin::{Exchange, LocalResponse, Needs, Outcome, Phases, Plugin, RequestRecord, Step};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// What a request gets whose plugin failed (kong/runloop/handler.lua).
+const FAILED: &str = "An unexpected error occurred";
+
+/// A configured plugin.
+pub(crate) struct LuaPlugin(Arc<Instance>);
+
+impl LuaPlugin {
+    pub(crate) fn new(instance: Arc<Instance>) -> Self {
+        Self(instance)
+    }
+
+    fn vm(&self) -> Option<Rc<Vm>> {
+        vm::of(&self.0.code).inspect_err(|error| tracing::error!(plugin = self.0.entity.name, "{error}")).ok()
+    }
+
+    /// A phase that may wait.
+    fn step<'a>(&self, phase: Phase, exchange: &'a mut Exchange) -> Step<'a> {
+        let Some(vm) = self.vm() else { return Step::Respond(LocalResponse::message(500, FAILED)) };
+        match vm.start(&self.0, phase, exchange) {
+            Started::Ended(ended) => match outcome(ended) {
+                Outcome::Next => Step::Next,
+                Outcome::Respond(response) => Step::Respond(response),
+            },
+            Started::Waiting(waiting) => Step::Wait(Box::pin(Wait { waiting, exchange })),
+        }
+    }
+}
+
+fn outcome(ended: Ended) -> Outcome {
+    match ended {
+        Ended::Next => Outcome::Next,
+        Ended::Respond(response) => Outcome::Respond(response),
+        Ended::Failed => Outcome::Respond(LocalResponse::message(500, FAILED)),
+    }
+}
+
+/// A handler that waits.
+struct Wait<'a> {
+    waiting: Waiting,
+    exchange: &'a mut Exchange,
+}
+
+impl Future for Wait<'_> {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let Self { waiting, exchange } = self.get_mut();
+        waiting.poll(exchange, context).map(outcome)
+    }
+}
+
+impl Plugin for LuaPlugin {
+    fn needs(&self) -> Needs {
+        let info = &self.0.info;
+        let response = info.has(Phase::Response);
+        let phases = Phases {
+            rewrite: info.has(Phase::Rewrite),
+            access: info.has(Phase::Access),
+            response,
+            header_filter: info.has(Phase::HeaderFilter),
+            body_filter: info.has(Phase::BodyFilter),
+            log: info.has(Phase::Log),
+            ..Phases::default()
+        };
+        Needs { phases, request_body: false, response_body: response }
+    }
+
+    fn rewrite<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
+        self.step(Phase::Rewrite, exchange)
+    }
+
+    fn access<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
+        self.step(Phase::Access, exchange)
+    }
+
+    fn response<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
+        self.step(Phase::Response, exchange)
+    }
+
+    fn header_filter(&self, exchange: &mut Exchange) {
+        if let Some(vm) = self.vm() {
+            vm.call(&self.0, Phase::HeaderFilter, exchange);
+        }
+    }
+
+    fn body_filter(&self, exchange: &mut Exchange, chunk: &mut Vec<u8>, last: bool) {
+        if let Some(vm) = self.vm() {
+            vm.filter(&self.0, exchange, chunk, last);
+        }
+    }
+
+    fn log(&self, record: &RequestRecord<'_>) {
+        if let Some(vm) = self.vm() {
+            vm.log(&self.0, record);
+        }
+    }
+}

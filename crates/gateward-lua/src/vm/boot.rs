@@ -1,0 +1,91 @@
+//! Filling a new machine: limits, the functions in Rust, the sandbox, and the PDK in Lua.
+
+use super::{MEMORY, Vm};
+use crate::api;
+use crate::code::Code;
+use crate::fast;
+use crate::sandbox;
+use crate::shared::Shared;
+use crate::state::Phase;
+use crate::watchdog::Watched;
+use mlua::{Function, LightUserData, Lua, LuaOptions, StdLib, Table, Value};
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::ptr::{from_ref, null_mut};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The PDK and what it stands on, by the names under which the files find each other.
+const FILES: &[(&str, &str)] = &[
+    ("core", include_str!("../lua/core.lua")),
+    ("ngx", include_str!("../lua/ngx.lua")),
+    ("pdk.ctx", include_str!("../lua/pdk/ctx.lua")),
+    ("pdk.log", include_str!("../lua/pdk/log.lua")),
+    ("pdk.request", include_str!("../lua/pdk/request.lua")),
+    ("pdk.response", include_str!("../lua/pdk/response.lua")),
+    ("pdk.service", include_str!("../lua/pdk/service.lua")),
+    ("sandbox", include_str!("../lua/sandbox.lua")),
+    ("boot", include_str!("../lua/boot.lua")),
+];
+
+/// A machine with everything but plugins in it.
+pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
+    let lua = bare();
+    let main = main_state(&lua)?;
+    let shared = Rc::new(Shared::default());
+    let boot = lua.create_table()?;
+    boot.raw_set("state", LightUserData(from_ref(&shared.state).cast::<c_void>().cast_mut()))?;
+    boot.raw_set("fast", fast::functions(&lua)?)?;
+    boot.raw_set("host", host_functions(&lua, code, &shared)?)?;
+    boot.raw_set("phases", phases(&lua)?)?;
+    let files = lua.create_table()?;
+    for (name, text) in FILES {
+        // Named after the file, for tracebacks.
+        files.raw_set(*name, lua.load(*text).set_name(format!("=gateward/{name}")).into_function()?)?;
+    }
+    boot.raw_set("files", files.clone())?;
+    let start: Function = files.raw_get("boot")?;
+    let require: Function = start.call(boot)?;
+    lua.set_memory_limit(MEMORY)?;
+    Ok(Vm {
+        watched: Watched::new(main),
+        handlers: RefCell::default(),
+        configurations: RefCell::default(),
+        spare: RefCell::default(),
+        require,
+        lua,
+        shared,
+        code: Arc::downgrade(code),
+        requests: Cell::new(0.0),
+        free_slots: Rc::default(),
+    })
+}
+
+/// A machine with LuaJIT's own libraries. What of them plugins get is for the sandbox.
+#[expect(unsafe_code, reason = "the FFI library, which plugins do not get")]
+fn bare() -> Lua {
+    // SAFETY: the libraries that can break memory safety (ffi, debug, package) stay with the files above.
+    unsafe { Lua::unsafe_new_with(StdLib::ALL, LuaOptions::default()) }
+}
+
+#[expect(unsafe_code, reason = "only looks where the state is")]
+fn main_state(lua: &Lua) -> mlua::Result<*mut mlua::lua_State> {
+    let mut state = null_mut();
+    // SAFETY: nothing is done to the state.
+    unsafe { lua.exec_raw::<()>((), |main| state = main) }?;
+    Ok(state)
+}
+
+/// Kong's names and bits.
+fn phases(lua: &Lua) -> mlua::Result<Table> {
+    lua.create_table_from(Phase::ALL.map(|phase| (phase.as_str(), phase as u32)))
+}
+
+/// The functions in Rust that are not worth the FFI.
+fn host_functions(lua: &Lua, code: &Arc<Code>, shared: &Rc<Shared>) -> mlua::Result<Table> {
+    let functions = lua.create_table()?;
+    sandbox::add(lua, &functions, code)?;
+    api::add(lua, &functions, shared)?;
+    functions.raw_set("null", Value::NULL)?;
+    Ok(functions)
+}

@@ -1,0 +1,236 @@
+//! A virtual machine: one per worker and set of sources.
+//!
+//! A machine is made when its worker first needs it and lives until no plugin of its sources is configured any more.
+//! `boot` fills it, `run` calls handlers in it.
+
+mod boot;
+mod run;
+
+pub(crate) use run::{Ended, Started, Waiting};
+
+use crate::code::Code;
+use crate::convert::config_to_lua;
+use crate::instance::{Info, Instance};
+use crate::shared::Shared;
+use crate::state::{Phase, Reach, Scene};
+use crate::watchdog::Watched;
+use mlua::{Function, Lua, Table, Thread, Value};
+use rustc_hash::FxHashMap;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
+
+/// Bytes of memory of one machine.
+pub(crate) const MEMORY: usize = 256 << 20;
+/// Coroutines kept for reuse.
+const SPARE: usize = 64;
+
+/// A machine. Fields are dropped in this order: the watchdog lets go first, what Lua points to goes last.
+pub(crate) struct Vm {
+    watched: Watched,
+    handlers: RefCell<FxHashMap<String, Rc<Handler>>>,
+    configurations: RefCell<FxHashMap<u32, Configuration>>,
+    spare: RefCell<Vec<Thread>>,
+    /// `require` as plugins call it.
+    require: Function,
+    lua: Lua,
+    shared: Rc<Shared>,
+    code: Weak<Code>,
+    requests: Cell<f64>,
+    free_slots: Rc<RefCell<FreeSlots>>,
+}
+
+/// A plugin's handler: the table it returned and its functions.
+struct Handler {
+    table: Table,
+    functions: [Option<Function>; Phase::ALL.len()],
+    info: Info,
+}
+
+/// The `conf` of an instance.
+struct Configuration {
+    instance: Weak<Instance>,
+    handler: Rc<Handler>,
+    conf: Value,
+}
+
+#[derive(Default)]
+struct FreeSlots {
+    free: Vec<u32>,
+    next: u32,
+}
+
+/// A request's place for its tables, given back when the exchange is reset.
+struct Slot {
+    request: f64,
+    number: u32,
+    of: Rc<RefCell<FreeSlots>>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.of.borrow_mut().free.push(self.number);
+    }
+}
+
+thread_local! {
+    static MACHINES: RefCell<Vec<Rc<Vm>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// This thread's machine with `code`.
+///
+/// # Errors
+/// It cannot be made: the sources of the gateway itself are broken, or memory is short.
+pub(crate) fn of(code: &Arc<Code>) -> Result<Rc<Vm>, String> {
+    MACHINES.with_borrow_mut(|machines| {
+        if let Some(vm) = machines.iter().find(|vm| vm.code.as_ptr() == Arc::as_ptr(code)) {
+            return Ok(vm.clone());
+        }
+        machines.retain(|vm| vm.code.strong_count() > 0);
+        let vm = Rc::new(Vm::new(code)?);
+        machines.push(vm.clone());
+        Ok(vm)
+    })
+}
+
+impl Vm {
+    /// A new machine.
+    ///
+    /// # Errors
+    /// As for [`of`].
+    pub(crate) fn new(code: &Arc<Code>) -> Result<Self, String> {
+        boot::machine(code).map_err(|error| format!("the Lua machine does not start: {error}"))
+    }
+
+    /// Load `plugin` and say what it is.
+    ///
+    /// # Errors
+    /// It does not load, or its handler is none; with file and line.
+    pub(crate) fn inspect(&self, plugin: &str) -> Result<Info, String> {
+        let (handler, stopped) = self.watched.during(|| self.handler(plugin));
+        match handler {
+            Ok(handler) => Ok(handler.info.clone()),
+            Err(error) if stopped => Err(format!("kong.plugins.{plugin}.handler does not load: {error}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn handler(&self, plugin: &str) -> mlua::Result<Rc<Handler>> {
+        if let Some(handler) = self.handlers.borrow().get(plugin) {
+            return Ok(handler.clone());
+        }
+        let module = format!("kong.plugins.{plugin}.handler");
+        // A file that is loaded in the middle of a request has nothing to do with it.
+        let mut scene =
+            Scene { reach: Reach::Nothing, chunk: None, phase: Phase::InitWorker, instance: 0, request: (0.0, 0) };
+        let table: Value = self.shared.state.enter(&mut scene, || self.require.call(module.as_str()))?;
+        let Value::Table(table) = table else {
+            return Err(mlua::Error::runtime(format!(
+                "{module} returns a {}, not the handler's table",
+                table.type_name()
+            )));
+        };
+        let handler = Rc::new(Handler::of(table).map_err(|error| mlua::Error::runtime(format!("{module}: {error}")))?);
+        self.handlers.borrow_mut().insert(plugin.to_owned(), handler.clone());
+        Ok(handler)
+    }
+
+    /// The handler and `conf` of an instance.
+    fn prepared(&self, instance: &Arc<Instance>) -> mlua::Result<(Rc<Handler>, Value)> {
+        if let Some(known) = self.configurations.borrow().get(&instance.number) {
+            return Ok((known.handler.clone(), known.conf.clone()));
+        }
+        let handler = self.handler(&instance.entity.name)?;
+        let conf = config_to_lua(&self.lua, &instance.entity.config)?;
+        if let Value::Table(conf) = &conf {
+            identify(conf, instance)?;
+        }
+        let mut configurations = self.configurations.borrow_mut();
+        configurations.retain(|_, known| known.instance.strong_count() > 0);
+        let known = Configuration { instance: Arc::downgrade(instance), handler: handler.clone(), conf: conf.clone() };
+        configurations.insert(instance.number, known);
+        Ok((handler, conf))
+    }
+
+    /// Number and slot of the request of `exchange`.
+    fn request(&self, exchange: &mut gateward_plugin::Exchange) -> (f64, u32) {
+        if let Some(slot) = exchange.kept::<Slot>()
+            && Rc::ptr_eq(&slot.of, &self.free_slots)
+        {
+            return (slot.request, slot.number);
+        }
+        let request = self.requests.get() + 1.0;
+        self.requests.set(request);
+        let number = {
+            let mut slots = self.free_slots.borrow_mut();
+            slots.free.pop().unwrap_or_else(|| {
+                slots.next += 1;
+                slots.next
+            })
+        };
+        exchange.put(Slot { request, number, of: self.free_slots.clone() });
+        (request, number)
+    }
+
+    /// Likewise of one that is over.
+    fn past_request(&self, exchange: &gateward_plugin::Exchange) -> (f64, u32) {
+        match exchange.kept::<Slot>() {
+            Some(slot) if Rc::ptr_eq(&slot.of, &self.free_slots) => (slot.request, slot.number),
+            _ => (0.0, 0),
+        }
+    }
+}
+
+/// What Kong adds to a configuration (kong/runloop/plugins_iterator.lua).
+fn identify(conf: &Table, instance: &Instance) -> mlua::Result<()> {
+    let entity = &instance.entity;
+    conf.raw_set("__plugin_id", entity.id.to_string())?;
+    conf.raw_set("plugin_instance_name", entity.instance_name.as_deref())?;
+    for (name, id) in [("route_id", entity.route), ("service_id", entity.service), ("consumer_id", entity.consumer)] {
+        conf.raw_set(name, id.map(|id| id.to_string()))?;
+    }
+    Ok(())
+}
+
+impl Handler {
+    fn of(table: Table) -> Result<Self, String> {
+        let priority = match table.get::<Value>("PRIORITY") {
+            Ok(Value::Integer(number)) => number as i32,
+            Ok(Value::Number(number)) if number.fract() == 0.0 => number as i32,
+            Ok(Value::Nil) => {
+                return Err("PRIORITY is missing: a whole number that says when the plugin runs".to_owned());
+            }
+            Ok(other) => return Err(format!("PRIORITY is a {}, not a whole number", other.type_name())),
+            Err(error) => return Err(error.to_string()),
+        };
+        let version = match table.get::<Value>("VERSION") {
+            Ok(Value::String(text)) => Some(text.to_string_lossy()),
+            _ => None,
+        };
+        let mut functions = [const { None }; Phase::ALL.len()];
+        let mut phases = 0;
+        for (function, phase) in functions.iter_mut().zip(Phase::ALL) {
+            match table.get::<Value>(phase.as_str()) {
+                Ok(Value::Function(found)) => {
+                    *function = Some(found);
+                    phases |= phase as u32;
+                }
+                Ok(Value::Nil) => {}
+                Ok(other) => return Err(format!("{} is a {}, not a function", phase.as_str(), other.type_name())),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        if phases & Phase::Response as u32 != 0 && phases & (Phase::HeaderFilter as u32 | Phase::BodyFilter as u32) != 0
+        {
+            return Err("a handler with `response` cannot have `header_filter` or `body_filter` as well".to_owned());
+        }
+        Ok(Self { table, functions, info: Info { priority, version, phases } })
+    }
+}
+
+#[cfg(test)]
+impl Vm {
+    pub(crate) fn lua(&self) -> &Lua {
+        &self.lua
+    }
+}

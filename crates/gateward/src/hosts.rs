@@ -1,0 +1,39 @@
+//! Plugins in other languages: the hosts they run in, as one.
+
+use crate::egress::Egress;
+use crate::filters;
+use crate::settings::WasmOptions;
+use anyhow::{Result, ensure};
+use gateward_lua::{LuaHost, LuaOptions};
+use gateward_plugin::{Hosts, PluginHost};
+use gateward_wasm::plugin::WasmHost;
+use std::sync::Arc;
+
+/// The hosts of a process.
+pub(crate) struct PluginHosts {
+    /// All of them; Lua before Wasm.
+    pub(crate) all: Arc<dyn PluginHost>,
+    /// Of Wasm filters, if they are switched on.
+    pub(crate) wasm: Option<Arc<WasmHost>>,
+}
+
+/// Set up what the options ask for.
+///
+/// # Errors
+/// A folder cannot be read, or a plugin that was named is not there.
+pub(crate) fn set_up(lua: &LuaOptions, wasm: &WasmOptions, egress: &Arc<Egress>) -> Result<PluginHosts> {
+    let wasm = filters::host(wasm, egress)?;
+    let mut hosts: Vec<Arc<dyn PluginHost>> = Vec::new();
+    if !lua.folders.is_empty() {
+        hosts.push(Arc::new(LuaHost::new(lua.clone())));
+    }
+    let known = |name: &&String| !hosts.iter().any(|host| host.has(name));
+    let missing: Vec<&str> = lua.enabled.iter().flatten().filter(known).map(String::as_str).collect();
+    ensure!(
+        missing.is_empty(),
+        "--plugins names {}, which no folder of --plugins-dir or --lua-package-path has: looked for kong/plugins/NAME/handler.lua",
+        missing.join(", ")
+    );
+    hosts.extend(wasm.clone().map(|host| host as Arc<dyn PluginHost>));
+    Ok(PluginHosts { all: Arc::new(Hosts::new(hosts)), wasm })
+}

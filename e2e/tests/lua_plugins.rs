@@ -1,0 +1,132 @@
+//! Kong's Lua plugins in a running gateway: found in a folder, in their place among native plugins, replaced, fenced.
+
+use gateward_e2e::echoed_header;
+use gateward_testkit::{Backend, Gateway, GatewayBuilder, RawResponse, TempDir, eventually, gateward_command, http};
+use std::path::PathBuf;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A folder of plugins for one test.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let folder = Self(TempDir::new().expect("a folder can be made"));
+        files.iter().for_each(|(path, text)| folder.write(path, text));
+        folder
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("plugins")
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("folders can be made");
+        let draft = path.with_extension("draft");
+        std::fs::write(&draft, text).expect("plugins can be written");
+        std::fs::rename(draft, path).expect("plugins can be replaced");
+    }
+
+    fn gateway(&self, config: &str) -> GatewayBuilder {
+        Gateway::builder(config).arg(format!("--plugins-dir={}", self.path().display()))
+    }
+}
+
+fn config(backend: &Backend, plugins: &str) -> String {
+    format!(
+        "_format_version: '3.0'\nservices:\n- {{name: s, url: {}, routes: [{{name: r, paths: [/]}}]}}\n\
+         consumers:\n- {{username: alice, keyauth_credentials: [{{key: secret}}]}}\nplugins:\n{plugins}",
+        backend.url()
+    )
+}
+
+fn get(gateway: &Gateway, target: &str, headers: &[(&str, &str)]) -> RawResponse {
+    http(gateway.proxy(), &format!("GET {target}"), headers, b"")
+}
+
+/// Says which consumer was known when it ran.
+fn who(priority: i32) -> String {
+    format!(
+        "local P = {{ PRIORITY = {priority}, VERSION = '1.0.0' }}\n\
+         function P:access(conf)\n\
+           kong.service.request.set_header('X-Seen-{priority}', kong.request.get_header('X-Consumer-Username') or 'nobody')\n\
+         end\nreturn P"
+    )
+}
+
+#[test]
+fn priorities_interleave_with_native_plugins() {
+    let folder =
+        Folder::new(&[("kong/plugins/early/handler.lua", &who(1251)), ("kong/plugins/late/handler.lua", &who(1249))]);
+    let backend = Backend::echo();
+    let gateway = folder.gateway(&config(&backend, "- {name: late}\n- {name: key-auth}\n- {name: early}\n")).start();
+    let response = get(&gateway, "/", &[("apikey", "secret")]);
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(echoed_header(&response, "x-seen-1251").as_deref(), Some("nobody"));
+    assert_eq!(echoed_header(&response, "x-seen-1249").as_deref(), Some("alice"));
+    assert_eq!(get(&gateway, "/", &[]).status, 401);
+}
+
+#[test]
+fn a_changed_plugin_is_served_without_a_restart_and_a_broken_one_is_not() {
+    let word = |word: &str| {
+        format!(
+            "local P = {{ PRIORITY = 5 }}\nfunction P:access() kong.response.set_header('X-Word', '{word}') end\nreturn P"
+        )
+    };
+    let folder = Folder::new(&[("words/handler.lua", &word("first"))]);
+    let backend = Backend::echo();
+    let gateway = folder.gateway(&config(&backend, "- {name: words}\n")).start();
+    assert_eq!(get(&gateway, "/", &[]).header("x-word"), Some("first"));
+    folder.write("words/handler.lua", &word("second"));
+    eventually(PATIENCE, || get(&gateway, "/", &[]).header("x-word") == Some("second"));
+    folder.write("words/handler.lua", "local P = {\n");
+    gateway.expect_log("words/handler.lua:2:");
+    assert_eq!(get(&gateway, "/", &[]).header("x-word"), Some("second"));
+    folder.write("words/handler.lua", &word("third"));
+    eventually(PATIENCE, || get(&gateway, "/", &[]).header("x-word") == Some("third"));
+}
+
+#[test]
+fn a_failing_handler_is_a_500_with_a_traceback_and_others_go_on() {
+    let handler = "local P = { PRIORITY = 5 }\n\
+        local function inner(what) if what == 'error' then error('it broke') end if what == 'loop' then while true do end end end\n\
+        function P:access() inner(kong.request.get_header('X-What')) end\nreturn P";
+    let folder = Folder::new(&[("fails/handler.lua", handler)]);
+    let backend = Backend::echo();
+    let gateway = folder.gateway(&config(&backend, "- {name: fails}\n")).workers(1).start();
+    for what in ["error", "loop"] {
+        let response = get(&gateway, "/", &[("X-What", what)]);
+        assert_eq!(response.status, 500, "{what}");
+        assert!(response.text().contains("An unexpected error occurred"), "{}", response.text());
+        assert_eq!(get(&gateway, "/", &[]).status, 200, "after {what}");
+    }
+    gateway.expect_log("handler.lua:2: it broke");
+    gateway.expect_log("stack traceback");
+    gateway.expect_log("without waiting for anything");
+}
+
+#[test]
+fn what_cannot_work_is_said_before_anything_is_started() {
+    let folder = Folder::new(&[("p/handler.lua", "return { PRIORITY = 1 }"), ("q/handler.lua", "\nerror('at load')")]);
+    let backend = Backend::echo();
+    let refused = |plugins: &str, argument: &str| {
+        let gateway = folder.gateway(&config(&backend, plugins)).arg(argument).try_start();
+        gateway.err().map(|error| format!("{error:#}")).unwrap_or_default()
+    };
+    let error = refused("- {name: q}\n", "--plugins=bundled");
+    assert!(error.contains("q/handler.lua:2: at load"), "{error}");
+    let error = refused("- {name: p}\n", "--plugins=bundled,absent");
+    assert!(error.contains("--plugins names absent"), "{error}");
+    let error = refused("- {name: p}\n", "--plugins=bundled,q");
+    assert!(error.contains("'p'"), "{error}");
+    let file = folder.0.path().join("kong.yml");
+    std::fs::write(&file, config(&backend, "- {name: q}\n")).expect("a file can be written");
+    let mut check = gateward_command();
+    check.arg("check").arg(format!("--plugins-dir={}", folder.path().display())).arg(&file);
+    let output = check.output().expect("gateward runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && text.contains("q/handler.lua:2: at load"), "{text}");
+}
