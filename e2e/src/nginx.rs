@@ -1,4 +1,4 @@
-//! nginx as an https origin that shows what it was asked for and by whom.
+//! nginx: any configuration of it, and one as an https origin that shows what it was asked for and by whom.
 
 use crate::Authority;
 use gateward_testkit::eventually;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// nginx with TLS on a free port of 127.0.0.1; ended when dropped.
+/// nginx in the foreground on a free port of 127.0.0.1, with a folder of its own; ended when dropped.
 #[derive(Debug)]
 pub struct Nginx {
     child: Child,
@@ -16,6 +16,34 @@ pub struct Nginx {
 }
 
 impl Nginx {
+    /// With the configuration that `prepare` gives for its folder and port; the folder is there already.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    pub fn run(prepare: impl FnOnce(&Path, u16) -> String) -> Self {
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
+        let dir = std::env::temp_dir().join(format!("gateward-nginx-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("directories can be made");
+        let configuration = prepare(&dir, port);
+        std::fs::write(dir.join("nginx.conf"), configuration).expect("files can be written");
+        let child = Command::new("nginx")
+            .arg("-p")
+            .arg(&dir)
+            .arg("-c")
+            .arg(dir.join("nginx.conf"))
+            .args(["-g", "daemon off;"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nginx runs");
+        let nginx = Self { child, port, dir };
+        eventually(Duration::from_secs(10), || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        nginx
+    }
+
     /// With a certificate for `name`, asking clients for one of the same authority. It speaks HTTP/1.1.
     ///
     /// # Panics
@@ -36,16 +64,13 @@ impl Nginx {
 
     #[track_caller]
     fn serve(authority: &Authority, name: &str, flags: &str) -> Self {
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
-        let dir = std::env::temp_dir().join(format!("gateward-nginx-tls-{}-{port}", std::process::id()));
-        std::fs::create_dir_all(&dir).expect("directories can be made");
-        authority.issue(name).write(&dir, "server");
-        std::fs::write(dir.join("ca.pem"), authority.pem()).expect("files can be written");
-        std::fs::write(dir.join("large"), large()).expect("files can be written");
-        let shown = dir.display();
-        let configuration = format!(
-            "worker_processes 1; pid {shown}/nginx.pid; error_log {shown}/error.log;\n\
+        Self::run(|dir, port| {
+            authority.issue(name).write(dir, "server");
+            std::fs::write(dir.join("ca.pem"), authority.pem()).expect("files can be written");
+            std::fs::write(dir.join("large"), large()).expect("files can be written");
+            let shown = dir.display();
+            format!(
+                "worker_processes 1; pid {shown}/nginx.pid; error_log {shown}/error.log;\n\
              events {{ worker_connections 256; }}\n\
              http {{\n\
                access_log off; default_type text/plain; client_body_temp_path {shown}/body; proxy_temp_path {shown}/proxy;\n\
@@ -59,21 +84,19 @@ impl Nginx {
                  location /close {{ keepalive_timeout 0; return 200 \"reused=$ssl_session_reused|connection=$connection\"; }}\n\
                }}\n\
              }}\n"
-        );
-        std::fs::write(dir.join("nginx.conf"), configuration).expect("files can be written");
-        let child = Command::new("nginx")
-            .arg("-p")
-            .arg(&dir)
-            .arg("-c")
-            .arg(dir.join("nginx.conf"))
-            .args(["-g", "daemon off;"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("nginx runs");
-        eventually(Duration::from_secs(10), || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Self { child, port, dir }
+            )
+        })
+    }
+
+    /// Its address as an URL without TLS.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Send it a signal, by name without `SIG`; whether that went well.
+    pub fn signal(&self, name: &str) -> bool {
+        let kill = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status();
+        kill.is_ok_and(|status| status.success())
     }
 
     /// Where it listens.
@@ -95,7 +118,7 @@ pub fn large() -> Vec<u8> {
 impl Drop for Nginx {
     fn drop(&mut self) {
         // An orderly end, so that its workers end too.
-        let _ = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status();
+        self.signal("TERM");
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.dir);
     }

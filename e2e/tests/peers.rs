@@ -1,57 +1,18 @@
 //! Real programs on both sides: nginx as an origin, curl as a client.
 
+use gateward_e2e::Nginx;
 use gateward_e2e::{curl, has_tool, one_route};
-use gateward_testkit::{Backend, Gateway, RawClient, eventually, http};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use gateward_testkit::{Backend, Gateway, RawClient, http};
+use std::path::Path;
 
-/// nginx in the foreground with a directory of its own; killed when dropped.
-struct Nginx {
-    child: Child,
-    port: u16,
-    dir: PathBuf,
-}
-
-impl Nginx {
-    /// A static file, the same compressed on the fly (chunked), and an inner hop.
-    #[track_caller]
-    fn start() -> Self {
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
-        let dir = std::env::temp_dir().join(format!("gateward-nginx-{}-{port}", std::process::id()));
+/// nginx with a static file, the same compressed on the fly (chunked), and an inner hop.
+#[track_caller]
+fn origin() -> Nginx {
+    Nginx::run(|dir, port| {
         std::fs::create_dir_all(dir.join("www")).expect("directories can be made");
         std::fs::write(dir.join("www/file.txt"), content()).expect("files can be written");
-        std::fs::write(dir.join("nginx.conf"), configuration(&dir, port)).expect("files can be written");
-        let child = Command::new("nginx")
-            .arg("-p")
-            .arg(&dir)
-            .arg("-c")
-            .arg(dir.join("nginx.conf"))
-            .args(["-g", "daemon off;"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("nginx runs");
-        let nginx = Self { child, port, dir };
-        eventually(Duration::from_secs(10), || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-        nginx
-    }
-
-    fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        // An orderly end, so that its workers end too.
-        let _ = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
+        configuration(dir, port)
+    })
 }
 
 fn content() -> String {
@@ -83,7 +44,7 @@ fn nginx_as_origin() {
     if !has_tool("nginx") {
         return;
     }
-    let nginx = Nginx::start();
+    let nginx = origin();
     let gateway = Gateway::builder(&one_route(&nginx.url())).workers(1).start();
     let content = content();
     for path in ["/file.txt", "/inner/file.txt"] {
@@ -126,11 +87,10 @@ fn a_restarted_nginx_is_found_again() {
     if !has_tool("nginx") {
         return;
     }
-    let nginx = Nginx::start();
+    let nginx = origin();
     let gateway = Gateway::builder(&one_route(&nginx.url())).workers(1).start();
     assert_eq!(http(gateway.proxy(), "GET /connections", &[], b"").status, 200);
-    let reloaded = Command::new("sh").args(["-c", &format!("kill -HUP {}", nginx.child.id())]).status();
-    assert!(reloaded.is_ok_and(|status| status.success()));
+    assert!(nginx.signal("HUP"));
     // nginx closes its old workers' idle connections at some moment of this.
     for index in 0..200 {
         let method = if index % 2 == 0 { "GET" } else { "HEAD" };
