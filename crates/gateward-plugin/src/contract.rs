@@ -5,6 +5,7 @@ use gateward_model::schema::Schema;
 use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
 /// One configured plugin instance. Methods are called on the worker's thread and must not block it.
 ///
@@ -24,6 +25,29 @@ pub trait Plugin: Send + Sync + 'static {
     fn access<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
         let _ = exchange;
         Step::Next
+    }
+
+    /// With the request's head, once every `access` phase let it pass and before the upstream is asked. `end`: no body
+    /// follows. Plugins are asked in order, each when the one before let the head go on.
+    fn request_head(&self, exchange: &mut Exchange, end: bool) -> Flow {
+        let _ = (exchange, end);
+        Flow::Next
+    }
+
+    /// For every piece of the request's body, as it comes and as the plugin before left it, when
+    /// [`Phases::request_piece`] is set; what is left in `piece` goes on. `last` on the final, possibly empty, piece, when
+    /// `exchange.request_trailers` are there. A plugin that holds takes what it wants to keep out of `piece`, and may keep
+    /// up to `exchange.held_body_max` bytes. One that held the head lets it go on with [`Flow::Next`].
+    fn request_piece(&self, exchange: &mut Exchange, piece: &mut Vec<u8>, last: bool) -> Flow {
+        let _ = (exchange, piece, last);
+        Flow::Next
+    }
+
+    /// Whether a request that the plugin holds goes on, with what it puts into `piece`. Asked after it began to hold and
+    /// whenever the waker of `context` was woken; pieces that come meanwhile are shown as ever.
+    fn poll_request(&self, exchange: &mut Exchange, piece: &mut Vec<u8>, context: &mut Context<'_>) -> Poll<Flow> {
+        let _ = (exchange, piece, context);
+        Poll::Ready(Flow::Next)
     }
 
     /// With the whole upstream response in hand (`exchange.response.body` is `Some`), when
@@ -47,6 +71,18 @@ pub trait Plugin: Send + Sync + 'static {
     /// For every piece of the response body; `last` on the final, possibly empty, piece.
     fn body_filter(&self, exchange: &mut Exchange, chunk: &mut Vec<u8>, last: bool) {
         let _ = (exchange, chunk, last);
+    }
+
+    /// Likewise for plugins that may hold the body; called in its place.
+    fn response_piece(&self, exchange: &mut Exchange, piece: &mut Vec<u8>, last: bool) -> Flow {
+        self.body_filter(exchange, piece, last);
+        Flow::Next
+    }
+
+    /// Whether a response body that the plugin holds goes on; as [`Plugin::poll_request`].
+    fn poll_response(&self, exchange: &mut Exchange, piece: &mut Vec<u8>, context: &mut Context<'_>) -> Poll<Flow> {
+        let _ = (exchange, piece, context);
+        Poll::Ready(Flow::Next)
     }
 
     /// After the exchange ended, on every path.
@@ -75,6 +111,19 @@ pub enum Step<'a> {
     Respond(LocalResponse),
     /// Wait for I/O; the worker serves other connections meanwhile.
     Wait(Pin<Box<dyn Future<Output = Outcome> + 'a>>),
+}
+
+/// What becomes of a message while it passes a plugin.
+#[derive(Debug)]
+pub enum Flow {
+    /// It goes on.
+    Next,
+    /// It waits, until the plugin is polled to its end or lets a later piece go on.
+    Hold,
+    /// Answer this instead. Once the response's head is sent the exchange is broken off.
+    Respond(LocalResponse),
+    /// Break the exchange off: the client gets a reset in place of an answer, or of the rest of one.
+    Reset,
 }
 
 /// What a suspended phase came to.
@@ -134,6 +183,8 @@ impl LocalResponse {
 pub struct Phases {
     pub rewrite: bool,
     pub access: bool,
+    pub request_head: bool,
+    pub request_piece: bool,
     pub response: bool,
     pub response_head: bool,
     pub header_filter: bool,

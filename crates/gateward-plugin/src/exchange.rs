@@ -33,6 +33,10 @@ pub struct Exchange {
     pub auth: Authentication,
     /// The request body when a plugin needs it buffered; replace it to change what goes upstream.
     pub body: Option<Vec<u8>>,
+    /// Fields after the request's body; there with its last piece.
+    pub request_trailers: Headers,
+    /// Most bytes of a request's body that a plugin may hold back. Set by the gateway.
+    pub held_body_max: usize,
     /// Refuse a longer request body with 413 while it streams; bytes.
     pub request_body_max: Option<u64>,
     /// The response; valid from the response phases on. `response.early` may be set in any phase.
@@ -161,8 +165,10 @@ pub struct ResponseState {
     pub grpc_status: Option<u8>,
     /// Who made it.
     pub source: Source,
-    /// Break the response off, so that the client notices: what a plugin may ask for once its head is sent.
+    /// Break the exchange off, so that the client notices: it gets a reset.
     pub broken: bool,
+    /// The head is on its way to the client: nothing can take the response's place any more.
+    pub started: bool,
 }
 
 /// Who made a response, in Kong's words.
@@ -235,6 +241,8 @@ impl Exchange {
             upstream: UpstreamRequest::default(),
             auth: Authentication::default(),
             body: None,
+            request_trailers: Headers::default(),
+            held_body_max: 0,
             request_body_max: None,
             response: ResponseState::default(),
             metrics: MetricGroups::default(),
@@ -264,6 +272,7 @@ impl Exchange {
         self.auth.credential = None;
         self.auth.groups = None;
         self.body = None;
+        self.request_trailers.clear();
         self.request_body_max = None;
         self.response.early.clear();
         self.response.status = 0;
@@ -273,6 +282,7 @@ impl Exchange {
         self.response.grpc_status = None;
         self.response.source = Source::Error;
         self.response.broken = false;
+        self.response.started = false;
         self.metrics = MetricGroups::default();
         self.context.clear();
     }

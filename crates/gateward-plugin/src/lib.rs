@@ -22,7 +22,7 @@ pub mod registry;
 pub mod stream;
 
 pub use client_tls::{ClientCertificate, ClientTls};
-pub use contract::{BuildError, Definition, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, Step};
+pub use contract::{BuildError, Definition, Flow, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, Step};
 pub use counter_store::{Addition, Answer, Ask, CounterStore, Limited, Redis, RedisSettings, StoreError};
 pub use env::{BuildContext, HttpPost, PluginEnv, PluginStats, PostRequest};
 pub use exchange::{

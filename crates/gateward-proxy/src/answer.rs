@@ -6,13 +6,14 @@
 use crate::channel::Channel;
 use crate::error::ProxyError;
 use crate::http2::{Answer, Http2Stream, message_fields};
+use crate::pump::Pump;
 use crate::session::Session;
 use crate::upgrade;
 use gateward_http::{
-    HeadError, HeadLimits, Parsed, ResponseHead, Version, hop, parse_response_head, read_response_head, worth_parsing,
+    HeadError, HeadLimits, Method, Parsed, ResponseHead, Version, hop, parse_response_head, read_response_head,
+    worth_parsing,
 };
 use gateward_net::Deadline;
-use gateward_plugin::Exchange;
 use std::cell::Cell;
 use std::future::poll_fn;
 
@@ -21,11 +22,30 @@ const INTERIM_MS: u64 = 60_000;
 /// Interim responses taken before the final one.
 const INTERIM_MAX: usize = 100;
 
+/// What an answer is received into, and what of the request it depends on.
+pub(crate) struct Receiver<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) version: Version,
+    pub(crate) head: &'a mut ResponseHead,
+    pub(crate) download: &'a mut Pump,
+    pub(crate) deadline: &'a Deadline,
+    pub(crate) upgrade: &'a mut Option<Box<str>>,
+}
+
+impl<'a> Receiver<'a> {
+    /// Of the request of `session`.
+    pub(crate) fn of(session: &'a mut Session) -> Self {
+        let Session { exchange, response_head: head, download, deadline, upgrade, .. } = session;
+        let method = exchange.upstream.method.as_ref().unwrap_or(&exchange.request.method);
+        Self { method, version: exchange.request.version, head, download, deadline, upgrade }
+    }
+}
+
 /// Read until a final response head is complete; interim responses are passed on. The upstream may be silent until
 /// the request is `sent_at` (on the deadlines' clock) and for `read_ms` from then on.
 pub(crate) async fn receive(
     upstream: Channel<'_>,
-    session: &mut Session,
+    receiver: Receiver<'_>,
     limits: &HeadLimits,
     read_ms: u64,
     sent_at: &Cell<Option<u64>>,
@@ -34,12 +54,11 @@ pub(crate) async fn receive(
     let upstream = match upstream {
         Channel::Http1(stream) => stream,
         Channel::Http2(stream) => {
-            return Box::pin(receive_fields(stream, session, limits, read_ms, sent_at, client)).await;
+            return Box::pin(receive_fields(stream, receiver, limits, read_ms, sent_at, client)).await;
         }
     };
     let (mut interim, mut seen) = (0, 0);
-    let Session { exchange, response_head: head, download, deadline, upgrade, .. } = session;
-    let method = exchange.upstream.method.as_ref().unwrap_or(&exchange.request.method);
+    let Receiver { method, version, head, download, deadline, upgrade } = receiver;
     loop {
         if !download.input.is_empty() && worth_parsing(download.input.filled(), seen, limits) {
             match parse_response_head(download.input.filled(), limits, method, head)
@@ -54,7 +73,7 @@ pub(crate) async fn receive(
                     if interim > INTERIM_MAX {
                         return Err(ProxyError::UpstreamHead(HeadError::StatusLine));
                     }
-                    Box::pin(pass_interim(exchange, head, client, deadline)).await?;
+                    Box::pin(pass_interim(version, head, client, deadline)).await?;
                     seen = 0;
                     continue;
                 }
@@ -97,14 +116,13 @@ pub(crate) async fn receive(
 /// Likewise for an answer on a stream of HTTP/2.
 async fn receive_fields(
     upstream: &Http2Stream,
-    session: &mut Session,
+    receiver: Receiver<'_>,
     limits: &HeadLimits,
     read_ms: u64,
     sent_at: &Cell<Option<u64>>,
     client: Channel<'_>,
 ) -> Result<(), ProxyError> {
-    let Session { exchange, response_head: head, deadline, .. } = session;
-    let method = exchange.upstream.method.as_ref().unwrap_or(&exchange.request.method);
+    let Receiver { method, version, head, deadline, .. } = receiver;
     for _ in 0..=INTERIM_MAX {
         let began_ms = deadline.now_ms();
         let mut left_ms = read_ms;
@@ -133,7 +151,7 @@ async fn receive_fields(
         if last {
             return Ok(());
         }
-        Box::pin(pass_interim(exchange, head, client, deadline)).await?;
+        Box::pin(pass_interim(version, head, client, deadline)).await?;
     }
     Err(ProxyError::UpstreamHead(HeadError::StatusLine))
 }
@@ -147,12 +165,12 @@ fn silence_left(read_ms: u64, sent_at: Option<u64>, began_ms: u64, now_ms: u64) 
 
 /// Pass an interim response on (RFC 9110 section 15.2), except 100, which the gateway answers itself.
 async fn pass_interim(
-    exchange: &Exchange,
+    version: Version,
     head: &mut ResponseHead,
     client: Channel<'_>,
     deadline: &Deadline,
 ) -> Result<(), ProxyError> {
-    if head.status == 100 || exchange.request.version == Version::Http10 {
+    if head.status == 100 || version == Version::Http10 {
         return Ok(());
     }
     hop::strip_response(&mut head.headers);

@@ -19,6 +19,8 @@ pub(crate) struct Chain {
     pub(crate) links: Vec<Link>,
     /// Some instance wants the request body buffered.
     pub(crate) buffers_request: bool,
+    /// Some instance sees the request as it comes.
+    pub(crate) screens_request: bool,
 }
 
 /// One plugin name.
@@ -60,6 +62,7 @@ struct Name {
     everybody: HashMap<Scope, u32>,
     consumers: HashMap<Scope, ByConsumer>,
     buffers_request: bool,
+    screens_request: bool,
 }
 
 /// Route and service of an instance.
@@ -76,6 +79,7 @@ impl Scopes {
             let (_, name) = names.last_mut().expect("one was pushed when there was none");
             let scope = (instance.entity.route, instance.entity.service);
             name.buffers_request |= instance.needs.request_body;
+            name.screens_request |= instance.needs.phases.request_head;
             match instance.entity.consumer {
                 None => {
                     name.everybody.insert(scope, index as u32);
@@ -105,6 +109,7 @@ impl Scopes {
             let choices = name.choices(route, service);
             if !choices.is_empty() {
                 chain.buffers_request |= name.buffers_request;
+                chain.screens_request |= name.screens_request;
                 chain.links.push(Link { choices });
             }
         }

@@ -93,6 +93,12 @@ pub enum ProxyError {
     /// A plugin panicked.
     #[error("plugin panicked")]
     PluginPanic,
+    /// A plugin broke the exchange off.
+    #[error("a plugin broke the exchange off")]
+    Reset,
+    /// A plugin answered while the request was on its way to the upstream. Only between a try and who sends the answer.
+    #[error("a plugin answered instead of the upstream")]
+    Answered,
     /// A bound on what goes on at the same time is reached.
     #[error("limit reached: {}", .0.label())]
     Limited(Limit),
@@ -150,7 +156,9 @@ impl ProxyError {
             | Self::UpstreamHead(_)
             | Self::UpstreamBody => 502,
             Self::ConnectTimeout | Self::UpstreamTimeout | Self::Deadline => 504,
-            Self::PluginPanic => 500,
+            Self::PluginPanic | Self::Answered => 500,
+            // What nginx logs for a connection that is closed without an answer.
+            Self::Reset => 444,
         }
     }
 
@@ -194,6 +202,8 @@ impl ProxyError {
             Self::UpstreamHead(_) => "upstream_malformed_head",
             Self::UpstreamBody => "upstream_broken_body",
             Self::PluginPanic => "plugin_panic",
+            Self::Reset => "plugin_reset",
+            Self::Answered => "plugin_answer",
             Self::Limited(limit) => limit.label(),
         }
     }
@@ -212,7 +222,11 @@ impl ProxyError {
             | Self::Method
             | Self::Loop
             | Self::NoRoute => Side::Client,
-            Self::NoService | Self::PluginPanic | Self::Limited(Limit::Concurrency(_)) => Side::Gateway,
+            Self::NoService
+            | Self::PluginPanic
+            | Self::Reset
+            | Self::Answered
+            | Self::Limited(Limit::Concurrency(_)) => Side::Gateway,
             Self::NoTarget
             | Self::NameResolution
             | Self::Connect

@@ -3,17 +3,17 @@
 use crate::chain::{Chain, Link};
 use crate::instance::Instance;
 use gateward_model::{EntityId, GenericEntity, PluginConfig, Snapshot};
-use gateward_plugin::{BuildError, PluginEnv, PluginHost};
+use gateward_plugin::{BuildError, Needs, PluginEnv, PluginHost};
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Filters of routes and of services, as indices of instances.
 #[derive(Debug, Default)]
 pub(crate) struct FilterChains {
-    /// Instances that want the request body buffered.
-    buffering: HashSet<u32>,
+    /// What the instances need, by their index.
+    needs: HashMap<u32, Needs>,
     routes: HashMap<EntityId, Vec<u32>>,
     services: HashMap<EntityId, Vec<u32>>,
 }
@@ -60,9 +60,7 @@ pub(crate) fn filter_chains(
                 Ok(plugin) => {
                     let index = instances.len() as u32;
                     filters.push(index);
-                    if plugin.needs().request_body {
-                        chains.buffering.insert(index);
-                    }
+                    chains.needs.insert(index, plugin.needs());
                     instances.push(Instance { needs: plugin.needs(), plugin: plugin.into(), entity });
                 }
                 Err(error) => errors.push(error),
@@ -101,7 +99,9 @@ impl FilterChains {
         let of_service = service.and_then(|service| self.services.get(&service));
         let of_route = route.and_then(|route| self.routes.get(&route));
         for filter in of_service.into_iter().chain(of_route).flatten() {
-            chain.buffers_request |= self.buffering.contains(filter);
+            let needs = self.needs.get(filter).copied().unwrap_or_default();
+            chain.buffers_request |= needs.request_body;
+            chain.screens_request |= needs.phases.request_head;
             chain.links.push(Link::always(*filter));
         }
     }

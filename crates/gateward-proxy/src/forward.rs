@@ -72,6 +72,9 @@ pub(crate) fn write_head(session: &mut Session, settings: &Settings, own: &OwnFi
 fn body_framing(session: &Session) -> BodyFraming {
     match (&session.exchange.body, session.exchange.request.framing) {
         (Some(body), BodyFraming::None) if body.is_empty() => BodyFraming::None,
+        // Plugins may change the length, or there is something behind the body.
+        (Some(_), _) if !session.exchange.request_trailers.is_empty() => BodyFraming::Chunked,
+        (None, _) if session.streams => BodyFraming::Chunked,
         (Some(body), _) => BodyFraming::Length(body.len() as u64),
         // In HTTP/2 a length need not be known; in HTTP/1.1 chunks do without.
         (None, BodyFraming::UntilClose) => BodyFraming::Chunked,

@@ -281,6 +281,7 @@ fn copy(connection: &Connection<'_>) -> Box<Session> {
     to.upstream.clone_from(&from.upstream);
     to.request_body_max = from.request_body_max;
     to.body.clone_from(&from.body);
+    to.request_trailers.clone_from(&from.request_trailers);
     let framing = match (&from.body, from.request.framing) {
         (None, BodyFraming::Length(length)) => {
             let body = &session.upload.input.filled()[..length as usize];

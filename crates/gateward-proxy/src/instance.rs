@@ -1,7 +1,9 @@
-//! A plugin made from its configuration, and the name of a chain of them.
+//! A plugin made from its configuration, calls into it, and the name of a chain of plugins.
 
 use gateward_model::PluginConfig;
 use gateward_plugin::{Needs, Plugin};
+use gateward_telemetry::{Counter, WorkerMetrics};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// Index into a plan's chains.
@@ -14,4 +16,21 @@ pub(crate) struct Instance {
     pub(crate) plugin: Arc<dyn Plugin>,
     pub(crate) needs: Needs,
     pub(crate) entity: Arc<PluginConfig>,
+}
+
+/// A plugin panicked.
+pub(crate) struct Panicked;
+
+/// Call into a plugin. What it half did to the exchange when it panicked is harmless: the request ends, and the
+/// exchange is reset before the next.
+pub(crate) fn fenced<'i, T>(
+    metrics: &WorkerMetrics,
+    instance: &'i Instance,
+    call: impl FnOnce(&'i dyn Plugin) -> T,
+) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(|| call(&*instance.plugin))).map_err(|_| {
+        metrics.count(Counter::PluginPanics);
+        tracing::error!(plugin = instance.entity.name, id = %instance.entity.id, "plugin panicked; the request got a 500, or the stream was closed");
+        Panicked
+    })
 }

@@ -3,18 +3,14 @@
 use crate::channel::Channel;
 use crate::client::Connection;
 use crate::error::ProxyError;
-use crate::instance::{ChainId, Instance};
+use crate::instance::{ChainId, Instance, Panicked, fenced};
 use crate::outcome::Verdict;
 use crate::pump::{Pace, PumpError};
 use crate::worker::WorkerPlan;
 use gateward_http::{BodyFraming, Headers};
 use gateward_plugin::{Exchange, Outcome, Plugin, RequestRecord, Step};
-use gateward_telemetry::{Counter, WorkerMetrics};
+use gateward_telemetry::WorkerMetrics;
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-/// A plugin panicked.
-pub(crate) struct Panicked;
 
 /// The rewrite phase of global plugins, before the route is known.
 pub(crate) async fn rewrite(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Verdict {
@@ -92,6 +88,9 @@ pub(crate) async fn response_head(connection: &mut Connection<'_>, plan: &Worker
         let instance = active(connection, plan, position);
         if instance.needs.phases.response_head {
             match run(connection, instance, |plugin, exchange| plugin.response_head(exchange)).await {
+                Verdict::Proxy if connection.session.exchange.response.broken => {
+                    return Verdict::Fail(ProxyError::Reset);
+                }
                 Verdict::Proxy => {}
                 ended => return ended,
             }
@@ -114,23 +113,6 @@ pub(crate) fn header_filter(connection: &mut Connection<'_>, plan: &WorkerPlan) 
 /// Whether any chosen plugin wants to see the response body.
 pub(crate) fn filters_body(connection: &Connection<'_>, plan: &WorkerPlan) -> bool {
     connection.session.active.iter().any(|index| plan.shared.instances[*index as usize].needs.phases.body_filter)
-}
-
-/// The body_filter phase for one piece of the response body.
-pub(crate) fn body_filter(
-    metrics: &WorkerMetrics,
-    plan: &WorkerPlan,
-    active: &[u32],
-    exchange: &mut Exchange,
-    chunk: &mut Vec<u8>,
-    last: bool,
-) {
-    for index in active {
-        let instance = &plan.shared.instances[*index as usize];
-        if instance.needs.phases.body_filter {
-            let _ = fenced(metrics, instance, |plugin| plugin.body_filter(exchange, chunk, last));
-        }
-    }
 }
 
 /// The log phase.
@@ -176,20 +158,6 @@ async fn run<'c>(
     }
 }
 
-/// Call into a plugin. What it half did to the exchange when it panicked is harmless: the request ends, and the
-/// exchange is reset before the next.
-pub(crate) fn fenced<'i, T>(
-    metrics: &WorkerMetrics,
-    instance: &'i Instance,
-    call: impl FnOnce(&'i dyn Plugin) -> T,
-) -> Result<T, Panicked> {
-    catch_unwind(AssertUnwindSafe(|| call(&*instance.plugin))).map_err(|_| {
-        metrics.count(Counter::PluginPanics);
-        tracing::error!(plugin = instance.entity.name, id = %instance.entity.id, "plugin panicked; the request got a 500, or the stream was closed");
-        Panicked
-    })
-}
-
 /// Receive the whole request body into the exchange.
 async fn buffer_request(connection: &mut Connection<'_>) -> Result<(), ProxyError> {
     let limits = &connection.worker.node.settings.limits;
@@ -223,7 +191,9 @@ async fn buffer_request(connection: &mut Connection<'_>) -> Result<(), ProxyErro
             .await
             .map_err(|error| request_error(&error))?;
     }
+    let trailers = std::mem::take(&mut upload.trailers);
     connection.session.exchange.body = Some(std::mem::take(&mut upload.output));
+    connection.session.exchange.request_trailers = trailers;
     Ok(())
 }
 

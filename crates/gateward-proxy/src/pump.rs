@@ -155,6 +155,28 @@ impl Pump {
         Ok(())
     }
 
+    /// Part of the body was given away: it cannot be [rewound](Self::rewind) any more.
+    pub(crate) fn spend(&mut self) {
+        self.replay = None;
+    }
+
+    /// Encode `data` that took another way than [`Self::digest`].
+    pub(crate) fn encode(&mut self, data: &[u8]) {
+        self.encoder.data(data, &mut self.output);
+    }
+
+    /// Likewise the end.
+    pub(crate) fn finish(&mut self, trailers: Headers) {
+        self.trailers = trailers;
+        self.encoder.end(&self.trailers, &mut self.output);
+        self.ended = true;
+    }
+
+    /// Whether everything there is to send has been put into the output.
+    pub(crate) fn is_concluded(&self) -> bool {
+        self.ended
+    }
+
     /// Decode what has been received onto the end of `data` instead of encoding it; whether that was the end.
     pub(crate) fn decode(&mut self, data: &mut Vec<u8>) -> Result<bool, PumpError> {
         let Self { input, decoder, trailers, body_bytes, .. } = self;
@@ -166,8 +188,7 @@ impl Pump {
         if self.closing && !self.decoder.close() {
             return Err(PumpError::Read);
         }
-        self.ended = self.decoder.is_done();
-        Ok(self.ended)
+        Ok(self.decoder.is_done())
     }
 
     /// Send what is encoded. May be dropped and called again: it goes on where it was.

@@ -2,18 +2,19 @@
 //! request body.
 
 use crate::body::Encoder;
-use crate::channel::Channel;
 use crate::client::Connection;
+use crate::course::{Course, Desk};
 use crate::error::ProxyError;
 use crate::outcome::{After, Ended, Local, Persistence, Verdict};
 use crate::phases::{self, request_error};
+use crate::pieces;
 use crate::pump::{Pace, PumpError};
 use crate::reply::{self, persistence, reads_chunked, write_end, write_fields};
 use crate::session::Session;
 use crate::tunnel;
 use crate::upstream::{Answered, upload_pace};
 use crate::worker::WorkerPlan;
-use gateward_http::{BodyFraming, Method, hop};
+use gateward_http::{BodyFraming, Headers, Method, hop};
 use gateward_plugin::Source;
 
 /// A response ready to be sent.
@@ -54,7 +55,17 @@ pub(crate) async fn prepare(
     add_debug_fields(connection);
     reply::apply_early(&mut connection.session.exchange);
     phases::header_filter(connection, plan);
-    write_client_head(connection, plan);
+    if phases::filters_body(connection, plan) {
+        let shown = match show_what_is_there(connection, plan) {
+            Ok(true) => Ok(()),
+            Ok(false) => Box::pin(wait_for_body(connection, plan)).await,
+            Err(local) => Err(local),
+        };
+        if let Err(local) = shown {
+            return Prepared::Replaced(local);
+        }
+    }
+    write_client_head(connection);
     Prepared::Stream(answered)
 }
 
@@ -69,6 +80,51 @@ async fn offer_body(connection: &mut Connection<'_>, plan: &WorkerPlan, answered
         Ok(false) => None,
         Err(error) => Some(Local::Error(error)),
     }
+}
+
+/// Let the plugins see the body if all of it is at hand: its length is then known before the head is written, and the
+/// response can still be replaced. `false`: a plugin holds it.
+fn show_what_is_there(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Result<bool, Local> {
+    let Session { exchange, download, course, returns, active, held_back, .. } = &mut *connection.session;
+    let wants = |index: &u32| plan.shared.instances[*index as usize].needs.phases.body_filter;
+    returns.get_mut().begin_response(active.iter().copied().filter(wants));
+    let mut body = std::mem::take(held_back);
+    let whole = match exchange.response.body.take() {
+        Some(whole) => {
+            body = whole;
+            true
+        }
+        None => download.decode(&mut body).map_err(|_| Local::Error(ProxyError::UpstreamBody))?,
+    };
+    if !whole {
+        *held_back = body;
+        return Ok(true);
+    }
+    returns.get_mut().offer(body, true, std::mem::take(&mut download.trailers));
+    let metrics = &connection.worker.metrics;
+    let desk = Desk { metrics, instances: &plan.shared.instances, request: course, response: returns };
+    desk.pass_offered(exchange)?;
+    Ok(take_shown(connection.session))
+}
+
+/// Wait until plugins that hold the whole body let it go.
+async fn wait_for_body(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Result<(), Local> {
+    let Session { exchange, course, returns, .. } = &mut *connection.session;
+    let metrics = &connection.worker.metrics;
+    let desk = Desk { metrics, instances: &plan.shared.instances, request: course, response: returns };
+    desk.beside(exchange, pieces::until(desk.response, Course::is_ended)).await?;
+    take_shown(connection.session);
+    Ok(())
+}
+
+/// Take the body as plugins left it, once all of it came out.
+fn take_shown(session: &mut Session) -> bool {
+    let returns = session.returns.get_mut();
+    if returns.is_ended() {
+        session.exchange.response.body = Some(returns.take_out());
+        session.download.trailers = returns.take_trailers();
+    }
+    returns.is_ended()
 }
 
 /// Whether a plugin wants the whole response body, and there is one.
@@ -144,8 +200,11 @@ fn write_own_fields(connection: &mut Connection<'_>) {
 }
 
 /// Decide how the body is delimited for the client, and write the head.
-fn write_client_head(connection: &mut Connection<'_>, plan: &WorkerPlan) {
-    let filtered = phases::filters_body(connection, plan);
+fn write_client_head(connection: &mut Connection<'_>) {
+    // A body that plugins are still to see, or whose beginning was taken already.
+    let changing = connection.session.exchange.response.body.is_none()
+        && (connection.session.returns.get_mut().is_begun() || !connection.session.held_back.is_empty());
+    connection.session.exchange.response.started = true;
     let request = &connection.session.exchange.request;
     let chunks = reads_chunked(request.version);
     let head_only = request.method == Method::Head;
@@ -158,7 +217,8 @@ fn write_client_head(connection: &mut Connection<'_>, plan: &WorkerPlan) {
         _ if forbidden => BodyFraming::None,
         _ if bodiless && connection.client.ends_messages() => BodyFraming::None,
         _ if bodiless => BodyFraming::Length(0),
-        _ if filtered || !session.held_back.is_empty() => unknown_length,
+        _ if changing => unknown_length,
+        (Some(_), _) if chunks && !session.download.trailers.is_empty() => BodyFraming::Chunked,
         (Some(body), _) => BodyFraming::Length(body.len() as u64),
         (None, BodyFraming::Length(length)) => BodyFraming::Length(length),
         (None, _) => unknown_length,
@@ -185,7 +245,7 @@ fn write_client_head(connection: &mut Connection<'_>, plan: &WorkerPlan) {
     write_own_fields(connection);
     let session = &mut *connection.session;
     write_end(session, framing, persistence);
-    if !filtered {
+    if !session.returns.get_mut().is_begun() {
         let held_back = std::mem::take(&mut session.held_back);
         session.download.encoder.data(&held_back, &mut session.download.output);
     }
@@ -200,108 +260,93 @@ pub(crate) async fn run(connection: &mut Connection<'_>, plan: &WorkerPlan, mut 
     }
     let limits = &connection.worker.node.settings.limits;
     let pace = Pace { read_ms: answered.read_ms, write_ms: limits.send_timeout_ms, rate: 0, most: u64::MAX };
-    let filtered = phases::filters_body(connection, plan);
-    let outcome = if connection.session.upload.is_finished() {
-        let Connection { worker, client, session, .. } = connection;
-        download(answered.link.channel(), *client, session, pace, filtered, worker, plan).await
+    let session = &mut *connection.session;
+    if let Some(body) = session.exchange.response.body.take() {
+        session.download.encode(&body);
+        let trailers = std::mem::take(&mut session.download.trailers);
+        session.download.finish(trailers);
+    }
+    let through_plugins = session.returns.get_mut().is_begun() && !session.download.is_concluded();
+    let outcome = if through_plugins || (session.streams && !session.upload.is_finished()) {
+        Box::pin(run_through_plugins(connection, plan, &mut answered, pace)).await
+    } else if session.upload.is_finished() {
+        let Session { download, deadline, .. } = session;
+        let received = download.run(&answered.link.channel(), &connection.client, deadline, pace).await;
+        received.map_err(|error| response_error(&error))
     } else {
-        Box::pin(run_both(connection, plan, &mut answered, pace, filtered)).await
+        Box::pin(run_both(connection, &mut answered, pace)).await
     };
     finish(connection, answered, outcome).await
 }
 
 /// Send the response and the rest of the request body at the same time.
-async fn run_both(
+async fn run_both(connection: &mut Connection<'_>, answered: &mut Answered, pace: Pace) -> Result<(), ProxyError> {
+    let upload_pace = upload_pace(connection, answered.read_ms, answered.write_ms);
+    let Connection { client, deadline, session, .. } = connection;
+    let (client, upstream) = (*client, answered.link.channel());
+    let Session { upload, download, deadline: own, .. } = &mut **session;
+    let sending = upload.run(&client, &upstream, deadline, upload_pace);
+    let receiving = download.run(&upstream, &client, own, pace);
+    both(sending, receiving).await
+}
+
+/// Likewise where plugins see one of the bodies, or both.
+async fn run_through_plugins(
     connection: &mut Connection<'_>,
     plan: &WorkerPlan,
     answered: &mut Answered,
     pace: Pace,
-    filtered: bool,
 ) -> Result<(), ProxyError> {
     let upload_pace = upload_pace(connection, answered.read_ms, answered.write_ms);
     let Connection { worker, client, deadline, session, .. } = connection;
     let (client, upstream) = (*client, answered.link.channel());
-    let mut upload = std::mem::take(&mut session.upload);
-    let outcome = {
-        let mut sending = std::pin::pin!(upload.run(&client, &upstream, deadline, upload_pace));
-        let mut receiving = std::pin::pin!(download(upstream, client, session, pace, filtered, worker, plan));
-        tokio::select! {
-            biased;
-            received = &mut receiving => received,
-            sent = &mut sending => match sent {
-                // The upstream may stop taking the body and still finish its response.
-                Ok(()) | Err(PumpError::Write(_)) => receiving.await,
-                Err(error) => Err(request_error(&error)),
-            },
+    let Session { exchange, upload, download, deadline: own, course, returns, held_back, streams, .. } = &mut **session;
+    if !held_back.is_empty() {
+        returns.get_mut().offer(std::mem::take(held_back), false, Headers::default());
+    }
+    let filtered = returns.get_mut().is_begun() && !download.is_concluded();
+    let (metrics, instances) = (&worker.metrics, &plan.shared.instances[..]);
+    let desk = Desk { metrics, instances, request: course, response: returns };
+    let sending = async {
+        if upload.is_finished() {
+            Ok(())
+        } else if *streams {
+            pieces::run(upload, desk.request, &client, &upstream, deadline, upload_pace).await
+        } else {
+            upload.run(&client, &upstream, deadline, upload_pace).await
         }
     };
-    session.upload = upload;
-    outcome
-}
-
-/// The response body to its end.
-async fn download(
-    upstream: Channel<'_>,
-    client: Channel<'_>,
-    session: &mut Session,
-    pace: Pace,
-    filtered: bool,
-    worker: &crate::worker::Worker,
-    plan: &WorkerPlan,
-) -> Result<(), ProxyError> {
-    if let Some(mut body) = session.exchange.response.body.take() {
+    let receiving = async {
         if filtered {
-            std::mem::swap(&mut session.exchange.response.trailers, &mut session.download.trailers);
-            phases::body_filter(&worker.metrics, plan, &session.active, &mut session.exchange, &mut body, true);
-            std::mem::swap(&mut session.exchange.response.trailers, &mut session.download.trailers);
+            pieces::run(download, desk.response, &upstream, &client, own, pace).await
+        } else {
+            download.run(&upstream, &client, own, pace).await
         }
-        if session.exchange.response.broken {
-            return Err(ProxyError::UpstreamBody);
-        }
-        let download = &mut session.download;
-        download.encoder.data(&body, &mut download.output);
-        download.encoder.end(&download.trailers, &mut download.output);
-        return download.flush(&client, &session.deadline, pace.write_ms).await.map_err(|error| response_error(&error));
-    }
-    if filtered {
-        return Box::pin(download_filtered(upstream, client, session, pace, worker, plan)).await;
-    }
-    session.download.run(&upstream, &client, &session.deadline, pace).await.map_err(|error| response_error(&error))
+    };
+    let outcome = desk.beside(exchange, both(sending, receiving)).await;
+    outcome.unwrap_or_else(|local| match local {
+        Local::Error(error) => Err(error),
+        // Too late for an answer: the head is out.
+        Local::Plugin(_) => Err(ProxyError::Reset),
+    })
 }
 
-/// Likewise, every piece through the body filters.
-async fn download_filtered(
-    upstream: Channel<'_>,
-    client: Channel<'_>,
-    session: &mut Session,
-    pace: Pace,
-    worker: &crate::worker::Worker,
-    plan: &WorkerPlan,
+/// Until the response has been sent.
+async fn both(
+    sending: impl Future<Output = Result<(), PumpError>>,
+    receiving: impl Future<Output = Result<(), PumpError>>,
 ) -> Result<(), ProxyError> {
-    loop {
-        let Session { download, exchange, active, deadline, held_back, .. } = &mut *session;
-        let mut chunk = std::mem::take(held_back);
-        let last = download.decode(&mut chunk).map_err(|error| response_error(&error))?;
-        if last {
-            std::mem::swap(&mut exchange.response.trailers, &mut download.trailers);
-        }
-        phases::body_filter(&worker.metrics, plan, active, exchange, &mut chunk, last);
-        if last {
-            std::mem::swap(&mut exchange.response.trailers, &mut download.trailers);
-        }
-        if exchange.response.broken {
-            return Err(ProxyError::UpstreamBody);
-        }
-        download.encoder.data(&chunk, &mut download.output);
-        if last {
-            download.encoder.end(&download.trailers, &mut download.output);
-        }
-        download.flush(&client, deadline, pace.write_ms).await.map_err(|error| response_error(&error))?;
-        if last {
-            return Ok(());
-        }
-        download.receive(&upstream, deadline, pace, 0).await.map_err(|error| response_error(&error))?;
-    }
+    let (mut sending, mut receiving) = (std::pin::pin!(sending), std::pin::pin!(receiving));
+    let received = tokio::select! {
+        biased;
+        received = &mut receiving => received,
+        sent = &mut sending => match sent {
+            // The upstream may stop taking the body and still finish its response.
+            Ok(()) | Err(PumpError::Write(_)) => receiving.await,
+            Err(error) => return Err(request_error(&error)),
+        },
+    };
+    received.map_err(|error| response_error(&error))
 }
 
 fn response_error(error: &PumpError) -> ProxyError {
@@ -319,7 +364,7 @@ async fn finish(connection: &mut Connection<'_>, answered: Box<Answered>, outcom
     let sent_bytes = session.download.sent_bytes;
     if let Err(error) = outcome {
         // The head is out: only a connection that breaks tells the client that the body is not whole.
-        if !reads_chunked(session.exchange.request.version) {
+        if error == ProxyError::Reset || !reads_chunked(session.exchange.request.version) {
             // Without chunks an orderly end of the connection may be the end of the body; a reset never is.
             connection.client.reset_on_close();
         }

@@ -1,6 +1,7 @@
 //! Responses the gateway makes itself, and the head of every response.
 
 use crate::client::Connection;
+use crate::course::{Course, Desk};
 use crate::error::{ProxyError, Side};
 use crate::flow::Discard;
 use crate::forward::write_framing;
@@ -8,10 +9,11 @@ use crate::grpc;
 use crate::outcome::{After, Ended, Local, Persistence};
 use crate::own::PSEUDONYM;
 use crate::phases;
+use crate::pieces;
 use crate::session::Session;
 use crate::worker::WorkerPlan;
 use gateward_http::headers::{Name, NameSet};
-use gateward_http::{BodyFraming, Method, Version};
+use gateward_http::{BodyFraming, Headers, Method, Version};
 use gateward_net::Stage;
 use gateward_plugin::{Exchange, LocalBody, Source};
 
@@ -25,6 +27,9 @@ pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, loc
         Local::Plugin(_) => None,
         Local::Error(error) => Some(*error),
     };
+    if error == Some(ProxyError::Reset) {
+        return broken_off(connection, ProxyError::Reset);
+    }
     if error == Some(ProxyError::ClientGone) {
         connection.session.exchange.response.status = 499;
         return Ended { after: After::Abort, error, sent_bytes: 0 };
@@ -35,10 +40,13 @@ pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, loc
         failure.restate(&mut connection.session.exchange.response, &mut body);
     }
     apply_early(&mut connection.session.exchange);
+    connection.session.exchange.response.started = true;
     phases::header_filter(connection, plan);
     if phases::filters_body(connection, plan) {
-        let Session { active, exchange, .. } = &mut *connection.session;
-        phases::body_filter(&connection.worker.metrics, plan, active, exchange, &mut body, true);
+        match Box::pin(show_body(connection, plan, body)).await {
+            Ok(shown) => body = shown,
+            Err(error) => return broken_off(connection, error),
+        }
     }
 
     if !connection.session.upload.is_received() {
@@ -69,6 +77,27 @@ pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, loc
     }
     let after = if persistence == Persistence::KeepAlive { drain(connection).await } else { After::Close };
     Ended { after, error, sent_bytes }
+}
+
+/// Show the content to the plugins that look at it, and wait while they hold it.
+async fn show_body(connection: &mut Connection<'_>, plan: &WorkerPlan, body: Vec<u8>) -> Result<Vec<u8>, ProxyError> {
+    let Session { exchange, course, returns, active, .. } = &mut *connection.session;
+    let wants = |index: &u32| plan.shared.instances[*index as usize].needs.phases.body_filter;
+    course.get_mut().reset();
+    returns.get_mut().begin_response(active.iter().copied().filter(wants));
+    returns.get_mut().offer(body, true, Headers::default());
+    let metrics = &connection.worker.metrics;
+    let desk = Desk { metrics, instances: &plan.shared.instances, request: course, response: returns };
+    let shown = desk.beside(exchange, pieces::until(desk.response, Course::is_ended)).await;
+    shown.map_err(|_| ProxyError::Reset)?;
+    Ok(returns.get_mut().take_out())
+}
+
+/// End without an answer.
+fn broken_off(connection: &mut Connection<'_>, error: ProxyError) -> Ended {
+    connection.client.reset_on_close();
+    connection.session.exchange.response.status = error.status();
+    Ended { after: After::Abort, error: Some(error), sent_bytes: 0 }
 }
 
 /// Set status and fields of the exchange's response, and give its content.

@@ -4,7 +4,7 @@ use crate::client::Connection;
 use crate::error::ProxyError;
 use crate::outcome::{After, Local, Verdict};
 use crate::worker::WorkerPlan;
-use crate::{head, matching, phases, record, relay, reply, shed, tries};
+use crate::{head, matching, phases, record, relay, reply, screening, shed, tries};
 use gateward_http::RequestHead;
 
 /// Serve one request that has begun to arrive, and say what becomes of the connection.
@@ -37,7 +37,12 @@ pub(crate) async fn exchange(connection: &mut Connection<'_>, plan: &WorkerPlan)
         matching::Matched::Route { chain } => match shed::admit(connection, plan) {
             Ok(admission) => {
                 admitted = admission;
-                phases::access(connection, plan, chain).await
+                match phases::access(connection, plan, chain).await {
+                    Verdict::Proxy if plan.shared.chains[chain.0 as usize].screens_request => {
+                        screening::request(connection, plan).await
+                    }
+                    verdict => verdict,
+                }
             }
             Err(error) => {
                 phases::collect_global(connection, plan);

@@ -2,13 +2,14 @@
 //! none of it and a busy one allocates none of it.
 
 use crate::body;
+use crate::course::Course;
 use crate::grpc::Call;
 use crate::outcome::Persistence;
 use crate::pump::Pump;
 use gateward_http::ResponseHead;
 use gateward_net::Deadline;
 use gateward_plugin::{ClientTls, Exchange, ProxyOrigin, Try};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -70,6 +71,12 @@ pub(crate) struct Session {
     pub(crate) persistence: Persistence,
     /// The protocols the request may switch to; once the upstream agreed, the one it switches to.
     pub(crate) upgrade: Option<Box<str>>,
+    /// The request's way through the plugins that see it in pieces.
+    pub(crate) course: RefCell<Course>,
+    /// The response body's.
+    pub(crate) returns: RefCell<Course>,
+    /// The request's body goes upstream through its course.
+    pub(crate) streams: bool,
     /// The beginning of a response body that turned out too long to buffer.
     pub(crate) held_back: Vec<u8>,
 }
@@ -129,6 +136,9 @@ impl Session {
             route: None,
             persistence: Persistence::Close,
             upgrade: None,
+            course: RefCell::default(),
+            returns: RefCell::default(),
+            streams: false,
             held_back: Vec::new(),
         }
     }
@@ -148,6 +158,11 @@ impl Session {
         self.call = None;
         self.route = None;
         self.upgrade = None;
+        if self.streams || self.returns.get_mut().is_begun() || self.course.get_mut().is_begun() {
+            self.course.get_mut().reset();
+            self.returns.get_mut().reset();
+            self.streams = false;
+        }
         self.held_back = Vec::new();
     }
 }

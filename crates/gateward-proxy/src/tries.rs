@@ -46,7 +46,8 @@ pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> R
     }
     let tls = connection.session.route.and_then(|route| plan.shared.routes[route].tls.as_deref());
     let asking = Asking { plan, service, backend, hash, tls, protection };
-    ask_until_answered(connection, &asking).await.map_err(Local::Error)
+    let answered = ask_until_answered(connection, &asking).await;
+    answered.map_err(|error| connection.session.course.get_mut().local(error))
 }
 
 async fn ask_until_answered(connection: &mut Connection<'_>, asking: &Asking<'_>) -> Result<Box<Answered>, ProxyError> {

@@ -133,7 +133,7 @@ pub(crate) async fn attempt(
     let pace = upload_pace(connection, u64::from(service.read_timeout), u64::from(service.write_timeout));
     // Boxed, because it changes hands a dozen times from here to the end of the exchange.
     let answered = Box::new(Answered { link, read_ms: u64::from(service.read_timeout), write_ms: pace.write_ms });
-    send_and_wait(connection, answered, pace, began).await
+    send_and_wait(connection, answered, pace, began, asking.plan).await
 }
 
 /// How the request's body may come in and go on. The messages of a gRPC call may come as seldom as those of its

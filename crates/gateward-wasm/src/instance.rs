@@ -41,11 +41,6 @@ impl Signals {
         self.resumed & direction.bit() != 0
     }
 
-    /// Whether this direction is broken off.
-    pub fn closes(&self, direction: Direction) -> bool {
-        self.closed & direction.bit() != 0
-    }
-
     /// Whether any direction is broken off.
     pub fn closes_any(&self) -> bool {
         self.closed != 0
@@ -170,13 +165,12 @@ impl Instance {
         !self.core.store.data().outbox.is_empty()
     }
 
-    /// What was done to stream `id` since the last time.
-    pub fn take_signals(&mut self, id: ContextId) -> Signals {
+    /// What was done to stream `id` since the last time, as far as it concerns this `direction`.
+    pub fn take_signals(&mut self, id: ContextId, direction: Direction) -> Signals {
         let Some(context) = self.core.store.data_mut().contexts.get_mut(&id) else { return Signals::default() };
-        let signals = Signals { reply: context.reply.take(), resumed: context.resumed, closed: context.closed };
-        context.resumed = 0;
-        context.closed = 0;
-        signals
+        let resumed = context.resumed & direction.bit();
+        context.resumed &= !direction.bit();
+        Signals { reply: context.reply.take(), resumed, closed: std::mem::take(&mut context.closed) }
     }
 
     /// Callouts of stream `id` that are not answered yet.

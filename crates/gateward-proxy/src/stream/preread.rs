@@ -3,7 +3,7 @@
 use super::error::StreamError;
 use super::session::Session;
 use crate::error::ProxyError;
-use crate::phases::fenced;
+use crate::instance::fenced;
 use crate::secure;
 use crate::worker::{Worker, WorkerPlan};
 use gateward_net::client_hello::receive::{HelloError, receive};

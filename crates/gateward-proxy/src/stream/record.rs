@@ -2,7 +2,7 @@
 
 use super::error::StreamError;
 use super::session::Session;
-use crate::phases::fenced;
+use crate::instance::fenced;
 use crate::tunnel::End;
 use crate::worker::Worker;
 use gateward_plugin::StreamRecord;

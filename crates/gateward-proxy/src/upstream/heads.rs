@@ -2,13 +2,17 @@
 
 use super::choice::failed_attempt;
 use super::{Again, Answered, Failed};
-use crate::answer;
+use crate::answer::{self, Receiver};
 use crate::body::STREAM_BYTES;
 use crate::client::Connection;
+use crate::course::Desk;
 use crate::error::{ProxyError, Side};
 use crate::health::Attempt;
 use crate::phases::{request_error, send_continue};
+use crate::pieces;
 use crate::pump::{Pace, PumpError};
+use crate::session::Session;
+use crate::worker::WorkerPlan;
 use gateward_http::HeadError;
 use std::cell::Cell;
 use std::io;
@@ -19,8 +23,13 @@ pub(super) async fn send_and_wait(
     mut answered: Box<Answered>,
     pace: Pace,
     began_us: u64,
+    plan: &WorkerPlan,
 ) -> Result<Box<Answered>, Failed> {
-    let outcome = exchange_heads(connection, &mut answered, pace).await;
+    let outcome = if connection.session.streams {
+        Box::pin(send_through_plugins(connection, &mut answered, pace, plan)).await
+    } else {
+        exchange_heads(connection, &mut answered, pace).await
+    };
     let now = connection.worker.now_us();
     let session = &mut *connection.session;
     match outcome {
@@ -56,8 +65,12 @@ async fn exchange_heads(
     answered: &mut Answered,
     pace: Pace,
 ) -> Result<(), ProxyError> {
-    if let Some(body) = &connection.session.exchange.body {
-        connection.session.upload.output.extend_from_slice(body);
+    let Session { exchange, upload, .. } = &mut *connection.session;
+    if let Some(body) = &exchange.body {
+        upload.encode(body);
+        if !exchange.request_trailers.is_empty() {
+            upload.trailers.clone_from(&exchange.request_trailers);
+        }
     }
     connection.session.upload.digest(pace.most).map_err(|error| request_error(&error))?;
     if connection.session.exchange.request.expects_continue && !connection.session.upload.is_received() {
@@ -77,7 +90,7 @@ async fn exchange_heads(
     tolerate_early_answer(sent)?;
     let limits = &worker.node.settings.limits.head;
     let sent_at = Cell::new(Some(0));
-    answer::receive(upstream, session, limits, answered.read_ms, &sent_at, client).await
+    answer::receive(upstream, Receiver::of(session), limits, answered.read_ms, &sent_at, client).await
 }
 
 /// Send a body that is long or still on its way, and look out for the answer meanwhile.
@@ -93,7 +106,7 @@ async fn send_while_waiting(
     let sent_at = Cell::new(None);
     let outcome = {
         let mut sending = std::pin::pin!(upload.run(&client, &upstream, deadline, pace));
-        let answer = answer::receive(upstream, session, limits, answered.read_ms, &sent_at, client);
+        let answer = answer::receive(upstream, Receiver::of(session), limits, answered.read_ms, &sent_at, client);
         let mut receiving = std::pin::pin!(answer);
         tokio::select! {
             biased;
@@ -113,6 +126,51 @@ async fn send_while_waiting(
         return Err(ProxyError::UpstreamHead(HeadError::StatusLine));
     }
     outcome
+}
+
+/// Likewise a body that goes through plugins piece by piece.
+async fn send_through_plugins(
+    connection: &mut Connection<'_>,
+    answered: &mut Answered,
+    pace: Pace,
+    plan: &WorkerPlan,
+) -> Result<(), ProxyError> {
+    if connection.session.exchange.request.expects_continue && !connection.session.upload.is_received() {
+        send_continue(connection).await?;
+    }
+    let Connection { worker, client, deadline, session, .. } = connection;
+    let (client, upstream) = (*client, answered.link.channel());
+    let limits = &worker.node.settings.limits.head;
+    let Session { exchange, upload, response_head: head, download, deadline: own, upgrade, course, returns, .. } =
+        &mut **session;
+    let method = exchange.upstream.method.as_ref().unwrap_or(&exchange.request.method).clone();
+    let receiver =
+        Receiver { method: &method, version: exchange.request.version, head, download, deadline: own, upgrade };
+    let desk = Desk { metrics: &worker.metrics, instances: &plan.shared.instances, request: course, response: returns };
+    let sent_at = Cell::new(None);
+    let work = async {
+        let mut sending = std::pin::pin!(pieces::run(upload, desk.request, &client, &upstream, deadline, pace));
+        let answer = answer::receive(upstream, receiver, limits, answered.read_ms, &sent_at, client);
+        let mut receiving = std::pin::pin!(answer);
+        tokio::select! {
+            biased;
+            received = &mut receiving => received,
+            sent = &mut sending => match tolerate_early_answer(sent) {
+                Ok(()) => {
+                    sent_at.set(Some(worker.deadlines.now_ms()));
+                    receiving.await
+                }
+                Err(error) => Err(error),
+            },
+        }
+    };
+    match desk.beside(exchange, work).await {
+        Ok(Ok(())) if session.response_head.status == 101 && !session.upload.is_finished() => {
+            Err(ProxyError::UpstreamHead(HeadError::StatusLine))
+        }
+        Ok(outcome) => outcome,
+        Err(local) => Err(session.course.get_mut().stopped_by(local)),
+    }
 }
 
 /// An upstream that stops taking the request may have answered already: go and see. Anything else is an error.

@@ -1,5 +1,6 @@
 //! Filters as plugins of the gateway: found in a folder, made from the configuration, run in the phases of an exchange.
 
+mod bodies;
 mod carry;
 mod known;
 mod meta;

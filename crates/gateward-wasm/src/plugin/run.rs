@@ -1,29 +1,31 @@
 //! A configured filter in the phases of an exchange.
 //!
-//! The filter's context lives from access to log; what belongs to it is kept in the exchange. A filter that fails, or has
-//! no instance because it failed before, follows its failure policy: the request goes on without it, or ends with 503
-//! (once the response is under way: is broken off). Either way the request ends.
+//! The filter's context lives from the request's head to log; what belongs to it is kept in the exchange. A filter that
+//! fails, or has no instance because it failed before, follows its failure policy: the request goes on without it, or ends
+//! with 503 (once the response is under way: is broken off). Either way the request ends.
 
+use super::bodies::Side;
 use super::pause::{self, Paused};
 use super::view::{Reach, Stage, View};
 use super::worker::{Running, Shared, Ticket, report};
 use crate::failure::{Failure, FailureKind, FailurePolicy};
 use crate::instance::Signals;
 use crate::stream::LocalReply;
-use crate::types::{Action, DataBuffer, Direction, FieldMap};
+use crate::types::{Action, Direction, FieldMap};
 use gateward_http::Method;
-use gateward_plugin::{Exchange, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, RequestRecord, Step};
+use gateward_plugin::{Exchange, Flow, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, RequestRecord, Step};
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 /// One configured filter.
 pub(super) struct FilterPlugin {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Tells its entries in an exchange from those of other filters.
     id: u64,
-    request_body: bool,
+    pub(super) request_body: bool,
     response_body: bool,
 }
 
@@ -37,11 +39,11 @@ pub(super) struct Entry {
     pub(super) ticket: Ticket,
     /// The path that the filter set.
     pub(super) path: Option<String>,
-    /// Response body that is held while the filter pauses.
-    held: Vec<u8>,
+    request: Side,
+    response: Side,
     head_seen: bool,
     /// The filter failed; it has no more part in this exchange.
-    failed: bool,
+    pub(super) failed: bool,
 }
 
 /// What a phase came to.
@@ -56,13 +58,18 @@ impl FilterPlugin {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let exports = |name| shared.filter.exports(name);
-        let request_body = shared.request_body && exports("proxy_on_request_body");
+        let request_body =
+            shared.request_body && (exports("proxy_on_request_body") || exports("proxy_on_request_trailers"));
         let response_body = exports("proxy_on_response_body") || exports("proxy_on_response_trailers");
         Self { id: NEXT.fetch_add(1, Ordering::Relaxed), request_body, response_body, shared }
     }
 
-    fn policy(&self) -> FailurePolicy {
+    pub(super) fn policy(&self) -> FailurePolicy {
         self.shared.filter.config().failure
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.shared.filter.config().name
     }
 
     /// A context for the exchange; `None`: there is no instance that works.
@@ -74,7 +81,8 @@ impl FilterPlugin {
                 owner: self.id,
                 ticket: Ticket { running, context, ended: Cell::new(false) },
                 path: None,
-                held: Vec::new(),
+                request: Side::default(),
+                response: Side::default(),
                 head_seen: false,
                 failed: false,
             }),
@@ -86,13 +94,13 @@ impl FilterPlugin {
     }
 
     /// Its part of the exchange, taken out so that both can be changed; `None`: it has none, or failed.
-    fn take(&self, exchange: &mut Exchange) -> Option<Entry> {
+    pub(super) fn take(&self, exchange: &mut Exchange) -> Option<Entry> {
         let streams = exchange.kept_mut::<Streams>()?;
         let place = streams.0.iter().position(|entry| entry.owner == self.id && !entry.failed)?;
         Some(streams.0.swap_remove(place))
     }
 
-    fn keep(exchange: &mut Exchange, entry: Entry) {
+    pub(super) fn keep(exchange: &mut Exchange, entry: Entry) {
         match exchange.kept_mut::<Streams>() {
             Some(streams) => streams.0.push(entry),
             None => exchange.put(Streams(vec![entry])),
@@ -110,52 +118,36 @@ impl FilterPlugin {
         }
     }
 
-    /// Request headers, then the body if it is held.
-    fn request(&self, entry: &mut Entry, exchange: &mut Exchange) -> Result<Progress, Failure> {
-        let has_body = exchange.body.as_ref().is_some_and(|body| !body.is_empty());
-        let streamed = exchange.body.is_none() && exchange.request.framing != gateward_http::BodyFraming::None;
-        let (running, context) = (entry.ticket.running.clone(), entry.ticket.context);
-        let mut instance = running.instance();
-        let mut view = entry.view(Reach::Write(exchange), Stage::Request, None);
-        let action = instance.headers(context, &mut view, FieldMap::RequestHeaders, !has_body && !streamed)?;
-        let mut progress = weigh(action, instance.take_signals(context), Direction::Request);
-        if has_body && self.request_body && matches!(progress, Progress::GoOn | Progress::Wait) {
-            let action = instance.data(context, &mut view, DataBuffer::RequestBody, true)?;
-            progress = weigh(action, instance.take_signals(context), Direction::Request);
-        }
-        Ok(progress)
-    }
-
     fn head(entry: &mut Entry, exchange: &mut Exchange) -> Result<Progress, Failure> {
         entry.head_seen = true;
         let status = exchange.response.status;
         let end = exchange.request.method == Method::Head || matches!(status, 204 | 304);
+        entry.response.bodiless = end;
         let (running, context) = (entry.ticket.running.clone(), entry.ticket.context);
         let mut instance = running.instance();
         let mut view = entry.view(Reach::Write(exchange), Stage::ResponseHead, None);
         let action = instance.headers(context, &mut view, FieldMap::ResponseHeaders, end)?;
-        Ok(weigh(action, instance.take_signals(context), Direction::Response))
+        Ok(weigh(action, instance.take_signals(context, Direction::Response), Direction::Response))
     }
 
-    /// Carry on after the callbacks of a phase that can wait.
+    /// Carry on after the response's head was shown.
     fn step<'a>(
         &'a self,
         mut entry: Entry,
         exchange: &'a mut Exchange,
         progress: Result<Progress, Failure>,
-        stage: Stage,
     ) -> Step<'a> {
         let running = entry.ticket.running.clone();
         let outcome = match progress {
             Ok(Progress::Wait) => {
                 return Step::Wait(Box::pin(async move {
-                    let paused = pause::wait(&self.shared, &mut entry, exchange, stage).await;
+                    let paused = pause::wait(&self.shared, &mut entry, exchange, Stage::ResponseHead).await;
                     self.resume(entry, exchange, paused)
                 }));
             }
             Ok(progress) => {
                 Self::keep(exchange, entry);
-                concluded(progress)
+                concluded(progress, exchange)
             }
             Err(failure) => self.fail(entry, exchange, &failure),
         };
@@ -171,44 +163,43 @@ impl FilterPlugin {
         let outcome = match paused {
             Paused::Ended(progress) => {
                 Self::keep(exchange, entry);
-                concluded(progress)
+                concluded(progress, exchange)
             }
             Paused::Failed(failure) => self.fail(entry, exchange, &failure),
             Paused::TooLong => {
-                tracing::warn!(
-                    filter = self.shared.filter.config().name,
-                    "a Wasm filter paused a request for too long"
-                );
+                tracing::warn!(filter = self.name(), "a Wasm filter paused for too long");
                 Self::keep(exchange, entry);
                 match self.policy() {
                     FailurePolicy::Open => Outcome::Next,
-                    FailurePolicy::Closed => Outcome::Respond(LocalResponse::message(504, "a filter took too long")),
+                    FailurePolicy::Closed => Outcome::Respond(too_long()),
                 }
             }
         };
         running.settle();
         outcome
     }
+}
 
-    /// One piece of the response body, with trailers behind the last.
-    fn piece(entry: &mut Entry, exchange: &mut Exchange, chunk: &mut Vec<u8>, last: bool) -> Result<Progress, Failure> {
-        let trailers = last && !exchange.response.trailers.is_empty();
-        let (running, context) = (entry.ticket.running.clone(), entry.ticket.context);
-        let mut instance = running.instance();
-        let mut view = entry.view(Reach::Write(exchange), Stage::ResponseBody, Some(chunk));
-        let action = instance.data(context, &mut view, DataBuffer::ResponseBody, last && !trailers)?;
-        let mut progress = weigh(action, instance.take_signals(context), Direction::Response);
-        if trailers {
-            let action = instance.trailers(context, &mut view, FieldMap::ResponseTrailers)?;
-            progress = weigh(action, instance.take_signals(context), Direction::Response);
-        }
-        Ok(progress)
-    }
+/// The answer to a request whose filter paused too long.
+pub(super) fn too_long() -> LocalResponse {
+    LocalResponse::message(504, "a filter took too long")
 }
 
 impl Entry {
     pub(super) fn view<'a>(&'a mut self, reach: Reach<'a>, stage: Stage, chunk: Option<&'a mut Vec<u8>>) -> View<'a> {
-        View { reach, stage, chunk, path: &mut self.path }
+        View { reach, stage, chunk, path: &mut self.path, touches: Cell::new(0) }
+    }
+
+    pub(super) fn side(&mut self, direction: Direction) -> &mut Side {
+        if direction == Direction::Request { &mut self.request } else { &mut self.response }
+    }
+
+    /// Do something with what is held of a body.
+    pub(super) fn with_held<T>(&mut self, direction: Direction, work: impl FnOnce(&mut Self, &mut Vec<u8>) -> T) -> T {
+        let mut held = std::mem::take(&mut self.side(direction).held);
+        let done = work(self, &mut held);
+        self.side(direction).held = held;
+        done
     }
 }
 
@@ -226,16 +217,19 @@ pub(super) fn weigh(action: Action, signals: Signals, direction: Direction) -> P
 }
 
 /// The outcome of a phase that is over.
-fn concluded(progress: Progress) -> Outcome {
+fn concluded(progress: Progress, exchange: &mut Exchange) -> Outcome {
     match progress {
         Progress::GoOn | Progress::Wait => Outcome::Next,
         Progress::Respond(reply) => Outcome::Respond(response(reply)),
-        Progress::Close => Outcome::Respond(LocalResponse::empty(503)),
+        Progress::Close => {
+            exchange.response.broken = true;
+            Outcome::Next
+        }
     }
 }
 
 /// A filter's response as the gateway's.
-fn response(reply: LocalReply) -> LocalResponse {
+pub(super) fn response(reply: LocalReply) -> LocalResponse {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut content_type = "text/plain".to_owned();
     let mut headers: Vec<(Cow<'static, str>, String)> = Vec::new();
@@ -257,37 +251,46 @@ fn response(reply: LocalReply) -> LocalResponse {
 impl Plugin for FilterPlugin {
     fn needs(&self) -> Needs {
         let phases = Phases {
-            access: true,
+            request_head: true,
+            request_piece: self.request_body,
             response_head: true,
             header_filter: true,
             body_filter: self.response_body,
             log: true,
             ..Phases::default()
         };
-        Needs { phases, request_body: self.request_body, response_body: false }
+        Needs { phases, ..Needs::default() }
     }
 
-    fn access<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
-        let Some(mut entry) = self.begin() else {
+    fn request_head(&self, exchange: &mut Exchange, end: bool) -> Flow {
+        let Some(entry) = self.begin() else {
             return match self.policy() {
-                FailurePolicy::Open => Step::Next,
-                FailurePolicy::Closed => Step::Respond(LocalResponse::message(503, "a filter is not available")),
+                FailurePolicy::Open => Flow::Next,
+                FailurePolicy::Closed => Flow::Respond(LocalResponse::message(503, "a filter is not available")),
             };
         };
-        let progress = self.request(&mut entry, exchange);
-        self.step(entry, exchange, progress, Stage::Request)
+        self.show_request_head(entry, exchange, end)
+    }
+
+    fn request_piece(&self, exchange: &mut Exchange, piece: &mut Vec<u8>, last: bool) -> Flow {
+        self.show_piece(exchange, Direction::Request, piece, last)
+    }
+
+    fn poll_request(&self, exchange: &mut Exchange, piece: &mut Vec<u8>, context: &mut Context<'_>) -> Poll<Flow> {
+        self.poll_held(exchange, Direction::Request, piece, context)
     }
 
     fn response_head<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
         let Some(mut entry) = self.take(exchange) else { return Step::Next };
         let progress = Self::head(&mut entry, exchange);
-        self.step(entry, exchange, progress, Stage::ResponseHead)
+        self.step(entry, exchange, progress)
     }
 
     /// A response of the gateway's own, or of another plugin: the filter sees it too, and cannot hold it.
     fn header_filter(&self, exchange: &mut Exchange) {
         let Some(mut entry) = self.take(exchange) else { return };
         let seen = entry.head_seen;
+        // What it asks for is not done: there is nothing to wait for, and no other answer.
         let failed = if seen { None } else { Self::head(&mut entry, exchange).err() };
         let running: Arc<Running> = entry.ticket.running.clone();
         if let Some(failure) = failed {
@@ -298,37 +301,12 @@ impl Plugin for FilterPlugin {
         running.settle();
     }
 
-    fn body_filter(&self, exchange: &mut Exchange, chunk: &mut Vec<u8>, last: bool) {
-        let Some(mut entry) = self.take(exchange) else { return };
-        if !entry.held.is_empty() {
-            let mut all = std::mem::take(&mut entry.held);
-            all.append(chunk);
-            *chunk = all;
-        }
-        match Self::piece(&mut entry, exchange, chunk, last) {
-            // Behind the last piece nothing can be waited for: what is held goes out.
-            Ok(Progress::Wait) if !last => {
-                if chunk.len() <= self.shared.filter.config().limits.body_bytes {
-                    entry.held = std::mem::take(chunk);
-                } else {
-                    tracing::warn!(
-                        filter = self.shared.filter.config().name,
-                        "a Wasm filter holds too much of a response"
-                    );
-                    exchange.response.broken |= self.policy() == FailurePolicy::Closed;
-                }
-            }
-            Ok(Progress::Close) => exchange.response.broken = true,
-            Ok(Progress::GoOn | Progress::Wait | Progress::Respond(_)) => {}
-            Err(failure) => {
-                report(&failure);
-                entry.failed = true;
-                exchange.response.broken |= self.policy() == FailurePolicy::Closed;
-            }
-        }
-        let running = entry.ticket.running.clone();
-        Self::keep(exchange, entry);
-        running.settle();
+    fn response_piece(&self, exchange: &mut Exchange, piece: &mut Vec<u8>, last: bool) -> Flow {
+        self.show_piece(exchange, Direction::Response, piece, last)
+    }
+
+    fn poll_response(&self, exchange: &mut Exchange, piece: &mut Vec<u8>, context: &mut Context<'_>) -> Poll<Flow> {
+        self.poll_held(exchange, Direction::Response, piece, context)
     }
 
     fn log(&self, record: &RequestRecord<'_>) {
@@ -337,7 +315,8 @@ impl Plugin for FilterPlugin {
         let Some(entry) = own else { return };
         entry.ticket.ended.set(true);
         let mut path = entry.path.clone();
-        let mut view = View { reach: Reach::Read(record.exchange), stage: Stage::Over, chunk: None, path: &mut path };
+        let (reach, touches) = (Reach::Read(record.exchange), Cell::new(0));
+        let mut view = View { reach, stage: Stage::Over, chunk: None, path: &mut path, touches };
         let ended = entry.ticket.running.instance().end_stream(entry.ticket.context, &mut view);
         if let Err(failure) = ended
             && failure.kind != FailureKind::Dead

@@ -11,6 +11,7 @@ use gateward_http::uri::{escape_path, normalize_path};
 use gateward_http::{Headers, Method};
 use gateward_plugin::Exchange;
 use gateward_route::upstream_path;
+use std::cell::Cell;
 
 /// Fields of one map after a filter added some; more are refused.
 const FIELDS: usize = 512;
@@ -34,13 +35,19 @@ pub(super) enum Stage {
 pub(super) struct View<'a> {
     pub(super) reach: Reach<'a>,
     pub(super) stage: Stage,
-    /// The piece of the response body under way.
+    /// The piece of the body under way, with what is held of it.
     pub(super) chunk: Option<&'a mut Vec<u8>>,
     /// The path that a filter set.
     pub(super) path: &'a mut Option<String>,
+    /// How often the stream was looked at or changed.
+    pub(super) touches: Cell<u32>,
 }
 
 impl View<'_> {
+    fn touch(&self) {
+        self.touches.set(self.touches.get().saturating_add(1));
+    }
+
     pub(super) fn exchange(&self) -> &Exchange {
         match &self.reach {
             Reach::Write(exchange) => exchange,
@@ -49,21 +56,27 @@ impl View<'_> {
     }
 
     fn map(&self, map: FieldMap) -> Option<&Headers> {
+        self.touch();
         let exchange = self.exchange();
         match map {
             FieldMap::RequestHeaders => Some(&exchange.request.headers),
             FieldMap::ResponseHeaders if self.stage > Stage::Request => Some(&exchange.response.headers),
             FieldMap::ResponseTrailers if self.stage >= Stage::ResponseBody => Some(&exchange.response.trailers),
+            FieldMap::RequestTrailers if !exchange.request_trailers.is_empty() => Some(&exchange.request_trailers),
             FieldMap::RequestTrailers | FieldMap::ResponseHeaders | FieldMap::ResponseTrailers => None,
         }
     }
 
     /// The map, when it can still be changed.
     fn map_mut(&mut self, map: FieldMap) -> Option<&mut Headers> {
+        self.touch();
         let stage = self.stage;
         let Reach::Write(exchange) = &mut self.reach else { return None };
         match (map, stage) {
             (FieldMap::RequestHeaders, Stage::Request) => Some(&mut exchange.request.headers),
+            (FieldMap::RequestTrailers, Stage::Request) if !exchange.request_trailers.is_empty() => {
+                Some(&mut exchange.request_trailers)
+            }
             (FieldMap::ResponseHeaders, Stage::ResponseHead) => Some(&mut exchange.response.headers),
             (FieldMap::ResponseTrailers, Stage::ResponseBody) => Some(&mut exchange.response.trailers),
             _ => None,
@@ -72,6 +85,7 @@ impl View<'_> {
 
     /// The value of a pseudo field.
     fn pseudo<'s>(&'s self, map: FieldMap, name: &[u8], number: &'s mut itoa::Buffer) -> Option<&'s str> {
+        self.touch();
         let exchange = self.exchange();
         match (map, name) {
             (FieldMap::RequestHeaders, b":path") => Some(self.path.as_deref().unwrap_or(&exchange.request.target)),
@@ -90,6 +104,7 @@ impl View<'_> {
     }
 
     fn set_pseudo(&mut self, map: FieldMap, name: &[u8], value: &[u8]) -> Edit {
+        self.touch();
         let Ok(value) = str::from_utf8(value) else { return Edit::Refused };
         let stage = self.stage;
         let Reach::Write(exchange) = &mut self.reach else { return Edit::NotNow };
@@ -241,19 +256,21 @@ impl Stream for View<'_> {
     }
 
     fn data(&self, buffer: DataBuffer) -> Option<&[u8]> {
-        match (buffer, self.stage) {
-            (DataBuffer::RequestBody, Stage::Request) => self.exchange().body.as_deref(),
-            (DataBuffer::ResponseBody, Stage::ResponseBody) => self.chunk.as_deref().map(Vec::as_slice),
-            _ => None,
-        }
+        let shown = matches!(
+            (buffer, self.stage),
+            (DataBuffer::RequestBody, Stage::Request) | (DataBuffer::ResponseBody, Stage::ResponseBody)
+        );
+        self.touch();
+        self.chunk.as_deref().filter(|_| shown).map(Vec::as_slice)
     }
 
     fn data_mut(&mut self, buffer: DataBuffer) -> Option<&mut Vec<u8>> {
-        match (buffer, self.stage, &mut self.reach) {
-            (DataBuffer::RequestBody, Stage::Request, Reach::Write(exchange)) => exchange.body.as_mut(),
-            (DataBuffer::ResponseBody, Stage::ResponseBody, _) => self.chunk.as_deref_mut(),
-            _ => None,
-        }
+        let shown = matches!(
+            (buffer, self.stage),
+            (DataBuffer::RequestBody, Stage::Request) | (DataBuffer::ResponseBody, Stage::ResponseBody)
+        );
+        self.touch();
+        self.chunk.as_deref_mut().filter(|_| shown)
     }
 
     fn property(&self, path: &[&str], out: &mut Vec<u8>) -> bool {
@@ -261,6 +278,6 @@ impl Stream for View<'_> {
     }
 
     fn can_respond(&self) -> bool {
-        self.stage <= Stage::ResponseHead
+        self.stage <= Stage::ResponseBody
     }
 }

@@ -48,7 +48,7 @@ pub(crate) struct Running {
     pub(super) shared: Weak<Shared>,
     instance: Mutex<Instance>,
     /// A stream may have been resumed by another context's callback.
-    pub(super) resumed: Notify,
+    pub(super) resumed: Arc<Notify>,
     keeper: Arc<Notify>,
 }
 
@@ -174,7 +174,7 @@ impl Running {
         let running = Arc::new(Self {
             shared: Arc::downgrade(shared),
             instance: Mutex::new(instance),
-            resumed: Notify::new(),
+            resumed: Arc::default(),
             keeper,
         });
         let keeper = running.keeper.clone();

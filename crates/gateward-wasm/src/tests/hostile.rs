@@ -184,7 +184,7 @@ fn storms_end_at_their_limits() {
         "(drop (call $respond (i32.const 403) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
             (i32.const 0) (i32.const 0) (i32.const -1)))",
     );
-    assert_eq!(instance.take_signals(id).reply.unwrap().status, 403);
+    assert_eq!(instance.take_signals(id, Direction::Request).reply.unwrap().status, 403);
     let (mut instance, id, _) = storm(
         "(drop (call $grpc (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 1)
             (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 200)))",

@@ -143,11 +143,11 @@ fn a_guest_that_pauses_goes_on_when_it_says_so() {
     let id = instance.create_stream().unwrap();
     let mut stream = Plain { request_body: Some(Vec::new()), ..Plain::default() };
     assert_eq!(instance.headers(id, &mut stream, FieldMap::RequestHeaders, false).unwrap(), Action::Pause);
-    assert!(instance.take_signals(id).is_empty());
+    assert!(instance.take_signals(id, Direction::Request).is_empty());
     assert_eq!(instance.data(id, &mut stream, DataBuffer::RequestBody, false).unwrap(), Action::Pause);
-    let signals = instance.take_signals(id);
+    let signals = instance.take_signals(id, Direction::Request);
     assert!(signals.resumes(Direction::Request) && !signals.resumes(Direction::Response));
-    assert!(instance.take_signals(id).is_empty(), "signals are given once");
+    assert!(instance.take_signals(id, Direction::Request).is_empty(), "signals are given once");
 }
 
 /// Sends a request when headers come, and goes on when its answer does.
@@ -182,7 +182,7 @@ fn an_answer_to_a_callout_reaches_the_stream_that_asked() {
     assert_eq!((callout.context, instance.open_calls(id)), (id, 1));
     assert!(matches!(&callout.kind, CalloutKind::Http(call) if call.headers.len() == 3));
     instance.http_reply(callout.token, HttpReply::failure("no"), Some(&mut stream)).unwrap();
-    assert!(instance.take_signals(id).resumes(Direction::Request));
+    assert!(instance.take_signals(id, Direction::Request).resumes(Direction::Request));
     assert_eq!((stream.request_headers.len(), instance.open_calls(id)), (1, 0));
     lab.lines.take();
     instance.http_reply(callout.token, HttpReply::default(), Some(&mut stream)).unwrap();

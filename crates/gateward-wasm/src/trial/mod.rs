@@ -156,7 +156,7 @@ impl Trial {
     ) -> Result<Option<LocalReply>, Failure> {
         let mut paused = action == Action::Pause;
         for _ in 0..CALLOUTS {
-            let signals = instance.take_signals(self.context);
+            let signals = instance.take_signals(self.context, direction);
             if signals.reply.is_some() {
                 return Ok(signals.reply);
             }
