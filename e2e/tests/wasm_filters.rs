@@ -222,7 +222,7 @@ fn what_is_not_there_or_does_not_start_stops_the_configuration() {
     let good = config(&backend, "{name: header_filter, config: yes}");
     let mut gateway = folder.gateway(&good).start();
     for (filters, expected) in [
-        ("{name: unheard_of}", "there is no Wasm filter 'unheard_of'"),
+        ("{name: unheard_of}", "there is no plugin 'unheard_of'"),
         ("{name: broken}", "not a valid Wasm module"),
         ("{name: header_filter, config: ''}", "proxy_on_configure refused the configuration"),
     ] {
@@ -241,7 +241,7 @@ fn what_is_not_there_or_does_not_start_stops_the_configuration() {
 fn without_filters_switched_on_a_chain_is_refused() {
     let backend = Backend::echo();
     let error = Gateway::builder(&config(&backend, "{name: any}")).try_start().expect_err("it starts");
-    assert!(format!("{error:#}").contains("switch filters on with --wasm on"), "{error:#}");
+    assert!(format!("{error:#}").contains("Wasm filters, with --wasm on"), "{error:#}");
 }
 
 #[test]
