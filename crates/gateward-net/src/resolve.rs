@@ -90,14 +90,7 @@ impl Resolver {
     pub async fn wait(&self, host: &str, port: u16) -> Result<SocketAddr, ResolveError> {
         let failed = || ResolveError { name: host.to_owned() };
         loop {
-            let name = self.names.name(host).ok_or_else(failed)?;
-            {
-                let mut known = self.known.borrow_mut();
-                if known.len() >= NAMES {
-                    known.clear();
-                }
-                known.entry(host.into()).or_insert_with(|| Known { name: name.clone(), turns: None });
-            }
+            let name = self.learn(host).ok_or_else(failed)?;
             // Gone: it was forgotten just now, and is asked for anew.
             if name.wait().await.is_some()
                 && let Some(found) = self.at_hand(host, port, |_| false)
@@ -106,6 +99,18 @@ impl Resolver {
             }
             self.known.borrow_mut().remove(host);
         }
+    }
+
+    /// The name that `host` is, for [`Self::at_hand`] once it was looked up; `None`: too many names are known. Whoever shares
+    /// a resolver between tasks waits for the name without holding the resolver.
+    pub fn learn(&self, host: &str) -> Option<Arc<Name>> {
+        let name = self.names.name(host)?;
+        let mut known = self.known.borrow_mut();
+        if known.len() >= NAMES {
+            known.clear();
+        }
+        known.entry(host.into()).or_insert_with(|| Known { name: name.clone(), turns: None });
+        Some(name)
     }
 }
 

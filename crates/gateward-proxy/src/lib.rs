@@ -12,6 +12,7 @@ mod announce;
 mod answer;
 mod arrival;
 mod body;
+mod callee;
 mod chain;
 mod channel;
 mod client;
@@ -65,6 +66,7 @@ mod upstreams;
 mod worker;
 
 pub use accept::{WorkerSockets, run_worker};
+pub use callee::{Callee, CalleeError, CalleeName, Callees};
 pub use error::{Limit, ProxyError, Side};
 pub use gateward_balance::Turned;
 pub use health::active::check_health;

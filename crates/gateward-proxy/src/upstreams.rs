@@ -250,7 +250,7 @@ impl Known {
     }
 }
 
-fn algorithm(plan: &UpstreamPlan) -> gateward_balance::Algorithm {
+pub(crate) fn algorithm(plan: &UpstreamPlan) -> gateward_balance::Algorithm {
     match plan.entity.algorithm {
         Algorithm::RoundRobin => gateward_balance::Algorithm::RoundRobin,
         Algorithm::LeastConnections => gateward_balance::Algorithm::LeastConnections,
@@ -268,7 +268,12 @@ const FINER: u16 = 100;
 
 /// The targets with their shares, and whether any of these still grows. Consistent hashing keeps whole weights: others
 /// would move hashes back and forth.
-fn specs(plan: &UpstreamPlan, targets: &[Rc<WorkerTarget>], health: &UpstreamHealth) -> (Vec<TargetSpec>, bool) {
+pub(crate) fn specs(
+    plan: &UpstreamPlan,
+    targets: &[impl std::borrow::Borrow<WorkerTarget>],
+    health: &UpstreamHealth,
+) -> (Vec<TargetSpec>, bool) {
+    let targets: Vec<&WorkerTarget> = targets.iter().map(std::borrow::Borrow::borrow).collect();
     let whole = plan.entity.algorithm == Algorithm::ConsistentHashing;
     let slow_start = health.slow_start().filter(|_| !whole);
     let now_us = monotonic_us();
@@ -280,7 +285,7 @@ fn specs(plan: &UpstreamPlan, targets: &[Rc<WorkerTarget>], health: &UpstreamHea
     let any = targets.iter().any(|target| growing(target).is_some());
     let most = targets.iter().map(|target| target.weight).max().unwrap_or(0).max(1);
     let factor = if any { FINER.min(u16::MAX / most) } else { 1 };
-    let spec = |target: &Rc<WorkerTarget>| {
+    let spec = |target: &&WorkerTarget| {
         let full = target.weight * factor;
         let weight = growing(target).map_or(full, |(slow, elapsed_us)| slow.weight(full, elapsed_us));
         TargetSpec { name: target.name.to_string(), weight }
