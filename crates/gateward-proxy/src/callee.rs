@@ -145,12 +145,7 @@ impl Callees {
     ///
     /// # Errors
     /// Nobody can be called.
-    pub async fn find(
-        &self,
-        name: CalleeName<'_>,
-        grpc: bool,
-        tried: &[SocketAddr],
-    ) -> Result<Callee, CalleeError> {
+    pub async fn find(&self, name: CalleeName<'_>, grpc: bool, tried: &[SocketAddr]) -> Result<Callee, CalleeError> {
         let way = self.way(name)?;
         let (address, host, share) = match &way.leads {
             Leads::Host(host, port) => (self.resolve(host, *port, tried).await?, host.clone(), None),
@@ -363,7 +358,8 @@ impl Balanced {
             return None;
         }
         let members = self.health.members();
-        let excluded: Vec<usize> = (0..members.len()).filter(|index| tried.contains(&members[*index].address)).collect();
+        let excluded: Vec<usize> =
+            (0..members.len()).filter(|index| tried.contains(&members[*index].address)).collect();
         let available = |index: usize| members.get(index).is_some_and(|target| target.health.is_available());
         let healthy = |index: usize| members.get(index).is_some_and(|target| target.health.is_healthy());
         let ticket = match self.balancer.pick(None, &excluded, available, now_us) {
@@ -442,7 +438,8 @@ mod tests {
     #[test]
     fn what_calls_say_counts_for_the_health_of_targets() {
         local(async {
-            let checks = "healthchecks: {passive: {unhealthy: {http_failures: 2, http_statuses: [500], tcp_failures: 2}}}";
+            let checks =
+                "healthchecks: {passive: {unhealthy: {http_failures: 2, http_statuses: [500], tcp_failures: 2}}}";
             let (_node, callees) = node(&UPSTREAM.replace("name: u,", &format!("name: u, {checks},")));
             for tell in [|callee: &mut Callee| callee.answered(500), |callee: &mut Callee| callee.broke()] {
                 let mut callee = callees.find(CalleeName::Upstream("u"), false, &[]).await.unwrap();

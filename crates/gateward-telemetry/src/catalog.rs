@@ -242,6 +242,12 @@ catalog! {
         "Linear memory of the live instances of Wasm filters.";
     WASM_INSTANCES = "gateward_wasm_instances" Gauge Count ["filter"]
         "Live instances of Wasm filters.";
+    WASM_CALLOUTS = "gateward_wasm_callouts_total" Counter Count ["filter", "protocol", "outcome"]
+        "Callouts of Wasm filters that ended: answered, failed, timed_out, cancelled by the filter or the end of its request; or refused at its limits.";
+    WASM_CALLOUTS_UNDER_WAY = "gateward_wasm_callouts_under_way" Gauge Count ["filter", "protocol"]
+        "Callouts of Wasm filters that have not ended.";
+    WASM_CALLOUT_SECONDS = "gateward_wasm_callout_seconds" Histogram Seconds ["filter", "protocol"]
+        "Time from a callout of a Wasm filter to its end, those cancelled left out.";
     WASM_OWN = "gateward_wasm_filter_metric" Gauge Count ["name"]
         "Metrics that Wasm filters define, by their own names; of histograms the sum.";
     PROCESS_CPU = "process_cpu_seconds_total" Counter Seconds []

@@ -31,7 +31,7 @@ mod worker;
 pub use access_log::{AccessLog, AccessLogTarget};
 pub use counters::{ControlCounter, Counter, Gauge};
 pub use limits::Limits;
-pub use prometheus::{ExtraMetric, ExtraSample, NodeInfo};
+pub use prometheus::{ExtraHistogram, ExtraMetric, ExtraSample, NodeInfo};
 pub use proxy_protocol::ProxyProtocolOutcome;
 pub use sample::{Fault, Groups, Sample, Source};
 pub use series::SeriesId;

@@ -4,7 +4,7 @@
 //! kills the instance: its memory may be in any state. Its other streams find that out with their next call.
 
 use crate::call::{Core, Scope};
-use crate::callout::{Callout, GrpcEvent, HttpReply, Token};
+use crate::callout::{Callout, CalloutEvent, GrpcEvent, HttpReply, Token};
 use crate::config::Setup;
 use crate::exports::{Exports, HeaderCallback};
 use crate::failure::{Failure, FailureKind};
@@ -360,6 +360,22 @@ impl Instance {
         let Some(function) = function else { return Ok(()) };
         core.call(function, (id, peer as u32), Scope::stream(Phase::Connection, id, Some(stream)))?;
         self.settle()
+    }
+
+    /// Something happened to a callout. `stream` as for [`Self::http_reply`].
+    ///
+    /// # Errors
+    /// The guest failed.
+    pub fn callout_event(
+        &mut self,
+        token: Token,
+        event: CalloutEvent,
+        stream: Option<&mut dyn Stream>,
+    ) -> Result<(), Failure> {
+        match event {
+            CalloutEvent::Http(reply) => self.http_reply(token, reply, stream),
+            CalloutEvent::Grpc(event) => self.grpc_event(token, event, stream),
+        }
     }
 
     /// The answer to a callout. `stream`: that of the context that asked, if it is at hand. An answer nobody waits for

@@ -8,6 +8,7 @@ mod abi;
 mod cache;
 mod call;
 pub mod callout;
+pub mod callout_stats;
 mod config;
 mod engine;
 mod exports;

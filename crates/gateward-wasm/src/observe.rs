@@ -3,6 +3,7 @@
 //! Each instance counts for itself: one thread writes, so a count costs a load and a store. What ended instances counted stays in
 //! the filter's total. Reading the clock twice costs as much as a small callback, so only every sixteenth is timed.
 
+use crate::callout_stats::CalloutProtocol;
 use crate::failure::FailureKind;
 use crate::types::Phase;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,7 @@ pub struct Counters {
     memory_bytes: AtomicU64,
     streams: AtomicU64,
     log_lines_dropped: AtomicU64,
+    callouts_refused: [AtomicU64; CalloutProtocol::ALL.len()],
 }
 
 impl Default for Counters {
@@ -41,6 +43,7 @@ impl Default for Counters {
             memory_bytes: zero(),
             streams: zero(),
             log_lines_dropped: zero(),
+            callouts_refused: std::array::from_fn(|_| zero()),
         }
     }
 }
@@ -62,6 +65,8 @@ pub struct Totals {
     pub streams: u64,
     /// Log lines over the limit of one callback.
     pub log_lines_dropped: u64,
+    /// Callouts refused at a limit, by [`CalloutProtocol`].
+    pub callouts_refused: [u64; CalloutProtocol::ALL.len()],
     /// Instances alive.
     pub instances: u64,
     /// Instances ever made.
@@ -96,6 +101,10 @@ impl Counters {
         bump(&self.log_lines_dropped, 1);
     }
 
+    pub(crate) fn callout_refused(&self, protocol: CalloutProtocol) {
+        bump(&self.callouts_refused[protocol as usize], 1);
+    }
+
     pub(crate) fn set_memory(&self, bytes: usize) {
         self.memory_bytes.store(bytes as u64, Ordering::Relaxed);
     }
@@ -114,6 +123,9 @@ impl Counters {
             }
         }
         for (total, cell) in totals.failures.iter_mut().zip(&self.failures) {
+            add(total, cell);
+        }
+        for (total, cell) in totals.callouts_refused.iter_mut().zip(&self.callouts_refused) {
             add(total, cell);
         }
         add(&mut totals.log_lines_dropped, &self.log_lines_dropped);

@@ -7,7 +7,6 @@
 use bytes::Bytes;
 use gateward_net::{Stream, tls};
 use gateward_plugin::{HttpPost, PostRequest};
-use gateward_wasm::callout::{HttpCall, HttpReply};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::{Method, Request, Uri};
@@ -62,49 +61,6 @@ impl Egress {
         };
         clients.entry(keepalive_ms).or_insert_with(build).clone()
     }
-}
-
-impl Egress {
-    /// Carry a callout of a Wasm filter, on this egress' own runtime.
-    ///
-    /// # Errors
-    /// A text saying what failed.
-    pub(crate) async fn call(&self, host: &str, port: u16, call: HttpCall, most: usize) -> Result<HttpReply, String> {
-        let client = self.client(SHARED_KEEPALIVE_MS);
-        let url = format!("http://{host}:{port}");
-        let timeout = call.timeout;
-        let exchange = async move {
-            match tokio::time::timeout(timeout, callout(client, url, call, most)).await {
-                Ok(outcome) => outcome,
-                Err(_) => Err(format!("no answer within {} ms", timeout.as_millis())),
-            }
-        };
-        self.runtime.spawn(exchange).await.unwrap_or_else(|error| Err(error.to_string()))
-    }
-}
-
-async fn callout(client: HttpClient, url: String, call: HttpCall, most: usize) -> Result<HttpReply, String> {
-    let pseudo =
-        |wanted: &[u8]| call.headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_slice());
-    let text = |wanted: &[u8]| String::from_utf8_lossy(pseudo(wanted).unwrap_or_default()).into_owned();
-    let method = Method::from_bytes(pseudo(b":method").unwrap_or_default()).map_err(|error| error.to_string())?;
-    let mut builder = Request::builder().method(method).uri(url + &text(b":path")).header("host", text(b":authority"));
-    let own = [&b"host"[..], b"content-length", b"transfer-encoding", b"connection"];
-    for (name, value) in &call.headers {
-        if !name.starts_with(b":") && !own.contains(&name.as_slice()) {
-            builder = builder.header(name.as_slice(), value.as_slice());
-        }
-    }
-    let request = builder.body(Full::from(call.body)).map_err(|error| error.to_string())?;
-    let response = client.request(request).await.map_err(|error| chain(&error))?;
-    let fields = |map: &hyper::HeaderMap| -> Vec<(Vec<u8>, Vec<u8>)> {
-        map.iter().map(|(name, value)| (name.as_str().into(), value.as_bytes().to_vec())).collect()
-    };
-    let mut headers = vec![(b":status".to_vec(), response.status().as_str().as_bytes().to_vec())];
-    headers.extend(fields(response.headers()));
-    let body = Limited::new(response.into_body(), most).collect().await.map_err(|error| chain(&*error))?;
-    let trailers = body.trailers().map(fields).unwrap_or_default();
-    Ok(HttpReply { headers, body: body.to_bytes().to_vec(), trailers, ..HttpReply::default() })
 }
 
 impl HttpPost for Egress {
@@ -227,7 +183,7 @@ impl Write for Wire {
 
 /// Spawns on a runtime, whichever runtime asks.
 #[derive(Clone)]
-struct On(Handle);
+pub(crate) struct On(pub(crate) Handle);
 
 impl<F> hyper::rt::Executor<F> for On
 where

@@ -1,21 +1,20 @@
 //! Wasm filters of the node: the host they run in, what they may call, and what operators see of them.
 
-use crate::egress::Egress;
+use crate::callouts::{ByNode, Callouts};
 use crate::settings::WasmOptions;
 use anyhow::{Context, Result};
 use gateward_telemetry::{ExtraMetric, catalog};
-use gateward_wasm::callout::{HttpCall, HttpReply};
-use gateward_wasm::plugin::{Carrier, Destination, WasmHost};
+use gateward_wasm::callout_stats::{CALLOUT_BOUNDS_MS, CalloutOutcome, CalloutProtocol};
+use gateward_wasm::plugin::{Carrier, WasmHost};
 use gateward_wasm::{FailureKind, Phase, Runtime, Services, Tracing};
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
 
-/// The host of the filters in the configured folder; `None`: filters are switched off.
+/// The host of the filters in the configured folder, which call out through `callouts`; `None`: filters are switched off.
 ///
 /// # Errors
 /// The folder or the cache cannot be used, or the engine does not start.
-pub(crate) fn host(options: &WasmOptions, egress: &Arc<Egress>) -> Result<Option<Arc<WasmHost>>> {
+pub(crate) fn host(options: &WasmOptions, callouts: &Arc<Callouts>) -> Result<Option<Arc<WasmHost>>> {
     if !options.enabled {
         return Ok(None);
     }
@@ -24,26 +23,8 @@ pub(crate) fn host(options: &WasmOptions, egress: &Arc<Egress>) -> Result<Option
     std::fs::read_dir(&folder).with_context(|| format!("cannot read --wasm-filters-path {}", folder.display()))?;
     let services = Services::new(Arc::new(Tracing));
     let runtime = Runtime::new(services, options.cache_path.as_deref()).context("Wasm filters cannot be run")?;
-    let carrier: Arc<dyn Carrier> = Arc::new(Carried(egress.clone()));
+    let carrier: Arc<dyn Carrier> = Arc::new(ByNode(callouts.clone()));
     Ok(Some(Arc::new(WasmHost::new(runtime, folder, carrier))))
-}
-
-/// Carries callouts over the node's own connections.
-struct Carried(Arc<Egress>);
-
-impl Carrier for Carried {
-    fn http(
-        &self,
-        destination: Destination,
-        call: HttpCall,
-        most: usize,
-    ) -> Pin<Box<dyn Future<Output = HttpReply> + Send>> {
-        let egress = self.0.clone();
-        Box::pin(async move {
-            let reply = egress.call(&destination.host, destination.port, call, most).await;
-            reply.unwrap_or_else(HttpReply::failure)
-        })
-    }
 }
 
 /// What filters counted, and the metrics they define.
@@ -75,9 +56,42 @@ pub(crate) fn metrics(host: &WasmHost) -> Vec<ExtraMetric> {
         memory = memory.sample(&[("filter", name)], sum(|totals| totals.memory_bytes));
         instances = instances.sample(&[("filter", name)], sum(|totals| totals.instances));
     }
+    let refused = |name: &str, protocol: CalloutProtocol| -> u64 {
+        let totals = by_name.get(name).into_iter().flatten();
+        totals.map(|totals| totals.callouts_refused[protocol as usize]).sum()
+    };
+    let [callouts, under_way, callout_seconds] = callout_metrics(host, refused);
     let mut own = ExtraMetric::of(&catalog::WASM_OWN);
     for metric in host.runtime().services().metrics.all() {
         own = own.sample(&[("name", &metric.name)], metric.value() as f64);
     }
-    vec![calls, time, failures, memory, instances, own]
+    let mut metrics = vec![calls, time, failures, memory, instances, callouts, under_way, own];
+    // Of a histogram there is nothing to show before there is one.
+    metrics.extend(Some(callout_seconds).filter(|metric| !metric.histograms.is_empty()));
+    metrics
+}
+
+/// Callouts by filter: how they ended, how many have not, and how long they took.
+fn callout_metrics(host: &WasmHost, refused: impl Fn(&str, CalloutProtocol) -> u64) -> [ExtraMetric; 3] {
+    let mut ended = ExtraMetric::of(&catalog::WASM_CALLOUTS);
+    let mut under_way = ExtraMetric::of(&catalog::WASM_CALLOUTS_UNDER_WAY);
+    let mut seconds = ExtraMetric::of(&catalog::WASM_CALLOUT_SECONDS);
+    for (name, stats) in host.callouts() {
+        for protocol in CalloutProtocol::ALL {
+            let labels = [("filter", name.as_str()), ("protocol", protocol.label())];
+            let [filter, of] = labels;
+            for outcome in CalloutOutcome::ALL {
+                ended =
+                    ended.sample(&[filter, of, ("outcome", outcome.label())], stats.ended(protocol, outcome) as f64);
+            }
+            ended = ended.sample(&[filter, of, ("outcome", "refused")], refused(&name, protocol) as f64);
+            under_way = under_way.sample(&labels, stats.under_way(protocol) as f64);
+            if protocol != CalloutProtocol::GrpcStream {
+                let [times @ .., beyond] = stats.times(protocol);
+                let buckets = CALLOUT_BOUNDS_MS.iter().map(|bound| *bound as f64 / 1e3).zip(times).collect();
+                seconds = seconds.histogram(&labels, buckets, beyond, stats.time_us(protocol) as f64 / 1e6);
+            }
+        }
+    }
+    [ended, under_way, seconds]
 }

@@ -1,6 +1,6 @@
 //! Plugins in other languages: the hosts they run in, as one.
 
-use crate::egress::Egress;
+use crate::callouts::Callouts;
 use crate::filters;
 use crate::settings::WasmOptions;
 use anyhow::{Result, ensure};
@@ -21,8 +21,8 @@ pub(crate) struct PluginHosts {
 ///
 /// # Errors
 /// A folder cannot be read, or a plugin that was named is not there.
-pub(crate) fn set_up(lua: &LuaOptions, wasm: &WasmOptions, egress: &Arc<Egress>) -> Result<PluginHosts> {
-    let wasm = filters::host(wasm, egress)?;
+pub(crate) fn set_up(lua: &LuaOptions, wasm: &WasmOptions, callouts: &Arc<Callouts>) -> Result<PluginHosts> {
+    let wasm = filters::host(wasm, callouts)?;
     let mut hosts: Vec<Arc<dyn PluginHost>> = Vec::new();
     if !lua.folders.is_empty() {
         hosts.push(Arc::new(LuaHost::new(lua.clone())));

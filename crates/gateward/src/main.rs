@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod callouts;
 mod cli;
 mod control;
 mod counter_store;

@@ -1,6 +1,7 @@
 //! A node from start to end: sockets, workers, control side, signals, and the order in which they stop.
 
 use crate::admin;
+use crate::callouts::Callouts;
 use crate::control::{Addresses, Control, Identity};
 use crate::counter_store::Stores;
 use crate::egress::Egress;
@@ -100,9 +101,11 @@ pub(crate) fn start(options: Options, log: LogControl) -> Result<Running, StartE
     let invocation = Invocation::own();
     let control_runtime = runtime("control", CONTROL_THREADS)?;
     let background = runtime("background", 1)?;
-    let compiler = Arc::new(compiler(&options, &control_runtime, &background)?);
+    let callouts = Callouts::new(control_runtime.handle().clone());
+    let compiler = Arc::new(compiler(&options, &control_runtime, &background, &callouts)?);
     let first = first_plan(&compiler, options.config.as_ref())?;
     let node = node(&options, &compiler, &control_runtime, first.compiled)?;
+    callouts.serve(&node);
     let control = Arc::new(Control {
         reloader: Arc::new(Reloader::new(node.clone(), compiler)),
         log,
@@ -144,13 +147,13 @@ fn runtime(name: &str, threads: usize) -> Result<Runtime> {
         .with_context(|| format!("cannot start the {name} threads"))
 }
 
-fn compiler(options: &Options, control: &Runtime, background: &Runtime) -> Result<Compiler> {
+fn compiler(options: &Options, control: &Runtime, background: &Runtime, callouts: &Arc<Callouts>) -> Result<Compiler> {
     let settings = options.data_plane.clone();
     let tls = tls::Context::new(settings.tls.clone()).context("the TLS settings cannot be used")?;
     let tls = Arc::new(tls);
     let stats = Arc::<PluginStats>::default();
     let egress = Arc::new(Egress::new(control.handle().clone(), tls.clone()));
-    let hosts = hosts::set_up(&options.lua, &options.wasm, &egress)?;
+    let hosts = hosts::set_up(&options.lua, &options.wasm, callouts)?;
     let env = PluginEnv {
         background: background.handle().clone(),
         counters: Arc::default(),

@@ -39,10 +39,12 @@ pub struct ExtraMetric {
     pub name: String,
     /// One sentence for people.
     pub help: String,
-    /// Counter or gauge; a histogram is left out.
+    /// A histogram has histograms, everything else samples; what does not fit together is left out.
     pub kind: Kind,
     /// Values; their labels must differ.
     pub samples: Vec<ExtraSample>,
+    /// Likewise.
+    pub histograms: Vec<ExtraHistogram>,
 }
 
 /// One value of an [`ExtraMetric`].
@@ -54,20 +56,49 @@ pub struct ExtraSample {
     pub value: f64,
 }
 
+/// One histogram of an [`ExtraMetric`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExtraHistogram {
+    /// As of [`ExtraSample`].
+    pub labels: Vec<(String, String)>,
+    /// Upper bounds of the buckets, in the metric's unit, rising, and how many values are in each. Not added up.
+    pub buckets: Vec<(f64, u64)>,
+    /// Values above the last bound.
+    pub beyond: u64,
+    /// Sum of all values, in the metric's unit.
+    pub sum: f64,
+}
+
 impl ExtraMetric {
     /// A metric of the catalogue, without samples yet.
     #[must_use]
     pub fn of(metric: &Metric) -> Self {
-        Self { name: metric.name.into(), help: metric.help.into(), kind: metric.kind, samples: Vec::new() }
+        Self {
+            name: metric.name.into(),
+            help: metric.help.into(),
+            kind: metric.kind,
+            samples: Vec::new(),
+            histograms: Vec::new(),
+        }
     }
 
     /// Adds a value with labels.
     #[must_use]
     pub fn sample(mut self, labels: &[(&str, &str)], value: f64) -> Self {
-        let labels = labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        self.samples.push(ExtraSample { labels, value });
+        self.samples.push(ExtraSample { labels: owned(labels), value });
         self
     }
+
+    /// Adds a histogram with labels: the values up to each bound, those beyond the last, and the sum of all.
+    #[must_use]
+    pub fn histogram(mut self, labels: &[(&str, &str)], buckets: Vec<(f64, u64)>, beyond: u64, sum: f64) -> Self {
+        self.histograms.push(ExtraHistogram { labels: owned(labels), buckets, beyond, sum });
+        self
+    }
+}
+
+fn owned(labels: &[(&str, &str)]) -> Vec<(String, String)> {
+    labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
 }
 
 /// Appends the exposition of `snapshot` to `out`.

@@ -2,7 +2,7 @@
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
-use super::ExtraMetric;
+use super::{ExtraHistogram, ExtraMetric};
 use crate::catalog::{Kind, Metric};
 use crate::histogram::HistogramSnapshot;
 use std::collections::HashSet;
@@ -81,11 +81,14 @@ impl<'o> Writer<'o> {
             labels.iter().all(|(name, _)| is_name(name, false) && name != "le" && names.insert(name))
         };
         let mut identities = HashSet::new();
-        let samples_valid = |labels: &Vec<(String, String)>| labels_valid(labels) && identities.insert(labels.clone());
+        let mut samples_valid =
+            |labels: &Vec<(String, String)>| labels_valid(labels) && identities.insert(labels.clone());
         let valid = is_name(&extra.name, true)
-            && extra.kind != Kind::Histogram
+            && (extra.kind == Kind::Histogram) != extra.histograms.is_empty()
+            && (extra.kind != Kind::Histogram || extra.samples.is_empty())
             && !self.families.contains(&extra.name)
-            && extra.samples.iter().map(|sample| &sample.labels).all(samples_valid);
+            && extra.samples.iter().map(|sample| &sample.labels).all(&mut samples_valid)
+            && extra.histograms.iter().map(|histogram| &histogram.labels).all(&mut samples_valid);
         if !valid {
             return false;
         }
@@ -97,7 +100,27 @@ impl<'o> Writer<'o> {
             write_float(self.out, sample.value);
             self.out.push('\n');
         }
+        extra.histograms.iter().for_each(|histogram| self.extra_histogram(&extra.name, histogram));
         true
+    }
+
+    fn extra_histogram(&mut self, name: &str, histogram: &ExtraHistogram) {
+        let mut line = |suffix: &str, le: Option<String>, value: &dyn Display| {
+            put(self.out, format_args!("{name}_{suffix}"));
+            let le = le.as_deref().map(|le| ("le", le));
+            let labels = histogram.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            write_labels(self.out, labels.chain(le));
+            put(self.out, format_args!(" {value}\n"));
+        };
+        let mut count = 0;
+        for (bound, values) in &histogram.buckets {
+            count += values;
+            line("bucket", Some(bound.to_string()), &count);
+        }
+        count += histogram.beyond;
+        line("bucket", Some("+Inf".to_owned()), &count);
+        line("sum", None, &histogram.sum);
+        line("count", None, &count);
     }
 
     fn header(&mut self, name: &str, help: &str, kind: Kind) {

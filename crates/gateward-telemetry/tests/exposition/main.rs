@@ -211,8 +211,13 @@ fn labels_are_escaped() {
 
 #[test]
 fn invalid_extras_are_left_out_and_counted() {
-    let extra =
-        |name: &str| ExtraMetric { name: name.into(), help: "a\nb \\".into(), kind: Kind::Gauge, samples: vec![] };
+    let extra = |name: &str| ExtraMetric {
+        name: name.into(),
+        help: "a\nb \\".into(),
+        kind: Kind::Gauge,
+        samples: vec![],
+        histograms: vec![],
+    };
     let good = extra("good").sample(&[("a", "1")], f64::NAN).sample(&[("a", "2")], f64::INFINITY);
     let bad = [
         extra("0bad"),
@@ -224,12 +229,32 @@ fn invalid_extras_are_left_out_and_counted() {
         extra("bad_repeat").sample(&[("a", "1"), ("a", "2")], 1.0),
         extra("bad_same").sample(&[("a", "1")], 1.0).sample(&[("a", "1")], 2.0),
         ExtraMetric { kind: Kind::Histogram, ..extra("bad_histogram") },
+        ExtraMetric { kind: Kind::Histogram, ..extra("bad_samples").sample(&[], 1.0).histogram(&[], vec![], 0, 0.0) },
+        extra("bad_kind").histogram(&[], vec![], 0, 0.0),
     ];
     let node = NodeInfo { extra: std::iter::once(good).chain(bad.clone()).collect(), ..node() };
     let (text, parsed) = scrape(&Telemetry::new(1, Limits::default()), &node);
     assert_eq!(parsed["good"].help, "a\nb \\");
     assert!(!parsed.keys().any(|name| name.starts_with("bad")), "{text}");
     check_lines(&text, &[&format!("kong_nginx_metric_errors_total {}", bad.len()), r#"good{a="2"} +Inf"#]);
+}
+
+#[test]
+fn histograms_from_elsewhere_are_added_up() {
+    let took = ExtraMetric { kind: Kind::Histogram, ..ExtraMetric::of(&catalog::WASM_CALLOUT_SECONDS) };
+    let took = took.histogram(&[("filter", "f"), ("protocol", "http")], vec![(0.001, 2), (0.5, 0), (10.0, 3)], 1, 20.5);
+    let (text, _) = scrape(&Telemetry::new(1, Limits::default()), &NodeInfo { extra: vec![took], ..node() });
+    check_lines(
+        &text,
+        &[
+            r#"gateward_wasm_callout_seconds_bucket{filter="f",protocol="http",le="0.001"} 2"#,
+            r#"gateward_wasm_callout_seconds_bucket{filter="f",protocol="http",le="0.5"} 2"#,
+            r#"gateward_wasm_callout_seconds_bucket{filter="f",protocol="http",le="10"} 5"#,
+            r#"gateward_wasm_callout_seconds_bucket{filter="f",protocol="http",le="+Inf"} 6"#,
+            r#"gateward_wasm_callout_seconds_sum{filter="f",protocol="http"} 20.5"#,
+            r#"gateward_wasm_callout_seconds_count{filter="f",protocol="http"} 6"#,
+        ],
+    );
 }
 
 #[test]
@@ -263,11 +288,17 @@ fn every_metric_is_in_the_catalogue_and_the_catalogue_is_complete() {
         &catalog::WASM_FAILURES,
         &catalog::WASM_MEMORY,
         &catalog::WASM_INSTANCES,
+        &catalog::WASM_CALLOUTS,
+        &catalog::WASM_CALLOUTS_UNDER_WAY,
+        &catalog::WASM_CALLOUT_SECONDS,
         &catalog::WASM_OWN,
     ];
     let parts = parts.map(|metric| {
         let labels: Vec<_> = metric.labels.iter().map(|name| (*name, "x")).collect();
-        ExtraMetric::of(metric).sample(&labels, 1.0)
+        match metric.kind {
+            Kind::Histogram => ExtraMetric::of(metric).histogram(&labels, vec![(0.5, 1)], 0, 0.25),
+            _ => ExtraMetric::of(metric).sample(&labels, 1.0),
+        }
     });
     let extra = process::metrics().into_iter().chain(log.metrics()).chain(parts).collect();
     let (text, parsed) = scrape(&telemetry, &NodeInfo { extra, ..node() });

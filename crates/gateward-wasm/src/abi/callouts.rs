@@ -1,7 +1,9 @@
 //! Requests that guests send over HTTP and gRPC. They are checked here, and queued for the gateway to carry.
 
+use super::grpc_service::GrpcService;
 use super::streams::fields;
 use crate::callout::{Callout, CalloutKind, GrpcCall, HttpCall, Token};
+use crate::callout_stats::CalloutProtocol;
 use crate::host::{Call, CallKind, Host, bytes, split, status, text, write_u32};
 use crate::limits::WRITTEN_BODY_BYTES;
 use crate::types::Status;
@@ -73,6 +75,11 @@ fn dispatch(host: &mut Host, kind: CallKind, callout: CalloutKind) -> std::resul
     let (id, full) = (host.effective, host.calls.len() >= most);
     let context = host.contexts.get_mut(&id).ok_or(Status::InternalFailure)?;
     if full || (id != crate::host::ROOT && context.calls >= most_per_stream) {
+        host.counters.callout_refused(match kind {
+            CallKind::Http => CalloutProtocol::Http,
+            CallKind::Unary => CalloutProtocol::Grpc,
+            CallKind::Stream { .. } => CalloutProtocol::GrpcStream,
+        });
         return Err(Status::InternalFailure);
     }
     context.calls = context.calls.saturating_add(1);
@@ -94,15 +101,26 @@ fn dispatch(host: &mut Host, kind: CallKind, callout: CalloutKind) -> std::resul
 fn grpc(memory: &[u8], host: &Host, names: [(u32, u32); 4]) -> std::result::Result<GrpcCall, Status> {
     let [upstream, service, method, metadata] = names;
     let name = |(data, len): (u32, u32)| text(memory, data, len).map(str::to_owned);
-    let call = GrpcCall {
-        upstream: name(upstream)?,
+    let callee = callee(host, bytes(memory, upstream.0, upstream.1)?)?;
+    let own = fields(memory, metadata.0, metadata.1).map_err(|_| Status::ParseFailure)?;
+    Ok(GrpcCall {
+        upstream: callee.name,
+        authority: callee.authority,
         service: name(service)?,
         method: name(method)?,
-        metadata: fields(memory, metadata.0, metadata.1).map_err(|_| Status::ParseFailure)?,
+        metadata: callee.metadata.into_iter().chain(own).collect(),
         message: None,
         timeout: None,
-    };
-    if host.setup.upstreams.knows(&call.upstream) { Ok(call) } else { Err(Status::ParseFailure) }
+    })
+}
+
+/// A name that is known, or a message that says one.
+fn callee(host: &Host, given: &[u8]) -> std::result::Result<GrpcService, Status> {
+    let knows = |name: &str| host.setup.upstreams.knows(name);
+    match str::from_utf8(given) {
+        Ok(name) if knows(name) => Ok(GrpcService { name: name.to_owned(), ..GrpcService::default() }),
+        _ => GrpcService::parse(given).filter(|service| knows(&service.name)).ok_or(Status::ParseFailure),
+    }
 }
 
 #[expect(clippy::too_many_arguments, reason = "the specification's")]

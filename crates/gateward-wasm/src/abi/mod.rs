@@ -4,6 +4,7 @@ mod buffers;
 mod callouts;
 mod contexts;
 mod fields;
+mod grpc_service;
 mod logs;
 mod metrics;
 mod properties;

@@ -62,6 +62,7 @@ impl FilterPlugin {
                 Progress::GoOn => Flow::Next,
                 Progress::Wait => {
                     side.head_paused = true;
+                    pause::begin(&mut entry, Direction::Request);
                     Flow::Hold
                 }
                 Progress::Respond(reply) => Flow::Respond(response(reply)),
@@ -179,6 +180,7 @@ impl FilterPlugin {
         }
         let held_bytes = side.passed.len() + side.held.len();
         if held_bytes <= self.most_held(exchange, direction) {
+            pause::begin(entry, direction);
             return Flow::Hold;
         }
         tracing::warn!(filter = self.name(), held_bytes, "a Wasm filter holds too much of a body");
@@ -221,7 +223,7 @@ impl FilterPlugin {
         let running = entry.ticket.running.clone();
         let stage = if direction == Direction::Request { Stage::Request } else { Stage::ResponseBody };
         let bounded = entry.side(direction).ended;
-        let Poll::Ready(paused) = pause::poll(&self.shared, &mut entry, exchange, stage, bounded, context) else {
+        let Poll::Ready(paused) = pause::poll(&mut entry, exchange, stage, bounded, context) else {
             Self::keep(exchange, entry);
             return Poll::Pending;
         };

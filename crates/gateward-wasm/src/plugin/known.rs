@@ -3,16 +3,15 @@
 use super::Destination;
 use crate::callout::Upstreams;
 use gateward_model::{Config, Protocol};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Destinations by name.
+/// Names of what can be called.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    by_name: BTreeMap<String, Vec<Destination>>,
+    services: BTreeSet<String>,
+    upstreams: BTreeSet<String>,
     hosts: Vec<String>,
-    turn: AtomicUsize,
 }
 
 /// A host without a port is called on this one.
@@ -21,40 +20,42 @@ const DEFAULT_PORT: u16 = 80;
 impl Known {
     /// What a snapshot knows, and `hosts` as `host` or `host:port`.
     pub(super) fn of(config: &Config, hosts: &[String]) -> Self {
-        let mut by_name: BTreeMap<String, Vec<Destination>> = BTreeMap::new();
-        for upstream in &config.upstreams {
-            let targets = config.targets.iter().filter(|target| target.upstream == upstream.id && target.weight > 0);
-            let targets = targets.filter_map(|target| destination(&target.target));
-            by_name.insert(upstream.name.clone(), targets.collect());
+        let services = config.services.iter().filter(|service| service.enabled && carries_calls(service.protocol));
+        Self {
+            services: services.filter_map(|service| service.name.clone()).collect(),
+            upstreams: config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
+            hosts: hosts.to_vec(),
         }
-        for service in config.services.iter().filter(|service| service.protocol == Protocol::Http) {
-            let Some(name) = &service.name else { continue };
-            let own = || vec![Destination { host: service.host.clone(), port: service.port }];
-            let leads_to = by_name.get(&service.host).cloned().unwrap_or_else(own);
-            by_name.entry(name.clone()).or_insert(leads_to);
-        }
-        Self { by_name, hosts: hosts.to_vec(), turn: AtomicUsize::new(0) }
     }
 
-    /// A number over all of it.
+    /// A number over all of it. What stands behind a name is no part: callouts follow that by themselves.
     pub(super) fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        self.by_name.hash(&mut hasher);
+        self.services.hash(&mut hasher);
+        self.upstreams.hash(&mut hasher);
         self.hosts.hash(&mut hasher);
         hasher.finish()
     }
 
-    /// Where a callout to `name` goes now; targets take turns.
+    /// Where a callout to `name` goes. Of a service and an upstream of the same name the service, which says more.
     pub(super) fn destination(&self, name: &str) -> Option<Destination> {
-        if let Some(destinations) = self.by_name.get(name) {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-            return destinations.get(turn % destinations.len().max(1)).cloned();
+        if self.services.contains(name) {
+            return Some(Destination::Service(name.to_owned()));
         }
-        let asked = destination(name)?;
+        if self.upstreams.contains(name) {
+            return Some(Destination::Upstream(name.to_owned()));
+        }
+        let asked = host_and_port(name)?;
         let allowed =
-            |host: &String| *host == asked.host || destination(host).as_ref() == Some(&asked) && host.contains(':');
-        self.hosts.iter().any(allowed).then_some(asked)
+            |host: &String| *host == asked.0 || host_and_port(host).as_ref() == Some(&asked) && host.contains(':');
+        let (host, port) = asked.clone();
+        self.hosts.iter().any(allowed).then_some(Destination::Host { host, port })
     }
+}
+
+/// Whether services of this protocol can be asked over HTTP.
+fn carries_calls(protocol: Protocol) -> bool {
+    !matches!(protocol, Protocol::Tcp | Protocol::Tls | Protocol::Udp | Protocol::TlsPassthrough)
 }
 
 impl Upstreams for Known {
@@ -64,12 +65,12 @@ impl Upstreams for Known {
 }
 
 /// `host` or `host:port`, IPv6 in brackets.
-fn destination(text: &str) -> Option<Destination> {
+fn host_and_port(text: &str) -> Option<(String, u16)> {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().ok()?),
         _ => (text, DEFAULT_PORT),
     };
-    (!host.is_empty()).then(|| Destination { host: host.to_owned(), port })
+    (!host.is_empty()).then(|| (host.to_owned(), port))
 }
 
 #[cfg(test)]
@@ -91,7 +92,23 @@ mod tests {
             ("a.example:x", None),
             ("", None),
         ] {
-            assert_eq!(known.destination(name).map(|destination| destination.port), port, "{name}");
+            let found = known.destination(name).map(|destination| match destination {
+                Destination::Host { port, .. } => port,
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(found, port, "{name}");
         }
+    }
+
+    #[test]
+    fn services_come_before_upstreams_and_both_before_hosts() {
+        let known = Known {
+            services: ["a".to_owned()].into(),
+            upstreams: ["a".to_owned(), "b".to_owned()].into(),
+            hosts: vec!["b".to_owned(), "c".to_owned()],
+        };
+        assert_eq!(known.destination("a"), Some(Destination::Service("a".to_owned())));
+        assert_eq!(known.destination("b"), Some(Destination::Upstream("b".to_owned())));
+        assert_eq!(known.destination("c"), Some(Destination::Host { host: "c".to_owned(), port: 80 }));
     }
 }

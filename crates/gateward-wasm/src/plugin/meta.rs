@@ -29,6 +29,9 @@ struct Settings {
     callback_timeout_ms: Option<u64>,
     start_timeout_ms: Option<u64>,
     callout_timeout_ms: Option<u64>,
+    callout_body_bytes: Option<usize>,
+    callouts: Option<u16>,
+    callouts_per_request: Option<u16>,
     body_bytes: Option<usize>,
     request_body: Option<bool>,
     root_id: Option<String>,
@@ -87,6 +90,9 @@ impl Meta {
         ms(&mut limits.callback, settings.callback_timeout_ms);
         ms(&mut limits.start, settings.start_timeout_ms);
         ms(&mut limits.callout_timeout, settings.callout_timeout_ms);
+        limits.callout_body_bytes = settings.callout_body_bytes.unwrap_or(limits.callout_body_bytes);
+        limits.callouts = settings.callouts.unwrap_or(limits.callouts);
+        limits.callouts_per_stream = settings.callouts_per_request.unwrap_or(limits.callouts_per_stream);
         config
     }
 }
@@ -98,11 +104,12 @@ mod tests {
     #[test]
     fn settings_are_read_and_unknown_ones_refused() {
         let text = br#"{"config_schema": {"type": "object"}, "gateward": {"failure_policy": "fail_open",
-            "memory_limit_bytes": 1048576, "callback_timeout_ms": 20, "environment": {"A": "1"}, "hosts": ["a:1"]}}"#;
+            "memory_limit_bytes": 1048576, "callback_timeout_ms": 20, "callouts": 7, "callouts_per_request": 3, "environment": {"A": "1"}, "hosts": ["a:1"]}}"#;
         let meta = Meta::parse(text).unwrap();
         let config = meta.filter_config("f", b"c".to_vec());
         assert_eq!((config.failure, config.limits.memory_bytes), (FailurePolicy::Open, 1 << 20));
         assert_eq!((config.limits.callback, config.limits.recycle_bytes), (Duration::from_millis(20), 786_432));
+        assert_eq!((config.limits.callouts, config.limits.callouts_per_stream), (7, 3));
         assert_eq!((config.environment.len(), meta.hosts().len(), config.root_id.as_str()), (1, 1, "f"));
         assert!(Meta::parse(br#"{"gateward": {"failure": "open"}}"#).is_err());
         assert_eq!(Meta::default().filter_config("f", Vec::new()), FilterConfig::new("f"));

@@ -7,12 +7,14 @@ mod meta;
 mod pause;
 mod properties;
 mod run;
+mod under_way;
 mod view;
 mod worker;
 
-pub use carry::{Carrier, Destination};
+pub use carry::{Carried, Carrier, Destination};
 
 use crate::callout::Upstreams;
+use crate::callout_stats::CalloutStats;
 use crate::filter::{Filter, identity};
 use crate::module::Hash;
 use crate::runtime::{Module, Runtime};
@@ -48,6 +50,8 @@ struct State {
     files: BTreeMap<String, Entry>,
     /// Filters in use by what they were made from, so that one that did not change goes on in the next snapshot.
     shared: FxHashMap<u64, Weak<Shared>>,
+    /// What filters of a name counted of their callouts, those that are gone too.
+    callouts: BTreeMap<String, Arc<CalloutStats>>,
 }
 
 /// A filter's files.
@@ -136,6 +140,11 @@ impl WasmHost {
         self.state().shared.values().filter_map(Weak::upgrade).map(|shared| shared.filter.clone()).collect()
     }
 
+    /// What was counted of callouts, by filter name.
+    pub fn callouts(&self) -> BTreeMap<String, Arc<CalloutStats>> {
+        self.state().callouts.clone()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -177,7 +186,7 @@ impl WasmHost {
     /// The filter in use that was made from the same, or a new one.
     fn shared(&self, entity: &PluginConfig, snapshot: &Snapshot, env: &PluginEnv) -> Result<Arc<Shared>, String> {
         let mut state = self.state();
-        let State { files, shared } = &mut *state;
+        let State { files, shared, callouts } = &mut *state;
         let Some(entry) = files.get(&entity.name) else {
             return Err(format!("there is no Wasm filter '{}' in {}", entity.name, self.folder.display()));
         };
@@ -192,7 +201,8 @@ impl WasmHost {
         let upstreams: Arc<dyn Upstreams> = known.clone();
         let filter = Filter::new(&self.runtime, module, config, upstreams).map_err(|error| error.to_string())?;
         let (carrier, background) = (self.carrier.clone(), env.background.clone());
-        let made = Shared::new(filter, known, carrier, background, meta.shows_request_body());
+        let callouts = callouts.entry(entity.name.clone()).or_default().clone();
+        let made = Shared::new(filter, known, carrier, background, callouts, meta.shows_request_body());
         shared.retain(|_, shared| shared.strong_count() > 0);
         shared.insert(key, Arc::downgrade(&made));
         Ok(made)

@@ -1,10 +1,11 @@
 //! Waiting while a filter pauses: for answers to its callouts, and for other contexts that tell it to go on.
 
 use super::run::{Entry, Progress, weigh};
+use super::under_way::Waiting;
 use super::view::{Reach, Stage};
-use super::worker::{Running, Shared, carry, unserved};
-use crate::callout::{Callout, CalloutKind, HttpReply, Token};
+use super::worker::Running;
 use crate::failure::Failure;
+use crate::host::ContextId;
 use crate::types::{Action, Direction};
 use gateward_plugin::Exchange;
 use std::future::poll_fn;
@@ -12,8 +13,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
-use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 /// Longest pause while nothing but the filter is waited for.
@@ -29,49 +30,53 @@ pub(super) enum Paused {
     TooLong,
 }
 
-type Answers = mpsc::UnboundedSender<(Token, HttpReply)>;
-
 /// What is waited for while one direction of a stream pauses.
 pub(super) struct Pause {
-    // As many as the stream has callouts under way, which is limited.
-    answers: Answers,
-    answered: mpsc::UnboundedReceiver<(Token, HttpReply)>,
+    /// What comes for the stream's callouts is told here, with the stream at hand.
+    waiting: Waiting,
+    arrived: Pin<Box<OwnedNotified>>,
     resumed: Pin<Box<OwnedNotified>>,
     too_long: Option<Pin<Box<Sleep>>>,
 }
 
 impl Pause {
-    fn new(running: &Running) -> Self {
-        let (answers, answered) = mpsc::unbounded_channel();
-        Self { answers, answered, resumed: listen(running), too_long: None }
+    fn new(running: &Arc<Running>, id: ContextId) -> Self {
+        let waiting = running.wait_for(id);
+        let (arrived, resumed) = (listen(&waiting.wake), listen(&running.resumed));
+        Self { waiting, arrived, resumed, too_long: None }
     }
 }
 
 /// Notified of everything that happens from now on.
-fn listen(running: &Running) -> Pin<Box<OwnedNotified>> {
-    let mut resumed = Box::pin(running.resumed.clone().notified_owned());
-    resumed.as_mut().enable();
-    resumed
+fn listen(notify: &Arc<Notify>) -> Pin<Box<OwnedNotified>> {
+    let mut notified = Box::pin(notify.clone().notified_owned());
+    notified.as_mut().enable();
+    notified
+}
+
+/// The filter paused: from now on what comes for it waits until it is asked for.
+pub(super) fn begin(entry: &mut Entry, direction: Direction) {
+    let (running, id) = (entry.ticket.running.clone(), entry.ticket.context);
+    entry.side(direction).pause.get_or_insert_with(|| Box::new(Pause::new(&running, id)));
 }
 
 /// Wait until the filter goes on.
-pub(super) async fn wait(shared: &Arc<Shared>, entry: &mut Entry, exchange: &mut Exchange, stage: Stage) -> Paused {
-    poll_fn(|context| poll(shared, entry, exchange, stage, true, context)).await
+pub(super) async fn wait(entry: &mut Entry, exchange: &mut Exchange, stage: Stage) -> Paused {
+    poll_fn(|context| poll(entry, exchange, stage, true, context)).await
 }
 
 /// Whether a filter that paused goes on. `bounded`: nothing but the filter is waited for.
 pub(super) fn poll(
-    shared: &Arc<Shared>,
     entry: &mut Entry,
     exchange: &mut Exchange,
     stage: Stage,
     bounded: bool,
     context: &mut Context<'_>,
 ) -> Poll<Paused> {
-    let running = entry.ticket.running.clone();
+    let (running, id) = (entry.ticket.running.clone(), entry.ticket.context);
     let pause = entry.side(direction(stage)).pause.take();
-    let mut pause = pause.unwrap_or_else(|| Box::new(Pause::new(&running)));
-    let polled = poll_pause(shared, entry, exchange, stage, &mut pause, context);
+    let mut pause = pause.unwrap_or_else(|| Box::new(Pause::new(&running, id)));
+    let polled = poll_pause(entry, exchange, stage, &mut pause, context);
     if polled.is_ready() {
         return polled;
     }
@@ -91,7 +96,6 @@ fn direction(stage: Stage) -> Direction {
 }
 
 fn poll_pause(
-    shared: &Arc<Shared>,
     entry: &mut Entry,
     exchange: &mut Exchange,
     stage: Stage,
@@ -100,17 +104,18 @@ fn poll_pause(
 ) -> Poll<Paused> {
     let (running, id) = (entry.ticket.running.clone(), entry.ticket.context);
     loop {
-        let callouts = {
-            let mut instance = running.instance();
-            if instance.has_callouts() { instance.take_callouts() } else { Vec::new() }
-        };
-        for callout in callouts {
-            if callout.context != id {
-                running.send(callout);
-            } else if let Err(failure) = send(shared, entry, callout, &pause.answers, exchange, stage) {
+        let arrived = pause.waiting.next();
+        let told = arrived.is_some();
+        if let Some(arrived) = arrived {
+            let told = entry.with_held(direction(stage), |entry, held| {
+                let mut view = entry.view(Reach::Write(exchange), stage, Some(held));
+                running.instance().callout_event(arrived.token, arrived.event, Some(&mut view))
+            });
+            if let Err(failure) = told {
                 return Poll::Ready(Paused::Failed(failure));
             }
         }
+        running.settle();
         {
             let mut instance = running.instance();
             if let Some(dead) = instance.dead() {
@@ -120,53 +125,17 @@ fn poll_pause(
                 Progress::Wait => {}
                 ended => return Poll::Ready(Paused::Ended(ended)),
             }
-            if instance.has_callouts() {
-                continue;
-            }
         }
-        if let Poll::Ready(Some((token, reply))) = pause.answered.poll_recv(context) {
-            let told = entry.with_held(direction(stage), |entry, held| {
-                let mut view = entry.view(Reach::Write(exchange), stage, Some(held));
-                running.instance().http_reply(token, reply, Some(&mut view))
-            });
-            if let Err(failure) = told {
-                return Poll::Ready(Paused::Failed(failure));
-            }
+        if told {
+            // There may be more.
+            continue;
+        }
+        if pause.arrived.as_mut().poll(context).is_ready() {
+            pause.arrived = listen(&pause.waiting.wake);
         } else if pause.resumed.as_mut().poll(context).is_ready() {
-            pause.resumed = listen(&running);
+            pause.resumed = listen(&running.resumed);
         } else {
             return Poll::Pending;
         }
     }
-}
-
-/// Send a callout of the stream's. Its answer comes back here, or goes to the instance when nobody waits any more.
-fn send(
-    shared: &Arc<Shared>,
-    entry: &mut Entry,
-    callout: Callout,
-    answers: &Answers,
-    exchange: &mut Exchange,
-    stage: Stage,
-) -> Result<(), Failure> {
-    let token = callout.token;
-    match callout.kind {
-        CalloutKind::Http(call) => {
-            let answer = carry(shared, call);
-            let (answers, running) = (answers.clone(), Arc::downgrade(&entry.ticket.running));
-            shared.background.spawn(async move {
-                let unwanted = answers.send((token, answer.await)).err();
-                if let (Some(mpsc::error::SendError((token, reply))), Some(running)) = (unwanted, running.upgrade()) {
-                    running.told(|instance| instance.http_reply(token, reply, None));
-                }
-            });
-        }
-        CalloutKind::Grpc(_) => {
-            let running = entry.ticket.running.clone();
-            let mut view = entry.view(Reach::Write(exchange), stage, None);
-            running.instance().grpc_event(token, unserved(), Some(&mut view))?;
-        }
-        CalloutKind::GrpcSend { .. } | CalloutKind::GrpcClose | CalloutKind::Cancel => {}
-    }
-    Ok(())
 }

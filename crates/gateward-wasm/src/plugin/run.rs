@@ -141,7 +141,7 @@ impl FilterPlugin {
         let outcome = match progress {
             Ok(Progress::Wait) => {
                 return Step::Wait(Box::pin(async move {
-                    let paused = pause::wait(&self.shared, &mut entry, exchange, Stage::ResponseHead).await;
+                    let paused = pause::wait(&mut entry, exchange, Stage::ResponseHead).await;
                     self.resume(entry, exchange, paused)
                 }));
             }

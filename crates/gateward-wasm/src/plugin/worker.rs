@@ -5,8 +5,9 @@
 //! the background runtime as well, so that a filter that is slow to start does not hold the worker up.
 
 use super::known::Known;
+use super::under_way::UnderWay;
 use super::{Carrier, ConfiguredStatus};
-use crate::callout::{CalloutKind, CalloutStatus, GrpcEvent, HttpReply};
+use crate::callout_stats::CalloutStats;
 use crate::failure::{BackOff, Failure, FailureKind};
 use crate::filter::Filter;
 use crate::host::ROOT;
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub(super) known: Arc<Known>,
     pub(super) carrier: Arc<dyn Carrier>,
     pub(super) background: Handle,
+    pub(super) callouts: Arc<CalloutStats>,
     /// Whether the filter is shown request bodies.
     pub(super) request_body: bool,
     began: Instant,
@@ -49,10 +51,11 @@ pub(crate) struct Running {
     instance: Mutex<Instance>,
     /// A stream may have been resumed by another context's callback.
     pub(super) resumed: Arc<Notify>,
+    pub(super) under_way: UnderWay,
     keeper: Arc<Notify>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -75,10 +78,11 @@ impl Shared {
         known: Arc<Known>,
         carrier: Arc<dyn Carrier>,
         background: Handle,
+        callouts: Arc<CalloutStats>,
         request_body: bool,
     ) -> Arc<Self> {
         let slots = std::array::from_fn(|_| OnceLock::new());
-        Arc::new(Self { filter, known, carrier, background, request_body, began: Instant::now(), slots })
+        Arc::new(Self { filter, known, carrier, background, callouts, request_body, began: Instant::now(), slots })
     }
 
     /// This worker's instance for a new stream; `None`: it failed and there is no new one yet.
@@ -175,6 +179,7 @@ impl Running {
             shared: Arc::downgrade(shared),
             instance: Mutex::new(instance),
             resumed: Arc::default(),
+            under_way: UnderWay::default(),
             keeper,
         });
         let keeper = running.keeper.clone();
@@ -186,44 +191,6 @@ impl Running {
     /// The instance, for one call.
     pub(super) fn instance(&self) -> MutexGuard<'_, Instance> {
         lock(&self.instance)
-    }
-
-    /// Send what no request waits for: callouts of the instance's own context.
-    pub(super) fn settle(self: &Arc<Self>) {
-        let callouts = {
-            let mut instance = self.instance();
-            if instance.has_callouts() { instance.take_callouts() } else { return }
-        };
-        for callout in callouts {
-            self.send(callout);
-        }
-    }
-
-    /// Send a callout whose answer is told to the instance when it comes, whether or not the stream is at hand.
-    pub(super) fn send(self: &Arc<Self>, callout: crate::callout::Callout) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        let token = callout.token;
-        match callout.kind {
-            CalloutKind::Http(call) => {
-                let answer = carry(&shared, call);
-                let running = Arc::downgrade(self);
-                shared.background.spawn(async move {
-                    let reply = answer.await;
-                    if let Some(running) = running.upgrade() {
-                        running.told(|instance| instance.http_reply(token, reply, None));
-                    }
-                });
-            }
-            CalloutKind::Grpc(_) => {
-                let running = Arc::downgrade(self);
-                shared.background.spawn(async move {
-                    if let Some(running) = running.upgrade() {
-                        running.told(|instance| instance.grpc_event(token, unserved(), None));
-                    }
-                });
-            }
-            CalloutKind::GrpcSend { .. } | CalloutKind::GrpcClose | CalloutKind::Cancel => {}
-        }
     }
 
     /// Call the instance outside of any request.
@@ -241,23 +208,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.keeper.notify_one();
     }
-}
-
-/// The answer to a call.
-pub(super) fn carry(
-    shared: &Shared,
-    call: crate::callout::HttpCall,
-) -> std::pin::Pin<Box<dyn Future<Output = HttpReply> + Send>> {
-    let most = shared.filter.config().limits.callout_body_bytes;
-    match shared.known.destination(&call.upstream) {
-        Some(destination) => shared.carrier.http(destination, call, most),
-        None => Box::pin(async { HttpReply::failure("no target") }),
-    }
-}
-
-/// What a gRPC callout comes to: nothing carries them.
-pub(super) fn unserved() -> GrpcEvent {
-    GrpcEvent::Close(CalloutStatus { code: 12, message: "gRPC callouts are not carried by this gateway".to_owned() })
 }
 
 pub(super) fn report(failure: &Failure) {
@@ -306,6 +256,8 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.ended.get() && self.context != ROOT {
             self.running.instance().abandon(self.context);
+            // What was asked for on its behalf is given up.
+            self.running.settle();
         }
     }
 }

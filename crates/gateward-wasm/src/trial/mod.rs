@@ -6,7 +6,7 @@ mod plain;
 
 pub(crate) use plain::Plain;
 
-use crate::callout::{CalloutKind, Fields, HttpReply};
+use crate::callout::{CalloutKind, CalloutStatus, Fields, GrpcCall, GrpcEvent, HttpReply};
 use crate::failure::Failure;
 use crate::filter::Filter;
 use crate::instance::Instance;
@@ -39,7 +39,8 @@ pub struct Case {
     /// The client's request.
     #[serde(default)]
     request: Message,
-    /// Answers to the filter's callouts, in order; beyond them callouts fail.
+    /// Answers to the filter's callouts, in order; beyond them callouts fail. Over gRPC the body is the message, or the text of
+    /// the header `grpc-status`.
     #[serde(default)]
     callouts: Vec<Message>,
     /// The upstream's response.
@@ -166,14 +167,35 @@ impl Trial {
                 break;
             }
             for callout in callouts {
-                if matches!(callout.kind, CalloutKind::Http(_)) {
-                    let answer = self.answer();
-                    instance.http_reply(callout.token, answer, Some(&mut *stream))?;
+                match callout.kind {
+                    CalloutKind::Http(_) => {
+                        let answer = self.answer();
+                        instance.http_reply(callout.token, answer, Some(&mut *stream))?;
+                    }
+                    CalloutKind::Grpc(call) => {
+                        let answer = self.grpc_answer(&call);
+                        instance.grpc_event(callout.token, answer, Some(&mut *stream))?;
+                    }
+                    CalloutKind::GrpcSend { .. } | CalloutKind::GrpcClose | CalloutKind::Cancel => {}
                 }
             }
         }
         self.stuck = paused;
         Ok(None)
+    }
+
+    /// The next answer as that of a gRPC call: its body is the message, unless it has a `grpc-status`. Streams fail.
+    fn grpc_answer(&mut self, call: &GrpcCall) -> GrpcEvent {
+        if call.message.is_none() || self.answers.is_empty() {
+            let text = if call.message.is_none() { "cases have no streams" } else { "the case has no more answers" };
+            return GrpcEvent::Close(CalloutStatus::new(CalloutStatus::UNAVAILABLE, text));
+        }
+        let Message { headers, body } = self.answers.remove(0);
+        let status = headers.iter().find(|(name, _)| name == "grpc-status").and_then(|(_, value)| value.parse().ok());
+        match status {
+            None | Some(CalloutStatus::OK) => GrpcEvent::Message(body.into_bytes()),
+            Some(code) => GrpcEvent::Close(CalloutStatus::new(code, body)),
+        }
     }
 
     fn answer(&mut self) -> HttpReply {

@@ -1,5 +1,6 @@
 //! `gateward check`: every problem of declarative files, those that only compiling finds included.
 
+use crate::callouts::Callouts;
 use crate::cli::{FAILURE, USAGE, complain, print};
 use crate::counter_store::NoStores;
 use crate::egress::Egress;
@@ -133,7 +134,7 @@ fn compiler(arguments: &Arguments, runtime: &tokio::runtime::Handle) -> anyhow::
     let filters_path = arguments.wasm_filters_path.clone();
     let wasm = WasmOptions { enabled: filters_path.is_some(), filters_path, cache_path: None };
     let lua = LuaOptions { folders: arguments.plugins_dir.clone(), enabled: None };
-    let hosts = hosts::set_up(&lua, &wasm, &egress)?;
+    let hosts = hosts::set_up(&lua, &wasm, &Callouts::new(runtime.clone()))?;
     let env = PluginEnv {
         background: runtime.clone(),
         counters: Arc::default(),
