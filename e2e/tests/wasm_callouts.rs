@@ -44,7 +44,8 @@ fn setup(callee: &str, settings: &str, services: &str, entities: &str) -> Setup 
     std::fs::write(folder.path().join("caller.meta.json"), meta).expect("settings can be written");
     let config = format!(
         "_format_version: '3.0'\nservices:\n- name: own\n  url: http://127.0.0.1:9\n  retries: 0\n  connect_timeout: 500\n  routes:\n  - {{name: filtered, paths: [/]}}\n{services}\
-         filter_chains:\n- {{name: chain, route: filtered, filters: [{{name: caller, config: '{callee}'}}]}}\n{entities}"
+         filter_chains:\n- {{name: chain, route: filtered, filters: [{{name: caller, config: {}}}]}}\n{entities}",
+        serde_json::to_string(callee).expect("a text")
     );
     let builder = Gateway::builder(&config)
         .arg("--wasm=on")
@@ -282,6 +283,24 @@ fn unary_calls_bring_a_message_or_a_status() {
 }
 
 #[test]
+fn envoys_message_names_a_callee_too() {
+    let server = GrpcServer::start(None);
+    let Setup { builder, _folder } =
+        // envoy_grpc { cluster_name: "callee" authority: "asked.test" } initial_metadata { key: "X-There" value: "twice" }
+        setup(
+            "\n\u{14}\n\u{6}callee\u{12}\nasked.test*\u{10}\n\u{7}X-There\u{12}\u{5}twice",
+            "",
+            &service("callee", &server.url(), ""),
+            "",
+        );
+    let gateway = builder.start();
+    let (events, seen) = noted(&get(&gateway, "/unary/Seen", &[("X-Key", "k")]));
+    assert_eq!(events, "ended:0", "{seen}");
+    assert!(seen.contains("x-there: twice\n") && seen.contains("x-there: k\n"), "{seen}");
+    gateway.stop();
+}
+
+#[test]
 fn streams_carry_messages_and_metadata_both_ways() {
     let server = GrpcServer::start(None);
     let Setup { builder, _folder } = setup("callee", "", &service("callee", &server.url(), ""), "");
@@ -375,6 +394,46 @@ fn a_storm_of_callouts_is_bounded_and_does_not_delay_others() {
     let refused = |count| events.iter().filter(|events| events.starts_with(&format!("refused:{count} "))).count();
     assert!(refused(900) >= 3 && refused(1000) >= 1, "{events:?}");
     eventually(PATIENCE, || under_way(&gateway) == 0.0);
+    gateway.assert_no_errors();
+    gateway.stop();
+}
+
+#[test]
+fn thousands_of_callouts_under_way_do_not_delay_others() {
+    const EACH: usize = 500;
+    const REQUESTS: usize = 6;
+    // Takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", silent.local_addr().expect("an address"));
+    std::thread::spawn(move || silent.incoming().flatten().collect::<Vec<_>>());
+    let settings = format!("\"callouts\": 4000, \"callouts_per_request\": {EACH}");
+    let own = Backend::echo();
+    let services = service("callee", &url, "")
+        + &format!("- {{name: plain, url: '{}', routes: [{{name: plain, paths: [/plain]}}]}}\n", own.url());
+    let Setup { builder, _folder } = setup("callee", &settings, &services, "");
+    let gateway = builder.start();
+    let proxy = gateway.proxy();
+    let storms: Vec<_> = (0..REQUESTS)
+        .map(|_| {
+            let storm = format!("GET /storm/{EACH}");
+            std::thread::spawn(move || noted(&http(proxy, &storm, &[("X-Timeout", "3500")], b"")).0)
+        })
+        .collect();
+    eventually(PATIENCE, || under_way(&gateway) == (EACH * REQUESTS) as f64);
+    let mut took: Vec<Duration> = (0..100)
+        .map(|_| {
+            let began = Instant::now();
+            assert_eq!(get(&gateway, "/plain", &[]).status, 200);
+            began.elapsed()
+        })
+        .collect();
+    took.sort();
+    println!("median {:?}, slowest {:?} of 100 beside {} callouts", took[50], took[99], under_way(&gateway));
+    assert!(took[50] < Duration::from_millis(50), "{took:?}");
+    for storm in storms {
+        assert_eq!(storm.join().expect("it ends"), format!("refused:0 failed:{EACH}"));
+    }
+    assert_eq!(callouts(&gateway, "http", "timed_out"), (EACH * REQUESTS) as f64);
     gateway.assert_no_errors();
     gateway.stop();
 }
