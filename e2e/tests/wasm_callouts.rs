@@ -338,6 +338,16 @@ fn a_stream_ends_with_its_request_and_one_of_the_instance_goes_on() {
     let before = came_back();
     eventually(PATIENCE, || came_back() > before + 3.0);
     assert_eq!(under_way(&gateway), 1.0);
+    // So it does through a change of the configuration, whose new services can be called.
+    let ended = callouts(&gateway, "grpc_stream", "cancelled");
+    let config = std::fs::read_to_string(gateway.config_path()).expect("it is there");
+    gateway.write_config(
+        &config.replace("- {name: callee", "- {name: another, url: 'http://127.0.0.1:9'}\n- {name: callee"),
+    );
+    gateway.expect_log("\"generation\":3");
+    let before = came_back();
+    eventually(PATIENCE, || came_back() > before + 3.0);
+    assert_eq!((callouts(&gateway, "grpc_stream", "cancelled"), under_way(&gateway)), (ended, 1.0));
     gateway.assert_no_errors();
     gateway.stop();
 }

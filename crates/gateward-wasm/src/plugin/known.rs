@@ -4,45 +4,53 @@ use super::Destination;
 use crate::callout::Upstreams;
 use gateward_model::{Config, Protocol};
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, PoisonError, RwLock};
 
-/// Names of what can be called.
+/// What one filter may call.
 #[derive(Debug, Default)]
 pub(super) struct Known {
+    names: RwLock<Arc<Names>>,
+    hosts: Vec<String>,
+}
+
+/// Names of a snapshot.
+#[derive(Debug, Default)]
+pub(super) struct Names {
     services: BTreeSet<String>,
     upstreams: BTreeSet<String>,
-    hosts: Vec<String>,
+}
+
+impl Names {
+    pub(super) fn of(config: &Config) -> Self {
+        let services = config.services.iter().filter(|service| service.enabled && carries_calls(service.protocol));
+        Self {
+            services: services.filter_map(|service| service.name.clone()).collect(),
+            upstreams: config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
+        }
+    }
 }
 
 /// A host without a port is called on this one.
 const DEFAULT_PORT: u16 = 80;
 
 impl Known {
-    /// What a snapshot knows, and `hosts` as `host` or `host:port`.
-    pub(super) fn of(config: &Config, hosts: &[String]) -> Self {
-        let services = config.services.iter().filter(|service| service.enabled && carries_calls(service.protocol));
-        Self {
-            services: services.filter_map(|service| service.name.clone()).collect(),
-            upstreams: config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
-            hosts: hosts.to_vec(),
-        }
+    /// The `names` of a snapshot, and `hosts` as `host` or `host:port`.
+    pub(super) fn new(names: Names, hosts: &[String]) -> Self {
+        Self { names: RwLock::new(Arc::new(names)), hosts: hosts.to_vec() }
     }
 
-    /// A number over all of it. What stands behind a name is no part: callouts follow that by themselves.
-    pub(super) fn digest(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.services.hash(&mut hasher);
-        self.upstreams.hash(&mut hasher);
-        self.hosts.hash(&mut hasher);
-        hasher.finish()
+    /// Follow the next snapshot. What stands behind names, callouts follow by themselves.
+    pub(super) fn follow(&self, names: Names) {
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(names);
     }
 
     /// Where a callout to `name` goes. Of a service and an upstream of the same name the service, which says more.
     pub(super) fn destination(&self, name: &str) -> Option<Destination> {
-        if self.services.contains(name) {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if names.services.contains(name) {
             return Some(Destination::Service(name.to_owned()));
         }
-        if self.upstreams.contains(name) {
+        if names.upstreams.contains(name) {
             return Some(Destination::Upstream(name.to_owned()));
         }
         let asked = host_and_port(name)?;
@@ -80,7 +88,7 @@ mod tests {
     #[test]
     fn hosts_are_called_only_when_allowed() {
         let hosts = ["a.example".to_owned(), "b.example:8080".to_owned(), "[::1]:81".to_owned()];
-        let known = Known::of(&Config::default(), &hosts);
+        let known = Known::new(Names::default(), &hosts);
         for (name, port) in [
             ("a.example", Some(80)),
             ("a.example:99", Some(99)),
@@ -102,13 +110,12 @@ mod tests {
 
     #[test]
     fn services_come_before_upstreams_and_both_before_hosts() {
-        let known = Known {
-            services: ["a".to_owned()].into(),
-            upstreams: ["a".to_owned(), "b".to_owned()].into(),
-            hosts: vec!["b".to_owned(), "c".to_owned()],
-        };
+        let names = Names { services: ["a".to_owned()].into(), upstreams: ["a".to_owned(), "b".to_owned()].into() };
+        let known = Known::new(names, &["b".to_owned(), "c".to_owned()]);
         assert_eq!(known.destination("a"), Some(Destination::Service("a".to_owned())));
         assert_eq!(known.destination("b"), Some(Destination::Upstream("b".to_owned())));
         assert_eq!(known.destination("c"), Some(Destination::Host { host: "c".to_owned(), port: 80 }));
+        known.follow(Names { services: BTreeSet::new(), upstreams: ["a".to_owned()].into() });
+        assert_eq!(known.destination("a"), Some(Destination::Upstream("a".to_owned())));
     }
 }

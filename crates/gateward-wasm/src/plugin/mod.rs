@@ -20,7 +20,7 @@ use crate::module::Hash;
 use crate::runtime::{Module, Runtime};
 use gateward_model::{PluginConfig, Snapshot};
 use gateward_plugin::{BuildError, Plugin, PluginEnv, PluginHost};
-use known::Known;
+use known::{Known, Names};
 use meta::Meta;
 use run::FilterPlugin;
 use rustc_hash::FxHashMap;
@@ -192,12 +192,15 @@ impl WasmHost {
         };
         let (module, meta) = entry.found.as_ref().map_err(Clone::clone)?;
         let config = meta.filter_config(&entity.name, configuration(&entity.config));
-        let known = Known::of(&snapshot.config, meta.hosts());
-        let key = identity(&module.hash(), &config) ^ known.digest() ^ u64::from(meta.shows_request_body());
+        let names = Names::of(&snapshot.config);
+        let mut hasher = DefaultHasher::new();
+        (meta.hosts(), meta.shows_request_body()).hash(&mut hasher);
+        let key = identity(&module.hash(), &config) ^ hasher.finish();
         if let Some(shared) = shared.get(&key).and_then(Weak::upgrade) {
+            shared.known.follow(names);
             return Ok(shared);
         }
-        let known = Arc::new(known);
+        let known = Arc::new(Known::new(names, meta.hosts()));
         let upstreams: Arc<dyn Upstreams> = known.clone();
         let filter = Filter::new(&self.runtime, module, config, upstreams).map_err(|error| error.to_string())?;
         let (carrier, background) = (self.carrier.clone(), env.background.clone());
