@@ -295,22 +295,118 @@ fn what_a_filter_holds_is_limited() {
 }
 
 #[test]
+fn slow_clients_are_cut_while_a_filter_waits_for_their_body() {
+    let folder = Folder::with("holding", &(callback("request_headers", PAUSE) + &callback("request_body", PAUSE)));
+    folder.put("capitals", &capitals());
+    let backend = Backend::echo();
+    for filter in ["holding", "capitals"] {
+        let config = config(&backend, &format!("{{name: {filter}}}"));
+        let gateway = folder.gateway(&config).arg("--client-body-timeout=1").start();
+        let mut client = RawClient::connect(gateway.proxy());
+        client.send(format!("{CHUNKED}2\r\nab\r\n").as_bytes());
+        assert_eq!(client.read_response("POST").status, 408, "{filter}");
+        gateway.stop();
+    }
+}
+
+#[test]
 fn trailers_of_requests_pass_filters() {
     let changing =
         trailers("request_trailers", "(call $mark (i32.const 1)) (i32.const 0)") + &callback("request_body", CONTINUE);
     let folder = Folder::with("changing", &changing);
     let backend = Backend::echo();
     let gateway = folder.gateway(&config(&backend, "{name: changing}")).start();
+    let check = |response: &serde_json::Value| {
+        let trailers = response["trailers"].to_string();
+        assert!(trailers.contains("x-sum") && trailers.contains("x-mark"), "{response}");
+    };
     let mut client = RawClient::connect(gateway.proxy());
     for (first, rest) in [("2\r\nab\r\n0\r\nx-sum: 1\r\n\r\n", ""), ("2\r\nab\r\n", "0\r\nx-sum: 1\r\n\r\n")] {
         client.send(format!("{CHUNKED}{first}").as_bytes());
         pause(Duration::from_millis(100));
         client.send(rest.as_bytes());
-        let response = client.read_response("POST").json();
-        let trailers = response["trailers"].to_string();
-        assert!(trailers.contains("x-sum") && trailers.contains("x-mark"), "{response}");
+        check(&client.read_response("POST").json());
+    }
+    let mut client = FrameClient::connect(gateway.proxy());
+    let mut fields = fields_of("/");
+    fields[0].1 = "POST";
+    for (stream, at_once) in [(1, true), (3, false)] {
+        client.request(stream, &fields, false);
+        client.data(stream, b"ab", false);
+        if !at_once {
+            pause(Duration::from_millis(100));
+        }
+        client.request(stream, &[("x-sum", "1")], true);
+        let (status, body) = client.response(stream);
+        assert_eq!(status, 200);
+        check(&serde_json::from_slice(&body).expect("it echoes"));
     }
     gateway.assert_no_errors();
+    gateway.stop();
+}
+
+#[test]
+fn a_pause_at_trailers_holds_what_is_before_them() {
+    let asking = trailers("request_trailers", "(call $call (local.get $id)) (i32.const 1)")
+        + &callback("request_body", CONTINUE)
+        + &trailers("response_trailers", "(call $call (local.get $id)) (i32.const 1)")
+        + &answered(
+            "(call $mark (i32.const 1)) (call $mark (i32.const 3))
+             (drop (call $continue (i32.const 0))) (drop (call $continue (i32.const 1)))",
+        );
+    // A map that is not there cannot be written: of either direction one of them is.
+    let asking = asking.replace("(then unreachable)", "(then (nop))");
+    let folder = Folder::with("asking", &asking);
+    let ask = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let backend = Backend::scripted(|_, stream| {
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nwiki\r\n0\r\nx-sum: 1\r\n\r\n");
+        Next::KeepAlive
+    });
+    let text = config(&backend, "{name: asking}");
+    let text = text.replace("services:\n", &format!("services:\n- {{name: ask, url: '{}'}}\n", ask.url()));
+    let gateway = folder.gateway(&text).start();
+    let mut client = RawClient::connect(gateway.proxy());
+    client.send(format!("{CHUNKED}2\r\nab\r\n").as_bytes());
+    pause(Duration::from_millis(100));
+    client.send(b"0\r\nx-sum: 1\r\n\r\n");
+    let response = client.read_response("POST");
+    assert_eq!((response.status, response.text().as_str()), (200, "wiki"));
+    let names: Vec<_> = response.trailers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+    assert_eq!(names, ["x-sum", "x-mark"]);
+    let request = &backend.requests()[0];
+    assert_eq!((request.body.as_slice(), request.trailers.len(), ask.request_count()), (&b"ab"[..], 2, 2));
+    gateway.stop();
+}
+
+#[test]
+fn a_body_that_was_at_hand_is_sent_again() {
+    let folder = Folder::with("capitals", &capitals());
+    let backend = Backend::raw(|connection, mut stream| {
+        let mut got = Vec::new();
+        let mut piece = [0; 4096];
+        while !got.ends_with(b"WHOLE") && !got.ends_with(b"OLE\r\n0\r\n\r\n") {
+            let count = stream.read(&mut piece).unwrap_or(0);
+            if count == 0 {
+                return;
+            }
+            got.extend_from_slice(&piece[..count]);
+        }
+        if connection == 2 {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nagain");
+        }
+    });
+    let text = config(&backend, "{name: capitals}").replace("retries: 0", "retries: 1");
+    let gateway = folder.gateway(&text).start();
+    let response = http(gateway.proxy(), "PUT /", &[], b"whole");
+    assert_eq!((response.status, response.text().as_str(), backend.connections()), (200, "AGAIN", 2));
+    // One that came in pieces is not.
+    let mut client = RawClient::connect(gateway.proxy());
+    client.send(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nwh");
+    pause(Duration::from_millis(100));
+    client.send(b"ole");
+    assert_eq!(client.read_response("PUT").status, 502);
+    assert_eq!(backend.connections(), 3);
     gateway.stop();
 }
 
@@ -336,9 +432,37 @@ fn a_closed_stream_is_a_reset() {
         let frames = client.until(|frame| frame.kind == kind::RST_STREAM);
         assert!(frames.iter().all(|frame| frame.kind != kind::HEADERS), "{frames:?}");
     }
-    gateway.expect_log("a plugin broke the exchange off");
     assert_eq!(backend.request_count(), 0);
+    let resets = "gateward_refusals_total{reason=\"plugin_reset\"} 4";
+    eventually(PATIENCE, || http(gateway.status(), "GET /metrics", &[], b"").text().contains(resets));
     gateway.stop();
+}
+
+#[test]
+fn a_stream_that_is_closed_with_its_response_is_a_reset() {
+    let ways = [
+        callback("response_headers", "(drop (call $close (i32.const 1))) (i32.const 0)"),
+        callback("response_body", "(if (local.get $end) (then (drop (call $close (i32.const 1))))) (i32.const 0)"),
+    ];
+    for way in ways {
+        let folder = Folder::with("closing", &way);
+        let backend = Backend::scripted(|_, stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nwiki\r\n");
+            pause(Duration::from_millis(100));
+            let _ = stream.write_all(b"0\r\n\r\n");
+            Next::KeepAlive
+        });
+        let gateway = folder.gateway(&config(&backend, "{name: closing}")).start();
+        let mut client = RawClient::connect(gateway.proxy());
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(client.try_read_response("GET").is_err());
+        let mut client = FrameClient::connect(gateway.proxy());
+        client.request(1, &fields_of("/"), true);
+        client.until(|frame| frame.kind == kind::RST_STREAM);
+        let resets = "gateward_refusals_total{reason=\"plugin_reset\"} 2";
+        eventually(PATIENCE, || http(gateway.status(), "GET /metrics", &[], b"").text().contains(resets));
+        gateway.stop();
+    }
 }
 
 #[test]

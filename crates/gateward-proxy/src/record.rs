@@ -70,6 +70,8 @@ pub(crate) fn finish(connection: &Connection<'_>, plan: &WorkerPlan, ended: &End
 fn fault(status: u16, source: Source, error: Option<ProxyError>) -> Fault {
     match error {
         Some(ProxyError::ClientGone) => Fault::ClientGone,
+        // As if the plugin had answered 403.
+        Some(ProxyError::Reset) => Fault::Client,
         Some(error) => match error.side() {
             Side::Client => Fault::Client,
             Side::Gateway => Fault::Gateway,
@@ -97,7 +99,8 @@ fn call_fault(connection: &Connection<'_>, ended: &Ended) -> Option<Fault> {
 
 fn note(connection: &Connection<'_>, error: ProxyError) {
     let metrics = &connection.worker.metrics;
-    let limited = matches!(error, ProxyError::Limited(_));
+    // Asked for, and maybe often: by an operator's limit, by a plugin.
+    let limited = matches!(error, ProxyError::Limited(_) | ProxyError::Reset);
     if limited || (error.side() == Side::Client && error != ProxyError::ClientGone) {
         metrics.refuse(error.label());
     }

@@ -9,7 +9,7 @@
 //! under way: SDKs export callbacks that filters do not write, and these say `Continue` to everything.
 
 use super::pause::{self, Pause, Paused};
-use super::run::{Entry, FilterPlugin, Progress, response, too_long};
+use super::run::{Entry, FilterPlugin, Progress, response, too_long, weigh};
 use super::view::{Reach, Stage};
 use super::worker::report;
 use crate::failure::{Failure, FailurePolicy};
@@ -43,36 +43,29 @@ struct Said {
     signals: Signals,
     /// The filter did something with the stream.
     touched: bool,
+    /// Callouts under way.
+    calls: u16,
 }
 
 impl FilterPlugin {
     pub(super) fn show_request_head(&self, mut entry: Entry, exchange: &mut Exchange, end: bool) -> Flow {
-        let (running, id) = (entry.ticket.running.clone(), entry.ticket.context);
-        let said = {
-            let mut instance = running.instance();
-            let mut view = entry.view(Reach::Write(exchange), Stage::Request, None);
-            let action = instance.headers(id, &mut view, FieldMap::RequestHeaders, end);
-            action.map(|action| (action, instance.take_signals(id, Direction::Request)))
-        };
-        let side = entry.side(Direction::Request);
-        side.ended = end;
+        entry.side(Direction::Request).ended = end;
+        let (said, calls_out) = entry.call(Reach::Write(exchange), Stage::Request, None, |instance, id, view| {
+            let action = instance.headers(id, view, FieldMap::RequestHeaders, end)?;
+            Ok(weigh(action, instance.take_signals(id, Direction::Request), Direction::Request))
+        });
         let flow = match said {
             Err(failure) => self.failed(&mut entry, exchange, &failure),
-            Ok((action, signals)) => match super::run::weigh(action, signals, Direction::Request) {
-                Progress::GoOn => Flow::Next,
-                Progress::Wait => {
-                    side.head_paused = true;
-                    pause::begin(&mut entry, Direction::Request);
-                    Flow::Hold
-                }
-                Progress::Respond(reply) => Flow::Respond(response(reply)),
-                Progress::Close => Flow::Reset,
-            },
+            Ok(Progress::GoOn) => Flow::Next,
+            Ok(Progress::Wait) => {
+                entry.side(Direction::Request).head_paused = true;
+                pause::begin(&mut entry, Direction::Request);
+                Flow::Hold
+            }
+            Ok(Progress::Respond(reply)) => Flow::Respond(response(reply)),
+            Ok(Progress::Close) => Flow::Reset,
         };
-        Self::keep(exchange, entry);
-        if !matches!(flow, Flow::Hold) {
-            running.settle();
-        }
+        Self::keep_settled(exchange, entry, calls_out && !matches!(flow, Flow::Hold));
         flow
     }
 
@@ -85,7 +78,6 @@ impl FilterPlugin {
         last: bool,
     ) -> Flow {
         let Some(mut entry) = self.take(exchange) else { return Flow::Next };
-        let running = entry.ticket.running.clone();
         let side = entry.side(direction);
         if side.bodiless {
             Self::keep(exchange, entry);
@@ -93,7 +85,7 @@ impl FilterPlugin {
         }
         side.ended |= last;
         prepend(&mut side.held, piece);
-        let said = self.call(&mut entry, exchange, direction, piece, last);
+        let (said, calls_out) = self.call(&mut entry, exchange, direction, piece, last);
         let flow = match said {
             Ok(said) => self.weigh_piece(&mut entry, exchange, direction, piece, said),
             Err(failure) => self.failed(&mut entry, exchange, &failure),
@@ -101,14 +93,12 @@ impl FilterPlugin {
         if matches!(flow, Flow::Next) {
             prepend(&mut entry.side(direction).passed, piece);
         }
-        Self::keep(exchange, entry);
         // A pause sends its callouts itself, to have the stream at hand for their answers.
-        if !matches!(flow, Flow::Hold) {
-            running.settle();
-        }
+        Self::keep_settled(exchange, entry, calls_out && !matches!(flow, Flow::Hold));
         flow
     }
 
+    /// The callbacks for one piece, and whether callouts wait to be sent.
     fn call(
         &self,
         entry: &mut Entry,
@@ -116,11 +106,11 @@ impl FilterPlugin {
         direction: Direction,
         piece: &mut Vec<u8>,
         last: bool,
-    ) -> Result<Said, Failure> {
+    ) -> (Result<Said, Failure>, bool) {
         let of_request = direction == Direction::Request;
-        let unseen = Said { action: Action::Continue, signals: Signals::default(), touched: false };
         if of_request && !self.request_body {
-            return Ok(unseen);
+            let unseen = Said { action: Action::Continue, signals: Signals::default(), touched: false, calls: 0 };
+            return (Ok(unseen), false);
         }
         let trailers = if of_request { &exchange.request_trailers } else { &exchange.response.trailers };
         let trailers = last && !trailers.is_empty();
@@ -129,23 +119,22 @@ impl FilterPlugin {
         } else {
             (DataBuffer::ResponseBody, FieldMap::ResponseTrailers, Stage::ResponseBody)
         };
-        let (running, id) = (entry.ticket.running.clone(), entry.ticket.context);
-        let mut instance = running.instance();
         let empty = piece.is_empty();
-        let mut view = entry.view(Reach::Write(exchange), stage, Some(piece));
-        let mut action = Action::Continue;
-        if !(trailers && empty) {
-            action = instance.data(id, &mut view, buffer, last && !trailers)?;
-        }
-        // The length was looked up for the callback.
-        let mut touched = view.touches.replace(0) > 1;
-        if trailers {
-            action = instance.trailers(id, &mut view, map)?;
-            // The fields were counted.
-            touched |= view.touches.get() > 1;
-        }
-        let signals = instance.take_signals(id, direction);
-        Ok(Said { action, signals, touched })
+        entry.call(Reach::Write(exchange), stage, Some(piece), |instance, id, view| {
+            let mut action = Action::Continue;
+            if !(trailers && empty) {
+                action = instance.data(id, view, buffer, last && !trailers)?;
+            }
+            // The length was looked up for the callback.
+            let mut touched = view.touches.replace(0) > 1;
+            if trailers {
+                action = instance.trailers(id, view, map)?;
+                // The fields were counted.
+                touched |= view.touches.get() > 1;
+            }
+            let signals = instance.take_signals(id, direction);
+            Ok(Said { action, signals, touched, calls: instance.open_calls(id) })
+        })
     }
 
     fn weigh_piece(
@@ -156,7 +145,7 @@ impl FilterPlugin {
         piece: &mut Vec<u8>,
         said: Said,
     ) -> Flow {
-        let Said { action, signals, touched } = said;
+        let Said { action, signals, touched, calls } = said;
         if signals.closes_any() {
             return Flow::Reset;
         }
@@ -164,11 +153,10 @@ impl FilterPlugin {
         if let Some(reply) = signals.reply {
             return answer(exchange, direction, response(reply));
         }
-        let (running, id) = (entry.ticket.running.clone(), entry.ticket.context);
         let side = entry.side(direction);
         let lets_go = action == Action::Continue;
-        let ends_head_pause = || (touched || side.paused) && running.instance().open_calls(id) == 0;
-        if resumed || (lets_go && (!side.head_paused || ends_head_pause())) {
+        let ends_head_pause = (touched || side.paused) && calls == 0;
+        if resumed || (lets_go && (!side.head_paused || ends_head_pause)) {
             side.release();
             return Flow::Next;
         }

@@ -7,9 +7,10 @@
 use super::bodies::Side;
 use super::pause::{self, Paused};
 use super::view::{Reach, Stage, View};
-use super::worker::{Running, Shared, Ticket, report};
-use crate::failure::{Failure, FailureKind, FailurePolicy};
-use crate::instance::Signals;
+use super::worker::{Shared, Ticket, report};
+use crate::failure::{Failure, FailurePolicy};
+use crate::host::ContextId;
+use crate::instance::{Instance, Signals};
 use crate::stream::LocalReply;
 use crate::types::{Action, Direction, FieldMap};
 use gateward_http::Method;
@@ -107,6 +108,14 @@ impl FilterPlugin {
         }
     }
 
+    /// Likewise, and send its callouts if there are some.
+    pub(super) fn keep_settled(exchange: &mut Exchange, entry: Entry, calls_out: bool) {
+        if calls_out {
+            entry.ticket.running.settle();
+        }
+        Self::keep(exchange, entry);
+    }
+
     /// The filter failed before the response head was sent.
     fn fail(&self, mut entry: Entry, exchange: &mut Exchange, failure: &Failure) -> Outcome {
         report(failure);
@@ -118,26 +127,21 @@ impl FilterPlugin {
         }
     }
 
-    fn head(entry: &mut Entry, exchange: &mut Exchange) -> Result<Progress, Failure> {
+    /// Show the response's head; and whether callouts wait to be sent.
+    fn head(entry: &mut Entry, exchange: &mut Exchange) -> (Result<Progress, Failure>, bool) {
         entry.head_seen = true;
         let status = exchange.response.status;
         let end = exchange.request.method == Method::Head || matches!(status, 204 | 304);
         entry.response.bodiless = end;
-        let (running, context) = (entry.ticket.running.clone(), entry.ticket.context);
-        let mut instance = running.instance();
-        let mut view = entry.view(Reach::Write(exchange), Stage::ResponseHead, None);
-        let action = instance.headers(context, &mut view, FieldMap::ResponseHeaders, end)?;
-        Ok(weigh(action, instance.take_signals(context, Direction::Response), Direction::Response))
+        entry.call(Reach::Write(exchange), Stage::ResponseHead, None, |instance, id, view| {
+            let action = instance.headers(id, view, FieldMap::ResponseHeaders, end)?;
+            Ok(weigh(action, instance.take_signals(id, Direction::Response), Direction::Response))
+        })
     }
 
     /// Carry on after the response's head was shown.
-    fn step<'a>(
-        &'a self,
-        mut entry: Entry,
-        exchange: &'a mut Exchange,
-        progress: Result<Progress, Failure>,
-    ) -> Step<'a> {
-        let running = entry.ticket.running.clone();
+    fn step<'a>(&'a self, mut entry: Entry, exchange: &'a mut Exchange) -> Step<'a> {
+        let (progress, calls_out) = Self::head(&mut entry, exchange);
         let outcome = match progress {
             Ok(Progress::Wait) => {
                 return Step::Wait(Box::pin(async move {
@@ -146,12 +150,11 @@ impl FilterPlugin {
                 }));
             }
             Ok(progress) => {
-                Self::keep(exchange, entry);
+                Self::keep_settled(exchange, entry, calls_out);
                 concluded(progress, exchange)
             }
             Err(failure) => self.fail(entry, exchange, &failure),
         };
-        running.settle();
         match outcome {
             Outcome::Next => Step::Next,
             Outcome::Respond(response) => Step::Respond(response),
@@ -188,6 +191,20 @@ pub(super) fn too_long() -> LocalResponse {
 impl Entry {
     pub(super) fn view<'a>(&'a mut self, reach: Reach<'a>, stage: Stage, chunk: Option<&'a mut Vec<u8>>) -> View<'a> {
         View { reach, stage, chunk, path: &mut self.path, touches: Cell::new(0) }
+    }
+
+    /// Call the filter; what comes of it, and whether callouts wait to be sent.
+    pub(super) fn call<T>(
+        &mut self,
+        reach: Reach<'_>,
+        stage: Stage,
+        chunk: Option<&mut Vec<u8>>,
+        work: impl FnOnce(&mut Instance, ContextId, &mut View<'_>) -> Result<T, Failure>,
+    ) -> (Result<T, Failure>, bool) {
+        let mut instance = self.ticket.running.instance();
+        let mut view = View { reach, stage, chunk, path: &mut self.path, touches: Cell::new(0) };
+        let called = work(&mut instance, self.ticket.context, &mut view);
+        (called, instance.has_callouts())
     }
 
     pub(super) fn side(&mut self, direction: Direction) -> &mut Side {
@@ -281,24 +298,23 @@ impl Plugin for FilterPlugin {
     }
 
     fn response_head<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
-        let Some(mut entry) = self.take(exchange) else { return Step::Next };
-        let progress = Self::head(&mut entry, exchange);
-        self.step(entry, exchange, progress)
+        let Some(entry) = self.take(exchange) else { return Step::Next };
+        self.step(entry, exchange)
     }
 
     /// A response of the gateway's own, or of another plugin: the filter sees it too, and cannot hold it.
     fn header_filter(&self, exchange: &mut Exchange) {
         let Some(mut entry) = self.take(exchange) else { return };
-        let seen = entry.head_seen;
+        if entry.head_seen {
+            return Self::keep(exchange, entry);
+        }
         // What it asks for is not done: there is nothing to wait for, and no other answer.
-        let failed = if seen { None } else { Self::head(&mut entry, exchange).err() };
-        let running: Arc<Running> = entry.ticket.running.clone();
-        if let Some(failure) = failed {
+        let (progress, calls_out) = Self::head(&mut entry, exchange);
+        if let Err(failure) = progress {
             report(&failure);
             entry.failed = true;
         }
-        Self::keep(exchange, entry);
-        running.settle();
+        Self::keep_settled(exchange, entry, calls_out);
     }
 
     fn response_piece(&self, exchange: &mut Exchange, piece: &mut Vec<u8>, last: bool) -> Flow {
@@ -317,12 +333,15 @@ impl Plugin for FilterPlugin {
         let mut path = entry.path.clone();
         let (reach, touches) = (Reach::Read(record.exchange), Cell::new(0));
         let mut view = View { reach, stage: Stage::Over, chunk: None, path: &mut path, touches };
-        let ended = entry.ticket.running.instance().end_stream(entry.ticket.context, &mut view);
-        if let Err(failure) = ended
-            && failure.kind != FailureKind::Dead
-        {
+        let (ended, calls_out) = {
+            let mut instance = entry.ticket.running.instance();
+            (instance.end_stream(entry.ticket.context, &mut view), instance.has_callouts())
+        };
+        if let Err(failure) = ended {
             report(&failure);
         }
-        entry.ticket.running.settle();
+        if calls_out {
+            entry.ticket.running.settle();
+        }
     }
 }
