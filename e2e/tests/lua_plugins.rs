@@ -109,6 +109,38 @@ fn a_failing_handler_is_a_500_with_a_traceback_and_others_go_on() {
 }
 
 #[test]
+fn a_schema_completes_checks_and_is_shown() {
+    let schema = "local typedefs = require 'kong.db.schema.typedefs'\nreturn { name = 'words', fields = {\n\
+        { consumer = typedefs.no_consumer },\n{ config = { type = 'record', fields = {\n\
+        { word = { type = 'string', default = 'preset', match = '^%l+$' } },\n\
+        { limit = { type = 'integer', custom_validator = function(n) return n % 2 == 0, 'must be even' end } } } } } } }";
+    let handler = "local P = { PRIORITY = 5 }\nfunction P:access(conf) kong.response.set_header('X-Word', conf.word) end\nreturn P";
+    let folder = Folder::new(&[("words/handler.lua", handler), ("words/schema.lua", schema)]);
+    let backend = Backend::echo();
+    let gateway = folder.gateway(&config(&backend, "- {name: words}\n")).admin().start();
+    assert_eq!(get(&gateway, "/", &[]).header("x-word"), Some("preset"));
+    let shown = http(gateway.admin_address(), "GET /schemas/plugins/words", &[], b"").text();
+    assert!(shown.contains(r#""match":"^%l+$""#) && shown.contains(r#""default":"preset""#), "{shown}");
+    let enabled = http(gateway.admin_address(), "GET /plugins/enabled", &[], b"").text();
+    assert!(enabled.contains("\"words\""), "{enabled}");
+    for (plugins, expected) in [
+        ("- name: words\n  config: {word: UP}\n", "7:18: plugins[0].config.word: invalid value: UP"),
+        ("- name: words\n  config: {limit: 3}\n", "7:19: plugins[0].config.limit: must be even"),
+        ("- name: words\n  config: {wrod: x}\n", "unknown field - did you mean 'word'?"),
+        ("- name: words\n  consumer: alice\n", "cannot be configured for a consumer"),
+        ("- name: wrods\n", "there is no plugin 'wrods' - did you mean 'words'?"),
+    ] {
+        let file = folder.0.path().join("kong.yml");
+        std::fs::write(&file, config(&backend, plugins)).expect("a file can be written");
+        let mut check = gateward_command();
+        check.arg("check").arg(format!("--plugins-dir={}", folder.path().display())).arg(&file);
+        let output = check.output().expect("gateward runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && text.contains(expected), "{text}\nexpected {expected}");
+    }
+}
+
+#[test]
 fn what_cannot_work_is_said_before_anything_is_started() {
     let folder = Folder::new(&[("p/handler.lua", "return { PRIORITY = 1 }"), ("q/handler.lua", "\nerror('at load')")]);
     let backend = Backend::echo();

@@ -3,28 +3,28 @@
 use crate::{Diagnostic, Format, Options, dump, load};
 use gateward_model::RouterFlavor;
 use gateward_model::schema::{Field, PluginSchemas, Schema};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// Plugins enough to reach all paths of the loader.
 struct Plugins;
 
-static CONFIG: LazyLock<Schema> = LazyLock::new(|| {
-    Schema::new([
+static CONFIG: LazyLock<Arc<Schema>> = LazyLock::new(|| {
+    Arc::new(Schema::new([
         ("flag", Field::boolean().default(false)),
         ("names", Field::set(Field::string())),
         ("secret", Field::string().secret().referenceable()),
         ("free", Field::any()),
         ("limits", Field::map(Field::string(), Field::number())),
-    ])
+    ]))
 });
 
 impl PluginSchemas for Plugins {
-    fn config_schema(&self, plugin: &str) -> Option<&Schema> {
-        matches!(plugin, "key-auth" | "cors" | "acl" | "rate-limiting").then_some(&*CONFIG)
+    fn config_schema(&self, plugin: &str) -> Option<Arc<Schema>> {
+        matches!(plugin, "key-auth" | "cors" | "acl" | "rate-limiting").then(|| CONFIG.clone())
     }
 
-    fn plugin_names(&self) -> Vec<&str> {
-        vec!["key-auth", "cors", "acl", "rate-limiting"]
+    fn plugin_names(&self) -> Vec<String> {
+        ["key-auth", "cors", "acl", "rate-limiting"].map(str::to_owned).to_vec()
     }
 }
 

@@ -34,12 +34,15 @@ mod yaml;
 
 pub use diagnostic::{Diagnostic, EntityRef, Place, Severity};
 pub use dump::dump;
+pub use names::{Host, HostPort, host_port};
+pub use pem::is_pem;
 pub use schema_json::schema_to_json;
 
 use diagnostic::{Path as FieldPath, Report};
-use gateward_model::schema::{PluginSchemas, Schema};
+use gateward_model::schema::{Check, PluginSchemas, Schema};
 use gateward_model::{Config, EntityId, RouterFlavor};
 use md5::{Digest, Md5};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -112,6 +115,19 @@ pub fn load(text: &[u8], format: Format, options: &Options<'_>) -> Result<Loaded
 /// The schema of an entity (`services`, `routes`, ...); a plugin's `config` is [`PluginSchemas`]' affair.
 pub fn entity_schema(kind: &str) -> Option<&'static Schema> {
     kinds::index_of(kind).map(|index| &kinds::KINDS[index].schema)
+}
+
+/// Why `pattern` is no regular expression that a schema's `is_regex` takes.
+///
+/// # Errors
+/// A text for the user.
+pub fn check_regex(pattern: &str) -> Result<(), String> {
+    rules::regex(pattern).map(drop)
+}
+
+/// The field at fault (path, may be empty) and the text when `record` breaks `check`.
+pub fn broken_check(check: &Check, record: &Value) -> Option<(String, String)> {
+    rules::broken_check(check, record, &[])
 }
 
 fn parse(text: &[u8], format: Format) -> Result<Node, SyntaxError> {

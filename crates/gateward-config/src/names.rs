@@ -7,14 +7,19 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// A host with the port written after it, if any.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct HostPort {
-    pub(crate) host: Host,
-    pub(crate) port: Option<u16>,
+pub struct HostPort {
+    /// The host.
+    pub host: Host,
+    /// The port, if one is written.
+    pub port: Option<u16>,
 }
 
+/// What is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Host {
+pub enum Host {
+    /// A DNS name.
     Name(String),
+    /// An address.
     Ip(IpAddr),
 }
 
@@ -30,7 +35,7 @@ impl std::fmt::Display for Host {
 }
 
 /// `host`, `host:port`, `1.2.3.4`, `::1`, `[::1]:80`.
-pub(crate) fn host_port(text: &str) -> Option<HostPort> {
+pub fn host_port(text: &str) -> Option<HostPort> {
     if let Ok(address) = text.parse::<Ipv6Addr>() {
         return Some(HostPort { host: Host::Ip(address.into()), port: None });
     }

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
 /// Whether `text` has at least one block and every block's label is one of those wanted.
-pub(crate) fn is_pem(text: &str, label: impl Fn(&str) -> bool) -> bool {
+pub fn is_pem(text: &str, label: impl Fn(&str) -> bool) -> bool {
     blocks(text).is_some_and(|blocks| !blocks.is_empty() && blocks.iter().any(|(name, _)| label(name)))
 }
 

@@ -156,6 +156,10 @@ impl Loader<'_, '_> {
 
     fn plugin_config(&mut self, raw: &Raw<'_>, reference: &EntityRef, record: &mut Record) {
         let Some(name) = record.fields.get("name").and_then(Value::as_str) else { return };
+        if let Some(text) = self.options.plugins.remark(name) {
+            let node = raw.node.get("name").unwrap_or(raw.node);
+            self.report.warning(node.position, &at(raw, "name").as_path(), text, Some(reference));
+        }
         if self.options.plugins.is_open(name) {
             return self.open_config(raw, reference, record);
         }
@@ -175,9 +179,9 @@ impl Loader<'_, '_> {
         let path = Path::Key(&path, "config");
         let mut walk = Walk { report: self.report, vaults: &self.vaults, entity: reference };
         let config = match node.map(|node| (node, &node.value)) {
-            None => walk.record(schema, raw.node, &[], &path, &[]),
-            Some((node, Tree::Map(entries))) => walk.record(schema, node, entries, &path, &[]),
-            Some((node, Tree::Seq(items))) if items.is_empty() => walk.record(schema, node, &[], &path, &[]),
+            None => walk.record(&schema, raw.node, &[], &path, &[]),
+            Some((node, Tree::Map(entries))) => walk.record(&schema, node, entries, &path, &[]),
+            Some((node, Tree::Seq(items))) if items.is_empty() => walk.record(&schema, node, &[], &path, &[]),
             Some((node, _)) => {
                 let message = format!("expected a map; found {}", node.describe());
                 self.report.error(node.position, &path, message, Some(reference));

@@ -1,6 +1,6 @@
 //! Schemas in the JSON form of Kong's `/schemas/...` Admin API.
 
-use gateward_model::schema::{Check, Field, Kind, Rule, Schema};
+use gateward_model::schema::{Check, Condition, Field, Kind, Rule, Schema};
 use serde_json::{Map, Value, json};
 
 /// `{"fields": [{"name": {"type": .., "default": ..}}, ..], "shorthand_fields": [..], "entity_checks": [..]}`.
@@ -65,20 +65,52 @@ fn field_to_json(field: &Field) -> Value {
     if field.secret {
         put("encrypted", json!(true));
     }
+    if let Some(text) = &field.description {
+        put("description", json!(text));
+    }
+    if let Some(text) = &field.deprecated {
+        put("deprecation", json!({ "message": text }));
+    }
+    if let Some(text) = &field.error {
+        put("err", json!(text));
+    }
     for rule in &field.rules {
-        match rule {
-            Rule::OneOf(values) => put("one_of", json!(values)),
-            Rule::NotOneOf(values) => put("not_one_of", json!(values)),
-            Rule::Between(low, high) => put("between", json!([low, high])),
-            Rule::Gt(bound) => put("gt", json!(bound)),
-            Rule::LenMin(least) => put("len_min", json!(least)),
-            Rule::LenMax(most) => put("len_max", json!(most)),
-            Rule::Match(pattern) => put("match", json!(pattern)),
-            Rule::StartsWith(text) => put("starts_with", json!(text)),
-            Rule::IsRegex => put("is_regex", json!(true)),
-            Rule::IsUuid => put("uuid", json!(true)),
-            Rule::Custom(_) => {}
+        if let Some((name, argument)) = rule_to_json(rule) {
+            put(name, argument);
         }
+    }
+    Value::Object(out)
+}
+
+fn rule_to_json(rule: &Rule) -> Option<(&str, Value)> {
+    Some(match rule {
+        Rule::OneOf(values) => ("one_of", json!(values)),
+        Rule::NotOneOf(values) => ("not_one_of", json!(values)),
+        Rule::Eq(value) => ("eq", value.clone()),
+        Rule::Ne(value) => ("ne", value.clone()),
+        Rule::Between(low, high) => ("between", json!([low, high])),
+        Rule::Gt(bound) => ("gt", json!(bound)),
+        Rule::LenEq(exact) => ("len_eq", json!(exact)),
+        Rule::LenMin(least) => ("len_min", json!(least)),
+        Rule::LenMax(most) => ("len_max", json!(most)),
+        Rule::Match(pattern) => ("match", json!(pattern)),
+        Rule::StartsWith(text) => ("starts_with", json!(text)),
+        Rule::IsRegex => ("is_regex", json!(true)),
+        Rule::IsUuid => ("uuid", json!(true)),
+        Rule::IsTimestamp => ("timestamp", json!(true)),
+        Rule::Contains(value) => ("contains", value.clone()),
+        Rule::MutuallyExclusiveSubsets(subsets) => ("mutually_exclusive_subsets", json!(subsets)),
+        Rule::Hosted(rule) if !rule.argument.is_null() => (&*rule.name, rule.argument.clone()),
+        Rule::Custom(_) | Rule::Hosted(_) => return None,
+    })
+}
+
+/// A condition as Kong writes it in a schema.
+fn condition_to_json(condition: &Condition) -> Value {
+    let mut out: Map<String, Value> =
+        condition.rules.iter().filter_map(rule_to_json).map(|(name, value)| (name.to_owned(), value)).collect();
+    if condition.required {
+        out.insert("required".to_owned(), json!(true));
     }
     Value::Object(out)
 }
@@ -95,6 +127,40 @@ fn check_to_json(check: &Check) -> Option<Value> {
             "then_field": then,
             "then_match": { "required": true },
         } }),
-        Check::Custom(_) => return None,
+        Check::Distinct(fields) => json!({ "distinct": fields }),
+        Check::MutuallyExclusiveSets(first, second) => {
+            json!({ "mutually_exclusive_sets": { "set1": first, "set2": second } })
+        }
+        Check::Conditional { when, matches, then, must, error } => {
+            let mut check = json!({
+                "if_field": when,
+                "if_match": condition_to_json(matches),
+                "then_field": then,
+                "then_match": condition_to_json(must),
+            });
+            if let Some(error) = error {
+                check["then_err"] = json!(error);
+            }
+            json!({ "conditional": check })
+        }
+        Check::ConditionalAtLeastOneOf { when, cases } => {
+            let mut check = json!({ "if_field": when });
+            let names = [
+                ("if_match", "then_at_least_one_of", "then_err"),
+                ("else_match", "else_then_at_least_one_of", "else_then_err"),
+            ];
+            for ((condition, then, error), (matches, fields, text)) in cases.iter().zip(names) {
+                check[matches] = condition_to_json(condition);
+                check[fields] = json!(then);
+                if let Some(error) = error {
+                    check[text] = json!(error);
+                }
+            }
+            json!({ "conditional_at_least_one_of": check })
+        }
+        Check::Hosted(check) if !check.fields.is_empty() => {
+            json!({ "custom_entity_check": { "field_sources": check.fields } })
+        }
+        Check::Custom(_) | Check::Hosted(_) => return None,
     })
 }

@@ -65,7 +65,24 @@ impl Walk<'_> {
             }
         }
         self.checks(schema, node, path, &mut record);
+        self.transform(schema, node, path, &mut record);
         record
+    }
+
+    fn transform(&mut self, schema: &Schema, node: &Node, path: &Path<'_>, record: &mut Record) {
+        for transform in &schema.transforms {
+            if !record.failed.is_empty() {
+                return;
+            }
+            match (transform.apply)(&Value::Object(record.fields.clone())) {
+                Ok(Value::Object(fields)) => record.fields = fields,
+                Ok(_) => {}
+                Err(message) => {
+                    self.report.error(node.position, path, message, Some(self.entity));
+                    record.failed.push(String::new());
+                }
+            }
+        }
     }
 
     fn checks(&mut self, schema: &Schema, node: &Node, path: &Path<'_>, record: &mut Record) {
@@ -215,9 +232,12 @@ impl Walk<'_> {
             }
             _ => (self.typed(field, node, path)?, field.secret),
         };
+        if let Some(text) = &field.deprecated {
+            self.report.warning(node.position, path, format!("deprecated: {text}"), Some(self.entity));
+        }
         match rules::broken(&field.rules, &value, secret) {
             None => Ok(value),
-            Some(message) => self.fail(node, path, message),
+            Some(message) => self.fail(node, path, field.error.as_ref().map_or(message, ToString::to_string)),
         }
     }
 

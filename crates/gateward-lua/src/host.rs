@@ -3,7 +3,9 @@
 use crate::code::{Code, Stamp, stamps};
 use crate::instance::{Counts, Info, Instance};
 use crate::plugin::LuaPlugin;
+use crate::schema::{self, PluginSchema};
 use crate::vm::Vm;
+use gateward_model::schema::Schema;
 use gateward_model::{PluginConfig, Snapshot};
 use gateward_plugin::native::settings::http;
 use gateward_plugin::{BuildError, Plugin, PluginEnv, PluginHost};
@@ -33,8 +35,13 @@ struct State {
     code: Option<Arc<Code>>,
     /// Every plugin that may be used, be it a broken one.
     plugins: BTreeMap<String, Result<Info, String>>,
+    /// Of those, what their `schema.lua` says; `None`: there is none.
+    schemas: BTreeMap<String, Result<Option<Arc<PluginSchema>>, String>>,
     instances: HashMap<u64, Weak<Instance>>,
 }
+
+/// What became of the plugins' handlers and schemas.
+type Inspected = (BTreeMap<String, Result<Info, String>>, BTreeMap<String, Result<Option<Arc<PluginSchema>>, String>>);
 
 impl LuaHost {
     /// A host of the plugins in these folders.
@@ -42,6 +49,11 @@ impl LuaHost {
         let host = Self { options, state: Mutex::default() };
         host.refresh();
         host
+    }
+
+    /// What the plugin's schema says, if it has one that is right.
+    fn plugin_schema(&self, name: &str) -> Option<Arc<PluginSchema>> {
+        self.state().schemas.get(name)?.as_ref().ok()?.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -60,25 +72,38 @@ impl LuaHost {
             return Ok(());
         }
         let code = Arc::new(code);
-        state.plugins = self.inspect(&code)?;
+        (state.plugins, state.schemas) = self.inspect(&code)?;
         state.code = Some(code);
         Ok(())
     }
 
     /// Load every plugin in a machine made for nothing else.
-    fn inspect(&self, code: &Arc<Code>) -> Result<BTreeMap<String, Result<Info, String>>, String> {
+    fn inspect(&self, code: &Arc<Code>) -> Result<Inspected, String> {
         let vm = Vm::new(code)?;
-        let allowed = |name: &&String| self.options.enabled.as_ref().is_none_or(|names| names.contains(*name));
-        Ok(code.plugins.iter().filter(allowed).map(|name| (name.clone(), vm.inspect(name))).collect())
+        let mut inspected = Inspected::default();
+        for name in &code.plugins {
+            if self.options.enabled.as_ref().is_some_and(|names| !names.contains(name)) {
+                continue;
+            }
+            let schema = vm
+                .describe(code, name)
+                .and_then(|described| described.map(|described| schema::of(code, name, &described)).transpose());
+            inspected.0.insert(name.clone(), vm.inspect(name));
+            inspected.1.insert(name.clone(), schema.map(|schema| schema.map(Arc::new)));
+        }
+        Ok(inspected)
     }
 
-    fn instance(&self, entity: &PluginConfig) -> Result<Arc<Instance>, String> {
+    pub(crate) fn instance(&self, entity: &PluginConfig) -> Result<Arc<Instance>, String> {
         let mut state = self.state();
-        let State { code, plugins, instances, .. } = &mut *state;
+        let State { code, plugins, schemas, instances, .. } = &mut *state;
         let (Some(code), Some(found)) = (code, plugins.get(&entity.name)) else {
             return Err(format!("there is no Lua plugin '{}'", entity.name));
         };
         let info = found.clone()?;
+        if let Some(Err(error)) = schemas.get(&entity.name) {
+            return Err(error.clone());
+        }
         let mut hasher = DefaultHasher::new();
         (code.id, entity.id, &entity.name, entity.config.to_string()).hash(&mut hasher);
         (entity.route, entity.service, entity.consumer, &entity.instance_name).hash(&mut hasher);
@@ -123,8 +148,27 @@ impl PluginHost for LuaHost {
         }
     }
 
+    fn schema(&self, name: &str) -> Option<Arc<Schema>> {
+        Some(self.plugin_schema(name)?.config.clone())
+    }
+
+    fn remark(&self, name: &str) -> Option<String> {
+        let bare = matches!(self.state().schemas.get(name), Some(Ok(None)));
+        bare.then(|| {
+            format!(
+                "plugin '{name}' has no schema.lua: its config is neither checked nor completed, and Kong refuses it"
+            )
+        })
+    }
+
+    fn default_protocols(&self, name: &str) -> Option<Vec<String>> {
+        self.plugin_schema(name)?.default_protocols()
+    }
+
     fn check_scope(&self, entity: &PluginConfig) -> Result<(), String> {
-        http(entity)
+        // Handlers have no phases for streams here.
+        http(entity)?;
+        self.plugin_schema(&entity.name).map_or(Ok(()), |schema| schema.check_scope(entity))
     }
 
     fn build(&self, entity: &PluginConfig, _: &Snapshot, _: &PluginEnv) -> Result<Box<dyn Plugin>, BuildError> {

@@ -16,6 +16,7 @@ mod host;
 mod instance;
 mod plugin;
 mod sandbox;
+mod schema;
 mod shared;
 mod state;
 mod vm;

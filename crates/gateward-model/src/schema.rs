@@ -6,6 +6,8 @@
 
 use serde_json::Value;
 use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
 
 /// A text that is usually a literal.
 pub type Text = Cow<'static, str>;
@@ -19,6 +21,8 @@ pub struct Schema {
     pub shorthands: Vec<Shorthand>,
     /// Rules across fields.
     pub checks: Vec<Check>,
+    /// Changes made to a record that is right, in order.
+    pub transforms: Vec<Transform>,
 }
 
 /// One field.
@@ -36,6 +40,12 @@ pub struct Field {
     pub referenceable: bool,
     /// Never shown in diagnostics.
     pub secret: bool,
+    /// What it is for.
+    pub description: Option<Text>,
+    /// Why it should not be used any more: using it is a warning.
+    pub deprecated: Option<Text>,
+    /// Said in the place of what a broken rule says.
+    pub error: Option<Text>,
 }
 
 /// What a field holds.
@@ -70,10 +80,16 @@ pub enum Rule {
     OneOf(Vec<Value>),
     /// Not equal to any of these.
     NotOneOf(Vec<Value>),
+    /// Equal to this; null: must not be set.
+    Eq(Value),
+    /// Not equal to this; null: must be set.
+    Ne(Value),
     /// Number within these bounds, inclusive.
     Between(f64, f64),
     /// Number greater than this.
     Gt(f64),
+    /// Exactly this many characters, elements or keys.
+    LenEq(usize),
     /// At least this many characters, elements or keys.
     LenMin(usize),
     /// At most this many characters, elements or keys.
@@ -86,8 +102,45 @@ pub enum Rule {
     IsRegex,
     /// A UUID.
     IsUuid,
+    /// A point in time: a number greater than 0.
+    IsTimestamp,
+    /// A list that has this element.
+    Contains(Value),
+    /// A list whose elements are of at most one of these.
+    MutuallyExclusiveSubsets(Vec<Vec<Value>>),
     /// A rule in code: an error text when broken, without the value when it is secret.
     Custom(fn(&Value) -> Result<(), String>),
+    /// A rule in the code of a plugin that is no part of this program.
+    Hosted(HostedRule),
+}
+
+/// A rule that a plugin host runs.
+#[derive(Clone)]
+pub struct HostedRule {
+    /// Kong's name of the rule (`match`, `custom_validator`, ...).
+    pub name: Text,
+    /// What the schema says there, for those who read it; null: code.
+    pub argument: Value,
+    /// The rule: an error text when broken.
+    pub test: Arc<Test>,
+}
+
+/// A rule on one value.
+pub type Test = dyn Fn(&Value) -> Result<(), String> + Send + Sync;
+
+impl fmt::Debug for HostedRule {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.name, self.argument)
+    }
+}
+
+/// What a value is compared with before another field is looked at (Kong's `if_match`).
+#[derive(Debug, Clone, Default)]
+pub struct Condition {
+    /// All of these must hold; null breaks none of them but [`Rule::Eq`] and [`Rule::Ne`], as in Kong.
+    pub rules: Vec<Rule>,
+    /// The value must not be null.
+    pub required: bool,
 }
 
 /// A rule across the fields of one record. Field names may be paths joined by `.`.
@@ -112,13 +165,73 @@ pub enum Check {
     },
     /// A rule in code over the whole record (defaults filled): the field at fault (path, may be empty) and the text.
     Custom(fn(&Value) -> Result<(), (String, String)>),
+    /// Those of these that are set must differ from each other.
+    Distinct(Vec<Text>),
+    /// Fields of at most one of the two lists may be set.
+    MutuallyExclusiveSets(Vec<Text>, Vec<Text>),
+    /// When `when` is `matches`, `then` must be `must`.
+    Conditional {
+        /// The field looked at.
+        when: Text,
+        /// What it is compared with.
+        matches: Condition,
+        /// The field that is then looked at.
+        then: Text,
+        /// What it must be.
+        must: Condition,
+        /// Said when it is not.
+        error: Option<Text>,
+    },
+    /// When `when` is `matches`, one of `then` must be set.
+    ConditionalAtLeastOneOf {
+        /// The field looked at.
+        when: Text,
+        /// What it is compared with, what is then needed, and what is said without it, the first that fits.
+        cases: Vec<(Condition, Vec<Text>, Option<Text>)>,
+    },
+    /// A rule in the code of a plugin that is no part of this program.
+    Hosted(HostedCheck),
+}
+
+/// A rule across fields that a plugin host runs.
+#[derive(Clone)]
+pub struct HostedCheck {
+    /// The fields it looks at; it is not asked when one of them is wrong already.
+    pub fields: Vec<Text>,
+    /// The rule over the whole record (defaults filled): the field at fault (path, may be empty) and the text.
+    pub test: Arc<CheckTest>,
+}
+
+/// A rule across fields.
+pub type CheckTest = dyn Fn(&Value) -> Result<(), (String, String)> + Send + Sync;
+
+impl fmt::Debug for HostedCheck {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "check of {:?}", self.fields)
+    }
+}
+
+/// A change that a plugin makes to its configuration once it is right (Kong's `transformations`).
+#[derive(Clone)]
+pub struct Transform {
+    /// The record as it shall be, or an error text for the user.
+    pub apply: Arc<Change>,
+}
+
+/// A change of a record.
+pub type Change = dyn Fn(&Value) -> Result<Value, String> + Send + Sync;
+
+impl fmt::Debug for Transform {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a transform")
+    }
 }
 
 /// The (path, value) pairs that a shorthand's value stands for, or an error text for the user.
-pub type Expand = fn(&Value) -> Result<Vec<(String, Value)>, String>;
+pub type Expand = Arc<dyn Fn(&Value) -> Result<Vec<(String, Value)>, String> + Send + Sync>;
 
 /// A field that stands for others: the value of `name` becomes the values `expand` gives.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Shorthand {
     /// The field in the file.
     pub name: Text,
@@ -128,6 +241,12 @@ pub struct Shorthand {
     pub expand: Expand,
     /// Deprecated: using it is a warning and the explicit field wins; otherwise the shorthand wins.
     pub deprecated: Option<Text>,
+}
+
+impl fmt::Debug for Shorthand {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "shorthand {}: {:?}", self.name, self.field)
+    }
 }
 
 impl Schema {
@@ -159,7 +278,17 @@ impl Schema {
 impl Field {
     /// A field of this kind, optional, without default or rules.
     pub fn new(kind: Kind) -> Self {
-        Self { kind, required: false, default: None, rules: Vec::new(), referenceable: false, secret: false }
+        Self {
+            kind,
+            required: false,
+            default: None,
+            rules: Vec::new(),
+            referenceable: false,
+            secret: false,
+            description: None,
+            deprecated: None,
+            error: None,
+        }
     }
 
     /// Text.
@@ -263,17 +392,22 @@ impl Field {
 /// The schema of a plugin's `config`, looked up by plugin name: how the loader learns which plugins exist
 /// without knowing the crates that implement them.
 pub trait PluginSchemas {
-    /// The schema of the plugin's `config`, `None` when there is no such plugin in this build.
-    fn config_schema(&self, plugin: &str) -> Option<&Schema>;
+    /// The schema of the plugin's `config`, `None` when there is no such plugin in this build or it has none.
+    fn config_schema(&self, plugin: &str) -> Option<Arc<Schema>>;
     /// Whether the plugin's `config` is its own affair: any value, checked when the plugin is made.
     fn is_open(&self, plugin: &str) -> bool {
         let _ = plugin;
         false
     }
+    /// What whoever uses the plugin should know: a warning at each of its entities.
+    fn remark(&self, plugin: &str) -> Option<String> {
+        let _ = plugin;
+        None
+    }
     /// Names of all plugins, for "did you mean".
-    fn plugin_names(&self) -> Vec<&str>;
+    fn plugin_names(&self) -> Vec<String>;
     /// The protocols of a plugin whose entity names none, where they are not those of HTTP.
-    fn default_protocols(&self, plugin: &str) -> Option<&'static [&'static str]> {
+    fn default_protocols(&self, plugin: &str) -> Option<Vec<String>> {
         let _ = plugin;
         None
     }

@@ -3,6 +3,7 @@
 use crate::contract::{BuildError, Plugin};
 use crate::env::PluginEnv;
 use crate::native;
+use gateward_model::schema::Schema;
 use gateward_model::{PluginConfig, Snapshot};
 use std::sync::Arc;
 
@@ -29,6 +30,24 @@ pub trait PluginHost: Send + Sync + 'static {
     fn priority(&self, name: &str) -> i32 {
         let _ = name;
         0
+    }
+
+    /// The schema of the plugin's `config`; `None`: any value, checked by [`PluginHost::build`].
+    fn schema(&self, name: &str) -> Option<Arc<Schema>> {
+        let _ = name;
+        None
+    }
+
+    /// What whoever uses the plugin should know, as a warning.
+    fn remark(&self, name: &str) -> Option<String> {
+        let _ = name;
+        None
+    }
+
+    /// The protocols of an entity that names none, where they are not those of HTTP.
+    fn default_protocols(&self, name: &str) -> Option<Vec<String>> {
+        let _ = name;
+        None
     }
 
     /// Whether the entity may have the scope and protocols it has; the error is a text for the user.
@@ -76,6 +95,18 @@ impl PluginHost for Hosts {
 
     fn priority(&self, name: &str) -> i32 {
         self.of(name).map_or(0, |host| host.priority(name))
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<Schema>> {
+        self.of(name)?.schema(name)
+    }
+
+    fn remark(&self, name: &str) -> Option<String> {
+        self.of(name)?.remark(name)
+    }
+
+    fn default_protocols(&self, name: &str) -> Option<Vec<String>> {
+        self.of(name)?.default_protocols(name)
     }
 
     fn check_scope(&self, entity: &PluginConfig) -> Result<(), String> {

@@ -56,7 +56,7 @@ fn listed() -> Vec<Definition> {
 /// Schemas and scope rules of the native plugins, for the configuration loader. Make one and keep it: the
 /// schemas are built when it is made.
 pub struct NativePlugins {
-    schemas: BTreeMap<&'static str, (Schema, &'static Definition)>,
+    schemas: BTreeMap<&'static str, (Arc<Schema>, &'static Definition)>,
     host: Arc<dyn PluginHost>,
 }
 
@@ -68,7 +68,8 @@ impl NativePlugins {
 
     /// Likewise, beside the plugins of `host`. Of plugins with the same name the native one counts.
     pub fn and(host: Arc<dyn PluginHost>) -> Self {
-        let schemas = definitions().iter().map(|definition| (definition.name, ((definition.schema)(), definition)));
+        let schemas =
+            definitions().iter().map(|definition| (definition.name, (Arc::new((definition.schema)()), definition)));
         Self { schemas: schemas.collect(), host }
     }
 }
@@ -80,20 +81,35 @@ impl Default for NativePlugins {
 }
 
 impl PluginSchemas for NativePlugins {
-    fn config_schema(&self, plugin: &str) -> Option<&Schema> {
-        self.schemas.get(plugin).map(|(schema, _)| schema)
+    fn config_schema(&self, plugin: &str) -> Option<Arc<Schema>> {
+        match self.schemas.get(plugin) {
+            Some((schema, _)) => Some(schema.clone()),
+            None => self.host.schema(plugin),
+        }
     }
 
     fn is_open(&self, plugin: &str) -> bool {
-        !self.schemas.contains_key(plugin) && self.host.has(plugin)
+        !self.schemas.contains_key(plugin) && self.host.has(plugin) && self.host.schema(plugin).is_none()
     }
 
-    fn plugin_names(&self) -> Vec<&str> {
-        self.schemas.keys().copied().collect()
+    fn remark(&self, plugin: &str) -> Option<String> {
+        if self.schemas.contains_key(plugin) { None } else { self.host.remark(plugin) }
     }
 
-    fn default_protocols(&self, plugin: &str) -> Option<&'static [&'static str]> {
-        ON_STREAMS_UNTOLD.contains(&plugin).then_some(&["grpc", "grpcs", "http", "https", "tcp", "tls"])
+    fn plugin_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.schemas.keys().map(|name| (*name).to_owned()).collect();
+        names.extend(self.host.names());
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn default_protocols(&self, plugin: &str) -> Option<Vec<String>> {
+        if !self.schemas.contains_key(plugin) {
+            return self.host.default_protocols(plugin);
+        }
+        let all = ["grpc", "grpcs", "http", "https", "tcp", "tls"];
+        ON_STREAMS_UNTOLD.contains(&plugin).then(|| all.map(str::to_owned).to_vec())
     }
 
     fn check_scope(&self, plugin: &PluginConfig) -> Result<(), String> {
@@ -156,7 +172,7 @@ mod tests {
         assert_eq!(plugins.plugin_names().len(), definitions().len());
         for plugin in definitions() {
             let schema = plugins.config_schema(plugin.name).unwrap();
-            assert_eq!(testing::problems(schema, least(plugin.name)), [""; 0], "{}", plugin.name);
+            assert_eq!(testing::problems(&schema, least(plugin.name)), [""; 0], "{}", plugin.name);
             let entity = testing::entity(plugin, least(plugin.name));
             assert_eq!(plugins.check_scope(&entity), Ok(()), "{}", plugin.name);
             let needs = testing::build(plugin, least(plugin.name)).needs();

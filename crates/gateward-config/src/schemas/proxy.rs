@@ -5,6 +5,7 @@ use super::{entity, name, port, protocol, text, updated_at};
 use crate::names;
 use gateward_model::schema::{Check, Field, Kind, Rule, Schema, Shorthand};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 pub(crate) fn services() -> Schema {
     let timeout = || Field::integer().between(1, i32::MAX - 1).default(60_000);
@@ -28,7 +29,7 @@ pub(crate) fn services() -> Schema {
         ("http2", Field::boolean()),
         ("enabled", Field::boolean().default(true)),
     ])
-    .shorthand(Shorthand { name: "url".into(), field: text(), expand: expand_url, deprecated: None })
+    .shorthand(Shorthand { name: "url".into(), field: text(), expand: Arc::new(expand_url), deprecated: None })
 }
 
 /// `scheme://host[:port][/path]` sets protocol, host, port and path.

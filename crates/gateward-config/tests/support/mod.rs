@@ -5,60 +5,63 @@
 use gateward_config::{Diagnostic, Format, Loaded, Options, load};
 use gateward_model::schema::{Check, Field, PluginSchemas, Rule, Schema, Shorthand};
 use gateward_model::{PluginConfig, RouterFlavor};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// A few plugins in the shape of Kong's.
 pub struct Plugins;
 
-static KEY_AUTH: LazyLock<Schema> = LazyLock::new(|| {
-    Schema::new([
+static KEY_AUTH: LazyLock<Arc<Schema>> = LazyLock::new(|| {
+    Arc::new(Schema::new([
         ("key_names", Field::array(Field::string()).default(serde_json::json!(["apikey"]))),
         ("hide_credentials", Field::boolean().default(false)),
         ("anonymous", Field::string()),
-    ])
+    ]))
 });
-static ACL: LazyLock<Schema> = LazyLock::new(|| {
-    Schema::new([
+static ACL: LazyLock<Arc<Schema>> = LazyLock::new(|| {
+    let schema = Schema::new([
         ("allow", Field::array(Field::string())),
         ("deny", Field::array(Field::string())),
         ("hide_groups_header", Field::boolean().default(false)),
-    ])
-    .check(Check::OnlyOneOf(vec!["allow".into(), "deny".into()]))
+    ]);
+    Arc::new(schema.check(Check::OnlyOneOf(vec!["allow".into(), "deny".into()])))
 });
-static RATE_LIMITING: LazyLock<Schema> = LazyLock::new(|| {
+static RATE_LIMITING: LazyLock<Arc<Schema>> = LazyLock::new(|| {
     let redis = Schema::new([
         ("host", Field::string()),
         ("port", Field::integer().between(0, 65535).default(6379)),
         ("password", Field::string().secret().referenceable()),
     ]);
-    Schema::new([
+    let schema = Schema::new([
         ("minute", Field::number().rule(Rule::Gt(0.0))),
         ("policy", Field::string().one_of(&["local", "redis"]).default("local")),
         ("redis", Field::record(redis).required()),
         ("names", Field::set(Field::string())),
-    ])
-    .shorthand(Shorthand {
+    ]);
+    Arc::new(schema.shorthand(Shorthand {
         name: "redis_host".into(),
         field: Field::string(),
-        expand: |value| Ok(vec![("redis.host".to_owned(), value.clone())]),
+        expand: Arc::new(|value| Ok(vec![("redis.host".to_owned(), value.clone())])),
         deprecated: Some("use redis.host".into()),
-    })
+    }))
 });
-static FREE: LazyLock<Schema> = LazyLock::new(|| Schema::new([("config", Field::any()), ("add", Field::any())]));
+static FREE: LazyLock<Arc<Schema>> =
+    LazyLock::new(|| Arc::new(Schema::new([("config", Field::any()), ("add", Field::any())])));
 
 impl PluginSchemas for Plugins {
-    fn config_schema(&self, plugin: &str) -> Option<&Schema> {
+    fn config_schema(&self, plugin: &str) -> Option<Arc<Schema>> {
         match plugin {
-            "key-auth" | "basic-auth" => Some(&KEY_AUTH),
-            "acl" => Some(&ACL),
-            "rate-limiting" => Some(&RATE_LIMITING),
-            "cors" | "request-transformer" | "request-termination" | "free" => Some(&FREE),
+            "key-auth" | "basic-auth" => Some(KEY_AUTH.clone()),
+            "acl" => Some(ACL.clone()),
+            "rate-limiting" => Some(RATE_LIMITING.clone()),
+            "cors" | "request-transformer" | "request-termination" | "free" => Some(FREE.clone()),
             _ => None,
         }
     }
 
-    fn plugin_names(&self) -> Vec<&str> {
-        vec!["key-auth", "basic-auth", "acl", "rate-limiting", "cors", "request-transformer", "request-termination"]
+    fn plugin_names(&self) -> Vec<String> {
+        ["key-auth", "basic-auth", "acl", "rate-limiting", "cors", "request-transformer", "request-termination"]
+            .map(str::to_owned)
+            .to_vec()
     }
 
     fn check_scope(&self, plugin: &PluginConfig) -> Result<(), String> {

@@ -4,6 +4,7 @@
 mod answer;
 mod log;
 mod message;
+mod names;
 mod time;
 
 use crate::shared::Shared;
@@ -15,5 +16,6 @@ pub(crate) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> mlua::Re
     answer::add(lua, functions, shared)?;
     log::add(lua, functions)?;
     message::add(lua, functions, shared)?;
+    names::add(lua, functions)?;
     time::add(lua, functions)
 }

@@ -16,4 +16,6 @@ files["pdk.log"](core)
 files["pdk.request"](core)
 files["pdk.response"](core)
 files["pdk.service"](core)
-return files.sandbox(core)
+local require = files.sandbox(core)
+boot.schema = files["schema.describe"](core)
+return require

@@ -25,6 +25,10 @@ const FILES: &[(&str, &str)] = &[
     ("pdk.response", include_str!("../lua/pdk/response.lua")),
     ("pdk.service", include_str!("../lua/pdk/service.lua")),
     ("sandbox", include_str!("../lua/sandbox.lua")),
+    ("schema.describe", include_str!("../lua/schema/describe.lua")),
+    ("schema.queue", include_str!("../lua/schema/queue.lua")),
+    ("schema.redis", include_str!("../lua/schema/redis.lua")),
+    ("schema.typedefs", include_str!("../lua/schema/typedefs.lua")),
     ("boot", include_str!("../lua/boot.lua")),
 ];
 
@@ -45,7 +49,8 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
     }
     boot.raw_set("files", files.clone())?;
     let start: Function = files.raw_get("boot")?;
-    let require: Function = start.call(boot)?;
+    let require: Function = start.call(boot.clone())?;
+    let schemas = boot.raw_get("schema")?;
     lua.set_memory_limit(MEMORY)?;
     Ok(Vm {
         watched: Watched::new(main),
@@ -53,6 +58,7 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
         configurations: RefCell::default(),
         spare: RefCell::default(),
         require,
+        schemas,
         lua,
         shared,
         code: Arc::downgrade(code),

@@ -5,8 +5,10 @@
 
 mod boot;
 mod run;
+mod schema;
 
 pub(crate) use run::{Ended, Started, Waiting};
+pub(crate) use schema::{Said, ask};
 
 use crate::code::Code;
 use crate::convert::config_to_lua;
@@ -33,6 +35,8 @@ pub(crate) struct Vm {
     spare: RefCell<Vec<Thread>>,
     /// `require` as plugins call it.
     require: Function,
+    /// What describes schemas and asks the functions in them (`schema/describe.lua`).
+    schemas: Table,
     lua: Lua,
     shared: Rc<Shared>,
     code: Weak<Code>,

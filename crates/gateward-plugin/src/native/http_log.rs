@@ -69,7 +69,7 @@ fn queue_schema() -> Schema {
 type Expand = fn(&Value) -> Result<Vec<(String, Value)>, String>;
 
 fn deprecated(name: &'static str, field: Field, hint: &'static str, expand: Expand) -> Shorthand {
-    Shorthand { name: name.into(), field, expand, deprecated: Some(hint.into()) }
+    Shorthand { name: name.into(), field, expand: Arc::new(expand), deprecated: Some(hint.into()) }
 }
 
 fn check_header(value: &Value) -> Result<(), String> {

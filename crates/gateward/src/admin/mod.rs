@@ -33,7 +33,7 @@ pub(crate) async fn handle(control: &Control, request: ApiRequest) -> ApiRespons
         ["status", "ready"] if reading => status::ready(control),
         ["metrics"] if reading => status::scrape(control),
         ["endpoints"] if reading => node::endpoints(),
-        ["plugins", "enabled"] if reading => node::enabled_plugins(),
+        ["plugins", "enabled"] if reading => node::enabled_plugins(control),
         ["plugins", "filters"] if reading => node::filters(control),
         ["schemas", "plugins", name] if reading => node::plugin_schema(control, name),
         ["schemas", kind] if reading => node::entity_schema(kind),

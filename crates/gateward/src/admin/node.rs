@@ -91,8 +91,8 @@ pub(crate) fn endpoints() -> ApiResponse {
 }
 
 /// `GET /plugins/enabled`.
-pub(crate) fn enabled_plugins() -> ApiResponse {
-    let names: Vec<&str> = definitions().iter().map(|plugin| plugin.name).collect();
+pub(crate) fn enabled_plugins(control: &Control) -> ApiResponse {
+    let names = control.reloader.compiler().plugins.plugin_names();
     ApiResponse::json(StatusCode::OK, &json!({ "enabled_plugins": names }))
 }
 
@@ -114,7 +114,7 @@ pub(crate) fn entity_schema(kind: &str) -> ApiResponse {
 pub(crate) fn plugin_schema(control: &Control, name: &str) -> ApiResponse {
     match control.reloader.compiler().plugins.config_schema(name) {
         Some(schema) => {
-            let record = Schema::new([("config", Field::record(schema.clone()).required())]);
+            let record = Schema::new([("config", Field::record(Schema::clone(&schema)).required())]);
             ApiResponse::json(StatusCode::OK, &schema_to_json(&record))
         }
         None => ApiResponse::message(StatusCode::NOT_FOUND, &format!("No plugin named '{name}'")),

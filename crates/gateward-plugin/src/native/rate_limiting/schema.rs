@@ -4,6 +4,7 @@ use crate::native::rate_limiting::window::PERIODS;
 use crate::native::settings;
 use gateward_model::schema::{Check, Field, Rule, Schema, Shorthand};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// The `config` record.
 pub(super) fn schema() -> Schema {
@@ -65,7 +66,7 @@ fn redis_shorthands() -> Vec<Shorthand> {
             Shorthand {
                 name: concat!("redis_", $name).into(),
                 field: $field,
-                expand: |value| Ok(vec![(concat!("redis.", $name).to_owned(), value.clone())]),
+                expand: Arc::new(|value| Ok(vec![(concat!("redis.", $name).to_owned(), value.clone())])),
                 deprecated: Some(concat!("use redis.", $name, " instead").into()),
             }
         };
