@@ -117,15 +117,15 @@ fn a_schema_completes_checks_and_is_shown() {
     let handler = "local P = { PRIORITY = 5 }\nfunction P:access(conf) kong.response.set_header('X-Word', conf.word) end\nreturn P";
     let folder = Folder::new(&[("words/handler.lua", handler), ("words/schema.lua", schema)]);
     let backend = Backend::echo();
-    let gateway = folder.gateway(&config(&backend, "- {name: words}\n")).admin().start();
+    let gateway = folder.gateway(&config(&backend, "- {name: words}\n")).start();
     assert_eq!(get(&gateway, "/", &[]).header("x-word"), Some("preset"));
-    let shown = http(gateway.admin_address(), "GET /schemas/plugins/words", &[], b"").text();
+    let shown = http(gateway.admin(), "GET /schemas/plugins/words", &[], b"").text();
     assert!(shown.contains(r#""match":"^%l+$""#) && shown.contains(r#""default":"preset""#), "{shown}");
-    let enabled = http(gateway.admin_address(), "GET /plugins/enabled", &[], b"").text();
+    let enabled = http(gateway.admin(), "GET /plugins/enabled", &[], b"").text();
     assert!(enabled.contains("\"words\""), "{enabled}");
     for (plugins, expected) in [
-        ("- name: words\n  config: {word: UP}\n", "7:18: plugins[0].config.word: invalid value: UP"),
-        ("- name: words\n  config: {limit: 3}\n", "7:19: plugins[0].config.limit: must be even"),
+        ("- name: words\n  config: {word: UP}\n", "8:18: plugins[0].config.word: invalid value: UP"),
+        ("- name: words\n  config: {limit: 3}\n", "8:19: plugins[0].config.limit: must be even"),
         ("- name: words\n  config: {wrod: x}\n", "unknown field - did you mean 'word'?"),
         ("- name: words\n  consumer: alice\n", "cannot be configured for a consumer"),
         ("- name: wrods\n", "there is no plugin 'wrods' - did you mean 'words'?"),

@@ -260,7 +260,7 @@ pub(crate) fn same(a: &Value, b: &Value) -> bool {
 /// As Lua's `tostring` shows it.
 fn plain(value: &Value) -> String {
     match value {
-        Value::String(text) => quote(text).to_string(),
+        Value::String(text) => quote(text),
         other => show(other),
     }
 }

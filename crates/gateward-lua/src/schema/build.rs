@@ -192,7 +192,7 @@ fn kind_of(kind: &str, attributes: &Map<String, Value>, host: &Host) -> Built<Ki
 fn settle(kind: &Kind, value: &mut Value, fill: bool) {
     match (kind, &mut *value) {
         (Kind::Array(_) | Kind::Set(_), Value::Object(fields)) if fields.is_empty() => {
-            *value = Value::Array(Vec::new())
+            *value = Value::Array(Vec::new());
         }
         (Kind::Map(_, _) | Kind::Record(_), Value::Array(items)) if items.is_empty() => {
             *value = Value::Object(Map::new());

@@ -61,13 +61,13 @@ impl Plugins {
     }
 
     /// The configuration as the plugin gets it.
-    fn good(&self, config: Value) -> Value {
+    fn good(&self, config: &Value) -> Value {
         let loaded = self.load(&json!({"name": "p", "config": config}));
         loaded.unwrap_or_else(|problems| panic!("{config}: {problems:?}")).config.plugins[0].config.clone()
     }
 
     /// Refused with one problem that says `expected`.
-    fn bad(&self, config: Value, expected: &str) {
+    fn bad(&self, config: &Value, expected: &str) {
         let mut problems = self.load(&json!({"name": "p", "config": config})).err().unwrap_or_default();
         problems.retain(|problem| !problem.contains(": warning: "));
         assert!(problems.len() == 1 && problems[0].contains(expected), "{config}: {problems:?}\nexpected {expected}");
@@ -103,23 +103,23 @@ fn kinds_defaults_and_places() {
         }",
     );
     assert_eq!(
-        plugins.good(json!({"word": "w"})),
+        plugins.good(&json!({"word": "w"})),
         json!({"word": "w", "list": [], "limit": 5, "flag": false, "nested": {"port": 80}, "preset": {"a": 1, "b": "B"}})
     );
     assert_eq!(
-        plugins.good(json!({"word": "w", "names": ["a"], "map": {"k": 1}, "absent": {}, "any": [1, {"x": null}]})),
+        plugins.good(&json!({"word": "w", "names": ["a"], "map": {"k": 1}, "absent": {}, "any": [1, {"x": null}]})),
         json!({"word": "w", "list": [], "limit": 5, "flag": false, "nested": {"port": 80}, "preset": {"a": 1, "b": "B"},
                "names": ["a"], "map": {"k": 1}, "absent": {"x": "y"}, "any": [1, {"x": null}]})
     );
-    plugins.bad(json!({}), "required field is missing");
-    plugins.bad(json!({"word": ""}), "must not be empty");
-    plugins.bad(json!({"word": "w", "wrod": 1}), "unknown field - did you mean 'word'?");
-    plugins.bad(json!({"word": "w", "names": ["c"]}), "plugins[0].config.names[0]");
-    plugins.bad(json!({"word": "w", "ratio": 0}), "not greater than 0");
-    plugins.bad(json!({"word": "w", "flag": "x"}), "expected a boolean");
-    plugins.bad(json!({"word": "w", "map": {"k": "v"}}), "plugins[0].config.map.k");
-    plugins.bad(json!({"word": "w", "nested": {"port": 70000}}), "is not between 0 and 65535");
-    plugins.bad(json!({"word": "w", "nested": {"host": "a b"}}), "invalid value: a b");
+    plugins.bad(&json!({}), "required field is missing");
+    plugins.bad(&json!({"word": ""}), "must not be empty");
+    plugins.bad(&json!({"word": "w", "wrod": 1}), "unknown field - did you mean 'word'?");
+    plugins.bad(&json!({"word": "w", "names": ["c"]}), "plugins[0].config.names[0]");
+    plugins.bad(&json!({"word": "w", "ratio": 0}), "not greater than 0");
+    plugins.bad(&json!({"word": "w", "flag": "x"}), "expected a boolean");
+    plugins.bad(&json!({"word": "w", "map": {"k": "v"}}), "plugins[0].config.map.k");
+    plugins.bad(&json!({"word": "w", "nested": {"port": 70000}}), "is not between 0 and 65535");
+    plugins.bad(&json!({"word": "w", "nested": {"host": "a b"}}), "invalid value: a b");
     let problems = plugins.load(&json!({"name": "p", "config": {"word": 5}})).unwrap_err();
     assert!(problems[0].starts_with("11:17: "), "with line and column: {problems:?}");
 }
@@ -157,7 +157,7 @@ fn rules_in_lua() {
     let fine = json!({"match": "AB", "not_match": "ab", "all": "ab", "none": "/a", "any": "xz", "custom": "good",
         "record": {"a": "x"}, "secret": "s", "own": "o", "len": "", "exact": [1, 2], "regex": "^a$", "subsets": ["a"],
         "uuid": "0dc6f45b-8f8d-40d2-a504-473544ee190b"});
-    assert_eq!(plugins.good(fine.clone()), fine);
+    assert_eq!(plugins.good(&fine), fine);
     for (field, value, expected) in [
         ("match", json!("ab"), "invalid value: ab"),
         ("not_match", json!("a b"), "invalid value: a b"),
@@ -177,7 +177,7 @@ fn rules_in_lua() {
         ("regex", json!("("), "not a regular expression"),
         ("subsets", json!(["a", "b"]), "these sets are mutually exclusive: ('a'), ('b')"),
     ] {
-        plugins.bad(json!({ field: value }), expected);
+        plugins.bad(&json!({ field: value }), expected);
     }
     let problems = plugins.load(&json!({"name": "p", "config": {"secret": "hunter2"}})).unwrap_err();
     assert!(problems[0].contains("breaks the rule 'match'") && !problems[0].contains("hunter2"), "{problems:?}");
@@ -207,12 +207,12 @@ fn checks_across_fields() {
            end } },
          } }",
     );
-    plugins.good(json!({}));
-    plugins.good(json!({"policy": "redis", "redis": {"host": "h"}, "a": "x", "b": "y", "low": 1, "high": 2}));
-    plugins.bad(json!({"policy": "redis"}), "plugins[0].config.redis.host");
-    plugins.bad(json!({"a": "x"}), "these must be set together or not at all: a, b");
-    plugins.bad(json!({"low": 2, "high": 1}), "low is above high");
-    plugins.good(json!({"low": 13}));
+    plugins.good(&json!({}));
+    plugins.good(&json!({"policy": "redis", "redis": {"host": "h"}, "a": "x", "b": "y", "low": 1, "high": 2}));
+    plugins.bad(&json!({"policy": "redis"}), "plugins[0].config.redis.host");
+    plugins.bad(&json!({"a": "x"}), "these must be set together or not at all: a, b");
+    plugins.bad(&json!({"low": 2, "high": 1}), "low is above high");
+    plugins.good(&json!({"low": 13}));
     let problems = plugins.load(&json!({"name": "p", "consumer": "alice", "config": {"low": 13}})).unwrap_err();
     assert!(problems[0].contains("not 13 for a consumer"), "{problems:?}");
 }
@@ -230,14 +230,14 @@ fn shorthands_and_transformations() {
           { both = { type = 'string', func = function(value) return { word = value .. '!' } end } },
         }, transformations = { { input = { 'hidden' }, on_write = function(hidden) return { hidden = hidden:upper() } end } }",
     );
-    assert_eq!(plugins.good(json!({"redis_host": "h"})), json!({"redis": {"host": "h", "port": 6379}}));
+    assert_eq!(plugins.good(&json!({"redis_host": "h"})), json!({"redis": {"host": "h", "port": 6379}}));
     assert_eq!(
-        plugins.good(json!({"redis_host": "h", "redis": {"port": 1}})),
+        plugins.good(&json!({"redis_host": "h", "redis": {"port": 1}})),
         json!({"redis": {"host": "h", "port": 1}})
     );
-    assert_eq!(plugins.good(json!({"both": "x"})), json!({"word": "x!", "redis": {"port": 6379}}));
-    assert_eq!(plugins.good(json!({"hidden": "x"})), json!({"hidden": "X", "redis": {"port": 6379}}));
-    plugins.bad(json!({"redis_host": 5}), "expected a string");
+    assert_eq!(plugins.good(&json!({"both": "x"})), json!({"word": "x!", "redis": {"port": 6379}}));
+    assert_eq!(plugins.good(&json!({"hidden": "x"})), json!({"hidden": "X", "redis": {"port": 6379}}));
+    plugins.bad(&json!({"redis_host": 5}), "expected a string");
     let loaded = plugins.load(&json!({"name": "p", "config": {"redis_host": "h"}})).unwrap();
     let warning = loaded.warnings[0].to_string();
     assert!(warning.contains("please use config.redis.host instead (to be removed in 4.0)"), "{warning}");
@@ -278,7 +278,7 @@ fn every_ready_made_field() {
         .map(|name| format!("{{ {name} = typedefs.{name} {{ required = false }} }},"))
         .collect();
     let plugins = Plugins::config("typedefs", &format!("fields = {{ {fields} }}"));
-    let queue = &plugins.good(json!({"queue": {}}))["queue"];
+    let queue = &plugins.good(&json!({"queue": {}}))["queue"];
     assert_eq!((&queue["max_entries"], &queue["max_retry_time"]), (&json!(10000), &json!(60)));
     let certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----";
     for (name, good, bad) in [
@@ -304,17 +304,17 @@ fn every_ready_made_field() {
         ("protocol", vec!["grpc"], vec!["ftp"]),
     ] {
         for value in good {
-            plugins.good(json!({ name: value }));
+            plugins.good(&json!({ name: value }));
         }
         for value in bad {
-            plugins.bad(json!({ name: value }), &format!("config.{name}"));
+            plugins.bad(&json!({ name: value }), &format!("config.{name}"));
         }
     }
-    plugins.bad(json!({"no_route": "x"}), "config.no_route");
-    plugins.bad(json!({"sources": [{}]}), "at least one of these is needed: ip, port");
-    plugins.bad(json!({"hosts": ["a.*.b"]}), "invalid wildcard: must be placed at leftmost or rightmost label");
-    plugins.bad(json!({"headers": {"Host": ["a"]}}), "cannot contain 'host' header");
-    plugins.bad(json!({"lua_code": {"a": "x ="}}), "error parsing lua code");
+    plugins.bad(&json!({"no_route": "x"}), "config.no_route");
+    plugins.bad(&json!({"sources": [{}]}), "at least one of these is needed: ip, port");
+    plugins.bad(&json!({"hosts": ["a.*.b"]}), "invalid wildcard: must be placed at leftmost or rightmost label");
+    plugins.bad(&json!({"headers": {"Host": ["a"]}}), "cannot contain 'host' header");
+    plugins.bad(&json!({"lua_code": {"a": "x ="}}), "error parsing lua code");
 }
 
 #[test]
