@@ -353,6 +353,57 @@ fn a_stream_ends_with_its_request_and_one_of_the_instance_goes_on() {
 }
 
 #[test]
+fn a_callee_that_says_goodbye_costs_no_call() {
+    let server = GrpcServer::start(Some(Duration::from_millis(50)));
+    let Setup { builder, _folder } = setup("callee", "", &service("callee", &server.url(), ""), "");
+    let gateway = builder.start();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        assert_eq!(noted(&get(&gateway, "/unary/One", &[("X-Messages", "hello")])).0, "ended:0");
+    }
+    assert!(server.connections() > 3, "{}", server.connections());
+    // Likewise over HTTP/1.1, where connections are closed without a word.
+    let backend = Backend::echo();
+    let Setup { builder, _folder } = setup("callee", "", &service("callee", &backend.url(), ""), "");
+    let gateway = builder.start();
+    for _ in 0..50 {
+        assert_eq!(noted(&get(&gateway, "/http/x", &[])).0, "status:200");
+        backend.close_connections();
+    }
+    gateway.assert_no_errors();
+    gateway.stop();
+}
+
+#[test]
+fn a_callee_that_speaks_nonsense_fails_its_calls_and_nothing_else() {
+    for said in [
+        &b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"[..],
+        b"\0\0\0\x04\0\0\0\0\0\xff\xff\xff\xff",
+        b"",
+        b"SSH-2.0-x\r\n",
+    ] {
+        let backend = Backend::raw(move |_, mut stream| {
+            let _ = stream.write_all(said);
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        });
+        let grpc = format!("grpc://{}", backend.addr());
+        for (url, path, expected) in [
+            (&grpc, "/unary/One", "ended:14"),
+            (&grpc, "/stream/Each", "closed:14"),
+            (&grpc, "/http/x", "status: failed:14"),
+        ] {
+            let Setup { builder, _folder } = setup("callee", "", &service("callee", url, ""), "");
+            let gateway = builder.start();
+            let (events, text) = noted(&get(&gateway, path, &[("X-Messages", "a,b"), ("X-Timeout", "3000")]));
+            assert_eq!(events, expected, "{text}");
+            gateway.assert_no_errors();
+            gateway.stop();
+        }
+    }
+}
+
+#[test]
 fn an_unreachable_callee_fails_calls_with_a_reason() {
     let Setup { builder, _folder } = setup("callee", "", &service("callee", "grpc://127.0.0.1:1", ", retries: 0"), "");
     let gateway = builder.start();
