@@ -9,6 +9,7 @@
 mod certificates;
 mod curl;
 pub mod dial;
+pub mod filters;
 pub mod fronted;
 pub mod grpc;
 mod metrics;

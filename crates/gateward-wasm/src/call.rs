@@ -20,6 +20,8 @@ pub(crate) struct Core {
     pub(crate) counters: Arc<Counters>,
     pub(crate) observed: Arc<Observed>,
     pub(crate) dead: Option<Failure>,
+    /// What it died of.
+    pub(crate) cause: Option<FailureKind>,
     pub(crate) memory_bytes: usize,
 }
 
@@ -92,12 +94,13 @@ impl Core {
         let kind = classify(error, self.store.data());
         let mut text = format!("{} in {}: {error:#}", self.store.data().setup.config.name, phase.as_str());
         text.truncate(text.floor_char_boundary(FAILURE_TEXT_BYTES));
-        self.fail(kind, text)
+        self.fail(phase, kind, text)
     }
 
-    pub(crate) fn fail(&mut self, kind: FailureKind, text: String) -> Failure {
-        self.counters.failure(kind);
+    pub(crate) fn fail(&mut self, phase: Phase, kind: FailureKind, text: String) -> Failure {
+        self.counters.failure(phase, kind);
         self.store.data_mut().outbox.clear();
+        self.cause = Some(kind);
         self.dead = Some(Failure { kind: FailureKind::Dead, text: text.clone() });
         Failure { kind, text }
     }

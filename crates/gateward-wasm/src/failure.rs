@@ -64,6 +64,9 @@ pub struct Failure {
 pub const FIRST_PAUSE_MS: u64 = 100;
 /// Longest pause.
 pub const LONGEST_PAUSE_MS: u64 = 60_000;
+/// After a callback that took too long, the pause is at least this many times what it may take: the instances of a filter
+/// that loops hold their worker up no more than this part of the time.
+pub const PAUSE_PER_TIMEOUT: u32 = 20;
 /// An instance that lives this long is taken for healthy: the next failure starts with the first pause again.
 pub const HEALTHY_MS: u64 = 30_000;
 
@@ -81,16 +84,16 @@ impl BackOff {
         self.started_ms = now_ms;
     }
 
-    /// It failed, or could not be started. `spread`: any number; it moves the pause by up to a quarter, so that workers do
-    /// not start again all at once.
-    pub fn failed(&mut self, now_ms: u64, spread: u64) {
+    /// It failed, or could not be started. `least_ms`: the shortest pause. `spread`: any number; it shortens the pause by up
+    /// to a quarter, but not below that, so that workers do not start again all at once.
+    pub fn failed(&mut self, now_ms: u64, least_ms: u64, spread: u64) {
         if self.failures > 0 && now_ms.saturating_sub(self.started_ms) >= HEALTHY_MS && self.started_ms >= self.retry_ms
         {
             self.failures = 0;
         }
         let pause = (FIRST_PAUSE_MS << self.failures.min(16)).min(LONGEST_PAUSE_MS);
         self.failures = self.failures.saturating_add(1);
-        self.retry_ms = now_ms + pause - spread % (pause / 4);
+        self.retry_ms = now_ms + (pause - spread % (pause / 4)).max(least_ms.min(LONGEST_PAUSE_MS));
     }
 
     /// Whether an instance may be started now.
@@ -116,7 +119,7 @@ mod tests {
         assert!(back_off.may_start(now));
         for _ in 0..12 {
             back_off.started(now);
-            back_off.failed(now, 0);
+            back_off.failed(now, 0, 0);
             let pause = (0..).find(|pause| back_off.may_start(now + pause)).unwrap();
             pauses.push(pause);
             now += pause;
@@ -129,11 +132,11 @@ mod tests {
         let mut back_off = BackOff::default();
         for now in [0, 100, 300] {
             back_off.started(now);
-            back_off.failed(now, 0);
+            back_off.failed(now, 0, 0);
         }
         assert_eq!(back_off.failures(), 3);
         back_off.started(1000);
-        back_off.failed(1000 + HEALTHY_MS, 0);
+        back_off.failed(1000 + HEALTHY_MS, 0, 0);
         assert_eq!(back_off.failures(), 1);
     }
 
@@ -141,8 +144,17 @@ mod tests {
     fn the_spread_only_shortens_a_little() {
         for spread in [0, 1, 24, 25, u64::MAX] {
             let mut back_off = BackOff::default();
-            back_off.failed(0, spread);
+            back_off.failed(0, 0, spread);
             assert!(!back_off.may_start(75) && back_off.may_start(100), "{spread}");
+        }
+    }
+
+    #[test]
+    fn a_pause_is_as_long_as_is_asked_for_within_bounds() {
+        for (least, expected) in [(50, 100), (1000, 1000), (u64::MAX, LONGEST_PAUSE_MS)] {
+            let mut back_off = BackOff::default();
+            back_off.failed(0, least, 0);
+            assert!(!back_off.may_start(expected - 1) && back_off.may_start(expected), "{least}");
         }
     }
 

@@ -9,7 +9,7 @@ use crate::module::{Code, Hash};
 use crate::observe::{Observed, Totals};
 use crate::runtime::{Module, Runtime};
 use crate::shared::{Listener, Space};
-use crate::types::Abi;
+use crate::types::{Abi, Phase};
 use std::hash::{DefaultHasher, Hash as _, Hasher};
 use std::sync::Arc;
 
@@ -91,7 +91,7 @@ impl Filter {
         );
         made.inspect_err(|failure| {
             if failure.kind != FailureKind::Start {
-                self.observed.failure(FailureKind::Start);
+                self.observed.failure(Phase::Start, FailureKind::Start);
             }
         })
     }

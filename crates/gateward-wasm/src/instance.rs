@@ -71,7 +71,7 @@ impl Instance {
         let limit = store.data().setup.config.limits.start;
         store.data_mut().watch.begin(limit);
         store.set_epoch_deadline(FIRST_LOOK_TICKS);
-        let mut core = Core { store, counters, observed, dead: None, memory_bytes: 0 };
+        let mut core = Core { store, counters, observed, dead: None, cause: None, memory_bytes: 0 };
         let linked = code.pre.instantiate(&mut core.store).map_err(|error| core.die(Phase::Start, &error))?;
         let memory = linked.get_memory(&mut core.store, "memory");
         core.store.data_mut().memory = memory;
@@ -108,7 +108,7 @@ impl Instance {
             let Some(function) = function else { continue };
             if core.call_within(function, (ROOT, len as u32), Scope::root(phase), limit)? == 0 {
                 let text = format!("{}: {name} refused the configuration", config.name);
-                return Err(core.fail(FailureKind::Start, text));
+                return Err(core.fail(phase, FailureKind::Start, text));
             }
         }
         Ok(())
@@ -134,6 +134,11 @@ impl Instance {
     /// Why the instance is of no use any more, if it is not.
     pub fn dead(&self) -> Option<&Failure> {
         self.core.dead.as_ref()
+    }
+
+    /// What it died of.
+    pub fn cause(&self) -> Option<FailureKind> {
+        self.core.cause
     }
 
     /// Whether new streams should go to a new instance, because this one's memory has grown.

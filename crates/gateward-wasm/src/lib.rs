@@ -5,6 +5,7 @@
 //! configuration that was seen to start, an [`Instance`] serves the streams of one worker.
 
 mod abi;
+mod about;
 mod cache;
 mod call;
 pub mod callout;

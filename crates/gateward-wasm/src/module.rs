@@ -1,5 +1,6 @@
 //! Modules: compiled, checked against the ABI, ready to be instantiated.
 
+use crate::about::About;
 use crate::host::Host;
 use crate::types::Abi;
 use sha2::{Digest, Sha256};
@@ -71,6 +72,7 @@ pub(crate) const MODULE_BYTES: usize = 64 << 20;
 pub(crate) struct Code {
     pub(crate) hash: Hash,
     pub(crate) abi: Abi,
+    pub(crate) about: About,
     /// Bytes of the Wasm file.
     pub(crate) bytes: usize,
     pub(crate) pre: InstancePre<Host>,

@@ -16,16 +16,22 @@ const KINDS: usize = FailureKind::ALL.len();
 /// One in this many callbacks of a kind is timed.
 pub const TIMED_ONE_IN: u64 = 16;
 
-/// Upper bounds of the time histogram, in microseconds; beyond the last there is one more bucket.
-pub const TIME_BOUNDS_US: [u64; 11] = [1, 2, 5, 10, 25, 50, 100, 500, 1000, 10_000, 100_000];
+/// Upper bounds of the time histogram, in nanoseconds; beyond the last there is one more bucket.
+pub const TIME_BOUNDS_NS: [u64; TIME_BOUNDS] =
+    [250, 500, 1000, 2500, 5000, 10_000, 25_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+
+const TIME_BOUNDS: usize = 11;
+
+/// Counts of timed calls by bucket of [`TIME_BOUNDS_NS`].
+pub type Times = [u64; TIME_BOUNDS + 1];
 
 /// Counters of one instance.
 #[derive(Debug)]
 pub struct Counters {
     calls: [AtomicU64; PHASES],
-    failures: [AtomicU64; KINDS],
-    times: [[AtomicU64; TIME_BOUNDS_US.len() + 1]; PHASES],
-    time_us: [AtomicU64; PHASES],
+    failures: [[AtomicU64; KINDS]; PHASES],
+    times: [[AtomicU64; TIME_BOUNDS + 1]; PHASES],
+    time_ns: [AtomicU64; PHASES],
     memory_bytes: AtomicU64,
     streams: AtomicU64,
     log_lines_dropped: AtomicU64,
@@ -37,9 +43,9 @@ impl Default for Counters {
         let zero = || AtomicU64::new(0);
         Self {
             calls: std::array::from_fn(|_| zero()),
-            failures: std::array::from_fn(|_| zero()),
+            failures: std::array::from_fn(|_| std::array::from_fn(|_| zero())),
             times: std::array::from_fn(|_| std::array::from_fn(|_| zero())),
-            time_us: std::array::from_fn(|_| zero()),
+            time_ns: std::array::from_fn(|_| zero()),
             memory_bytes: zero(),
             streams: zero(),
             log_lines_dropped: zero(),
@@ -53,12 +59,12 @@ impl Default for Counters {
 pub struct Totals {
     /// Calls by [`Phase`].
     pub calls: [u64; PHASES],
-    /// Failures by [`FailureKind`].
-    pub failures: [u64; KINDS],
-    /// Timed calls by [`Phase`] and bucket of [`TIME_BOUNDS_US`].
-    pub times: [[u64; TIME_BOUNDS_US.len() + 1]; PHASES],
-    /// Time of the timed calls by [`Phase`].
-    pub time_us: [u64; PHASES],
+    /// Failures by [`Phase`] and [`FailureKind`].
+    pub failures: [[u64; KINDS]; PHASES],
+    /// Timed calls by [`Phase`].
+    pub times: [Times; PHASES],
+    /// Nanoseconds of the timed calls by [`Phase`].
+    pub time_ns: [u64; PHASES],
     /// Bytes of linear memory of the live instances.
     pub memory_bytes: u64,
     /// Streams under way.
@@ -80,6 +86,13 @@ fn bump(cell: &AtomicU64, by: u64) -> u64 {
     value
 }
 
+impl Totals {
+    /// Failures of this kind in any phase.
+    pub fn failed(&self, kind: FailureKind) -> u64 {
+        self.failures.iter().map(|kinds| kinds[kind as usize]).sum()
+    }
+}
+
 impl Counters {
     /// Count a call; whether it is one to time.
     pub(crate) fn call(&self, phase: Phase) -> bool {
@@ -87,14 +100,14 @@ impl Counters {
     }
 
     pub(crate) fn time(&self, phase: Phase, took: Duration) {
-        let us = took.as_micros() as u64;
-        let bucket = TIME_BOUNDS_US.iter().position(|bound| took <= Duration::from_micros(*bound));
-        bump(&self.times[phase as usize][bucket.unwrap_or(TIME_BOUNDS_US.len())], 1);
-        bump(&self.time_us[phase as usize], us);
+        let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = TIME_BOUNDS_NS.iter().position(|bound| ns <= *bound);
+        bump(&self.times[phase as usize][bucket.unwrap_or(TIME_BOUNDS)], 1);
+        bump(&self.time_ns[phase as usize], ns);
     }
 
-    pub(crate) fn failure(&self, kind: FailureKind) {
-        bump(&self.failures[kind as usize], 1);
+    pub(crate) fn failure(&self, phase: Phase, kind: FailureKind) {
+        bump(&self.failures[phase as usize][kind as usize], 1);
     }
 
     pub(crate) fn log_line_dropped(&self) {
@@ -117,13 +130,13 @@ impl Counters {
         let add = |total: &mut u64, cell: &AtomicU64| *total += cell.load(Ordering::Relaxed);
         for phase in 0..PHASES {
             add(&mut totals.calls[phase], &self.calls[phase]);
-            add(&mut totals.time_us[phase], &self.time_us[phase]);
+            add(&mut totals.time_ns[phase], &self.time_ns[phase]);
             for (total, cell) in totals.times[phase].iter_mut().zip(&self.times[phase]) {
                 add(total, cell);
             }
-        }
-        for (total, cell) in totals.failures.iter_mut().zip(&self.failures) {
-            add(total, cell);
+            for (total, cell) in totals.failures[phase].iter_mut().zip(&self.failures[phase]) {
+                add(total, cell);
+            }
         }
         for (total, cell) in totals.callouts_refused.iter_mut().zip(&self.callouts_refused) {
             add(total, cell);
@@ -166,8 +179,9 @@ impl Observed {
     }
 
     /// A failure outside of any instance.
-    pub(crate) fn failure(&self, kind: FailureKind) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).ended.failures[kind as usize] += 1;
+    pub(crate) fn failure(&self, phase: Phase, kind: FailureKind) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.ended.failures[phase as usize][kind as usize] += 1;
     }
 
     /// Everything added up.
@@ -194,14 +208,16 @@ mod tests {
         second.call(Phase::Log);
         first.set_memory(10);
         second.set_memory(5);
-        first.failure(FailureKind::Trap);
-        first.time(Phase::Log, Duration::from_micros(3));
+        first.failure(Phase::Log, FailureKind::Trap);
+        observed.failure(Phase::Start, FailureKind::Trap);
+        first.time(Phase::Log, Duration::from_nanos(600));
         first.time(Phase::Log, Duration::from_secs(1));
         observed.leave(&first);
         let totals = observed.totals();
-        assert_eq!((totals.calls[Phase::Log as usize], totals.failures[FailureKind::Trap as usize]), (3, 1));
+        assert_eq!((totals.calls[Phase::Log as usize], totals.failed(FailureKind::Trap)), (3, 2));
+        assert_eq!(totals.failures[Phase::Log as usize][FailureKind::Trap as usize], 1);
         assert_eq!((totals.memory_bytes, totals.instances, totals.instances_made), (5, 1, 2));
         assert_eq!((totals.times[Phase::Log as usize][2], totals.times[Phase::Log as usize][11]), (1, 1));
-        assert_eq!(totals.time_us[Phase::Log as usize], 1_000_003);
+        assert_eq!(totals.time_ns[Phase::Log as usize], 1_000_000_600);
     }
 }

@@ -1,6 +1,7 @@
 //! The process's Wasm runtime: one engine, one linker, one ticker, and the code that was loaded.
 
 use crate::abi;
+use crate::about::About;
 use crate::cache::{Cache, CacheError};
 use crate::config::Services;
 use crate::engine::engine;
@@ -53,6 +54,16 @@ impl Module {
         self.0.abi
     }
 
+    /// The version it says it has, in a custom section.
+    pub fn version(&self) -> Option<&str> {
+        self.0.about.version.as_deref()
+    }
+
+    /// Languages, compilers and SDKs that made it, as it says, each with its version.
+    pub fn built_with(&self) -> &[String] {
+        &self.0.about.built_with
+    }
+
     /// Size of the Wasm file in bytes.
     pub fn bytes(&self) -> usize {
         self.0.bytes
@@ -98,7 +109,7 @@ impl Runtime {
         let abi = module::check(&compiled)?;
         let linked = self.linker.instantiate_pre(&compiled);
         let pre = linked.map_err(|error| ModuleError::Import(format!("{error:#}")))?;
-        let code = Arc::new(Code { hash, abi, bytes: wasm.len(), pre });
+        let code = Arc::new(Code { hash, abi, about: About::of(wasm), bytes: wasm.len(), pre });
         let mut codes = self.codes();
         codes.retain(|_, code| code.strong_count() > 0);
         codes.insert(hash, Arc::downgrade(&code));

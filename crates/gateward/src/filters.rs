@@ -5,6 +5,7 @@ use crate::settings::WasmOptions;
 use anyhow::{Context, Result};
 use gateward_telemetry::{ExtraMetric, catalog};
 use gateward_wasm::callout_stats::{CALLOUT_BOUNDS_MS, CalloutOutcome, CalloutProtocol};
+use gateward_wasm::observe::{TIME_BOUNDS_NS, Times, Totals};
 use gateward_wasm::plugin::{Carrier, WasmHost};
 use gateward_wasm::{FailureKind, Phase, Runtime, Services, Tracing};
 use std::collections::BTreeMap;
@@ -42,17 +43,23 @@ pub(crate) fn metrics(host: &WasmHost) -> Vec<ExtraMetric> {
         let name = name.as_str();
         for (index, phase) in Phase::ALL.iter().enumerate() {
             let called: u64 = totals.iter().map(|totals| totals.calls[index]).sum();
+            let labels = [("filter", name), ("phase", phase.as_str())];
             if called > 0 {
-                let us: u64 = totals.iter().map(|totals| totals.time_us[index]).sum();
-                calls = calls.sample(&[("filter", name), ("phase", phase.as_str())], called as f64);
-                time = time.sample(&[("filter", name), ("phase", phase.as_str())], us as f64 / 1e6);
+                let ns: u64 = totals.iter().map(|totals| totals.time_ns[index]).sum();
+                calls = calls.sample(&labels, called as f64);
+                let [times @ .., beyond] = timed(totals, index);
+                let buckets = TIME_BOUNDS_NS.iter().map(|bound| *bound as f64 / 1e9).zip(times).collect();
+                time = time.histogram(&labels, buckets, beyond, ns as f64 / 1e9);
+            }
+            for (number, kind) in FailureKind::ALL.iter().enumerate() {
+                let failed: u64 = totals.iter().map(|totals| totals.failures[index][number]).sum();
+                // A series has to be there before its first failure, or no alert sees it rise.
+                if failed > 0 || (called > 0 && *kind != FailureKind::Dead) {
+                    failures = failures.sample(&[labels[0], labels[1], ("kind", kind.as_str())], failed as f64);
+                }
             }
         }
-        for (index, kind) in FailureKind::ALL.iter().enumerate() {
-            let failed: u64 = totals.iter().map(|totals| totals.failures[index]).sum();
-            failures = failures.sample(&[("filter", name), ("kind", kind.as_str())], failed as f64);
-        }
-        let sum = |of: fn(&gateward_wasm::observe::Totals) -> u64| totals.iter().map(of).sum::<u64>() as f64;
+        let sum = |of: fn(&Totals) -> u64| totals.iter().map(of).sum::<u64>() as f64;
         memory = memory.sample(&[("filter", name)], sum(|totals| totals.memory_bytes));
         instances = instances.sample(&[("filter", name)], sum(|totals| totals.instances));
     }
@@ -65,9 +72,9 @@ pub(crate) fn metrics(host: &WasmHost) -> Vec<ExtraMetric> {
     for metric in host.runtime().services().metrics.all() {
         own = own.sample(&[("name", &metric.name)], metric.value() as f64);
     }
-    let mut metrics = vec![calls, time, failures, memory, instances, callouts, under_way, own];
+    let mut metrics = vec![calls, failures, memory, instances, callouts, under_way, own];
     // Of a histogram there is nothing to show before there is one.
-    metrics.extend(Some(callout_seconds).filter(|metric| !metric.histograms.is_empty()));
+    metrics.extend([time, callout_seconds].into_iter().filter(|metric| !metric.histograms.is_empty()));
     metrics
 }
 
@@ -94,4 +101,15 @@ fn callout_metrics(host: &WasmHost, refused: impl Fn(&str, CalloutProtocol) -> u
         }
     }
     [ended, under_way, seconds]
+}
+
+/// Timed calls of one phase by their time.
+fn timed(totals: &[Totals], phase: usize) -> Times {
+    let mut sum = Times::default();
+    for totals in totals {
+        for (sum, count) in sum.iter_mut().zip(totals.times[phase]) {
+            *sum += count;
+        }
+    }
+    sum
 }

@@ -1,5 +1,7 @@
 //! Configuration files of nginx, HAProxy and Envoy, for each kind of service.
 
+use std::path::Path;
+
 use super::load::{Certificate, Service};
 use super::peers::address;
 
@@ -13,6 +15,8 @@ pub(crate) struct Site<'a> {
     /// Client connections that must be possible.
     pub(crate) connections: u64,
     pub(crate) certificate: &'a Certificate,
+    /// The Wasm filter to run, for those that can.
+    pub(crate) filter: Option<&'a Path>,
 }
 
 /// nginx; `folder` holds its temporary files.
@@ -23,7 +27,7 @@ pub(crate) fn nginx(site: &Site<'_>, folder: &str) -> String {
         "ssl_protocols TLSv1.3; ssl_session_cache shared:tls:10m; ssl_certificate {certificate}; ssl_certificate_key {key};"
     );
     let (flags, tls) = match site.service {
-        Service::Plain | Service::WebSocket => ("", ""),
+        Service::Plain | Service::Fields | Service::WebSocket => ("", ""),
         Service::Tls => (" ssl", tls.as_str()),
         Service::H2 => (" ssl http2", tls.as_str()),
         Service::H2c | Service::Grpc => (" http2", ""),
@@ -56,7 +60,7 @@ pub(crate) fn nginx(site: &Site<'_>, folder: &str) -> String {
 /// HAProxy.
 pub(crate) fn haproxy(site: &Site<'_>) -> String {
     let bind = match site.service {
-        Service::Plain | Service::WebSocket => String::new(),
+        Service::Plain | Service::Fields | Service::WebSocket => String::new(),
         Service::Tls => format!(" ssl crt {} alpn http/1.1", site.certificate.both),
         Service::H2 => format!(" ssl crt {} alpn h2", site.certificate.both),
         Service::H2c | Service::Grpc => " proto h2".to_owned(),
@@ -78,6 +82,7 @@ pub(crate) fn haproxy(site: &Site<'_>) -> String {
 /// Envoy.
 pub(crate) fn envoy(site: &Site<'_>) -> String {
     let tls = envoy_tls(site);
+    let filter = site.filter.map(envoy_filter).unwrap_or_default();
     let upgrade = match site.service {
         Service::WebSocket => "\n          upgrade_configs: [{ upgrade_type: websocket }]",
         _ => "",
@@ -112,7 +117,7 @@ pub(crate) fn envoy(site: &Site<'_>) -> String {
               routes:
               - match: {{ prefix: "/" }}
                 route: {{ cluster: backend, host_rewrite_literal: "{backend}" }}
-          http_filters:
+          http_filters:{filter}
           - name: envoy.filters.http.router
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
@@ -130,6 +135,23 @@ pub(crate) fn envoy(site: &Site<'_>) -> String {
         port = site.port,
         backend = address(site.backend),
         backend_port = site.backend,
+    )
+}
+
+/// The part of Envoy's configuration that runs a Wasm filter.
+fn envoy_filter(module: &Path) -> String {
+    format!(
+        r#"
+          - name: envoy.filters.http.wasm
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
+              config:
+                name: bench
+                vm_config:
+                  vm_id: bench
+                  runtime: envoy.wasm.runtime.v8
+                  code: {{ local: {{ filename: "{}" }} }}"#,
+        module.display()
     )
 }
 

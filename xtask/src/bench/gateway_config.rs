@@ -33,6 +33,18 @@ pub(crate) fn plugins(backend: u16) -> String {
     bare(backend) + plugins + &consumers
 }
 
+/// [`bare`] with a chain of these filters.
+pub(crate) fn filtered(backend: u16, filters: &[&str]) -> String {
+    let chain = match filters {
+        [] => String::new(),
+        filters => {
+            let filters: Vec<_> = filters.iter().map(|name| format!("{{name: {name}}}")).collect();
+            format!("filter_chains:\n- {{name: chain, route: all, filters: [{}]}}\n", filters.join(", "))
+        }
+    };
+    bare(backend) + &chain
+}
+
 /// Ten thousand routes over a thousand hosts; [`middle_path`] is one of those for any host.
 pub(crate) fn routes(backend: u16) -> String {
     let mut text =

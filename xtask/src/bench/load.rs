@@ -15,11 +15,22 @@ use super::{h2load, handshakes, wrk};
 /// Connections of every generator but s_time, which has one.
 pub(crate) const CONNECTIONS: u32 = 64;
 
+/// What [`Service::Fields`] sends besides `Host`.
+const FIELDS: &[(&str, &str)] = &[
+    ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
+    ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+    ("Accept-Language", "en-US,en;q=0.5"),
+    ("Accept-Encoding", "gzip, deflate, br, zstd"),
+    ("Cache-Control", "no-cache"),
+];
+
 /// What goes over the wire between generator and proxy, and what is behind the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Service {
     /// HTTP/1.1 in the clear.
     Plain,
+    /// The same, with the header fields of a browser.
+    Fields,
     /// HTTP/1.1 over TLS.
     Tls,
     /// HTTP/2 over TLS.
@@ -88,12 +99,12 @@ pub(crate) fn run(
     let address = address(peer.port());
     let load = match work {
         Work::Requests => match service {
-            Service::Plain | Service::Tls => {
+            Service::Plain | Service::Fields | Service::Tls => {
                 let scheme = if service == Service::Tls { "https" } else { "http" };
                 let url = format!("{scheme}://{address}{}", peer.path());
                 let plan = wrk::Plan {
                     url: &url,
-                    headers: peer.headers(),
+                    headers: if service == Service::Fields { FIELDS } else { peer.headers() },
                     connections: CONNECTIONS,
                     seconds,
                     core: Some(core),

@@ -6,6 +6,7 @@
 //! anything. A peer that cannot run is reported with the reason, never left out.
 
 mod configs;
+mod filter;
 pub(crate) mod gateway_config;
 mod h2load;
 mod handshakes;
@@ -14,6 +15,7 @@ pub(crate) mod load;
 pub(crate) mod peers;
 pub(crate) mod process;
 mod report;
+mod starts;
 pub(crate) mod wrk;
 
 use std::net::TcpStream;
@@ -62,17 +64,21 @@ const ROWS: &[RowPlan] = &[
     row("h2", Service::H2, Work::Requests, ALL),
     row("h2c", Service::H2c, Work::Requests, ALL),
     row("grpc", Service::Grpc, Work::Calls, ALL),
+    row("wasm", Service::Fields, Work::Requests, &[Peer::Gateward, Peer::GatewardFilter, Peer::Envoy, Peer::EnvoyFilter]),
     row("websocket", Service::WebSocket, Work::Messages, ALL),
 ];
 
 /// Rows of memory: their names, how many idle connections, who takes part.
 const MEMORY: &[(&str, u64, &[Peer])] = &[("idle", 1000, &[Peer::Gateward]), ("idle10k", 10_000, ALL)];
 
+/// The row of starts: with Wasm filters and without.
+const START: &str = "start";
+
 /// What to measure, and for how long.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Only these rows, separated by commas: bare, routes10k, plugins, tls, handshakes, resumptions, h2, h2c, grpc,
-    /// websocket, idle, idle10k.
+    /// wasm, websocket, idle, idle10k, start.
     #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(names()))]
     only: Vec<String>,
     /// Seconds of one round of one contestant.
@@ -93,7 +99,7 @@ enum Format {
 }
 
 fn names() -> Vec<&'static str> {
-    ROWS.iter().map(|row| row.name).chain(MEMORY.iter().map(|(name, ..)| *name)).collect()
+    ROWS.iter().map(|row| row.name).chain(MEMORY.iter().map(|(name, ..)| *name)).chain([START]).collect()
 }
 
 /// Measures; true when every contestant took part without a failed request.
@@ -106,6 +112,9 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let bench = Bench::prepare()?;
     let (mut rows, mut memory) = (Vec::new(), Vec::new());
     let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
+    if wanted("wasm") || wanted(START) {
+        filter::build(&bench.out)?;
+    }
     for plan in ROWS.iter().filter(|plan| wanted(plan.name)) {
         let _backend = bench.start_backend(plan.service)?;
         rows.push(bench.row(plan, options));
@@ -118,9 +127,10 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         };
         memory.push(Memory { name, entries: contestants.iter().map(entry).collect() });
     }
+    let starts = if wanted(START) { starts::measure(&bench, options.rounds)? } else { Vec::new() };
     match options.format {
-        Format::Table => println!("{}", report::table(&rows, &memory)),
-        Format::Json => println!("{:#}", report::json(&rows, &memory)),
+        Format::Table => println!("{}", report::table(&rows, &memory, &starts)),
+        Format::Json => println!("{:#}", report::json(&rows, &memory, &starts)),
     }
     let complete = |entry: &Entry| entry.median().is_some_and(|sample| sample.failed == 0);
     let measured = |row: &Memory| row.entries.iter().all(|(_, outcome)| outcome.is_ok());
@@ -191,7 +201,10 @@ impl Bench {
                 }
             }
         }
-        let entry = |(peer, outcome): (Peer, _)| Entry { name: peer.name().to_owned(), outcome };
+        let entry = |(peer, outcome): (Peer, _)| {
+            let unfiltered = peer.unfiltered().map(|peer| peer.name().to_owned());
+            Entry { name: peer.name().to_owned(), unfiltered, outcome }
+        };
         Row { name, unit: work.unit(), entries: entries.into_iter().map(entry).collect() }
     }
 

@@ -9,8 +9,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::configs::{self, Site};
-use super::gateway_config;
 use super::load::{Certificate, Service};
+use super::{filter, gateway_config};
 use crate::setup;
 use crate::shell::find;
 
@@ -34,6 +34,10 @@ pub(crate) enum Peer {
     GatewardRoutes,
     /// The gateway with key-auth, rate-limiting and prometheus.
     GatewardPlugins,
+    /// The gateway with the Wasm filter of `bench/filter`.
+    GatewardFilter,
+    /// Envoy with the same file.
+    EnvoyFilter,
 }
 
 impl Peer {
@@ -47,6 +51,8 @@ impl Peer {
             Peer::Gateward => "gateward",
             Peer::GatewardRoutes => "gateward-10k-routes",
             Peer::GatewardPlugins => "gateward-plugins",
+            Peer::GatewardFilter => "gateward-filter",
+            Peer::EnvoyFilter => "envoy-filter",
         }
     }
 
@@ -60,6 +66,17 @@ impl Peer {
             Peer::Gateward => 9215,
             Peer::GatewardRoutes => 9216,
             Peer::GatewardPlugins => 9217,
+            Peer::GatewardFilter => 9218,
+            Peer::EnvoyFilter => 9219,
+        }
+    }
+
+    /// The one without the Wasm filter that this one has.
+    pub(crate) fn unfiltered(self) -> Option<Self> {
+        match self {
+            Peer::GatewardFilter => Some(Peer::Gateward),
+            Peer::EnvoyFilter => Some(Peer::Envoy),
+            _ => None,
         }
     }
 
@@ -86,7 +103,15 @@ impl Peer {
     pub(crate) fn command(self, out: &Path, release: &Path, service: Service, connections: u64) -> Result<Command> {
         let certificate = Certificate::make(out)?;
         let backend = backend_port(service);
-        let site = Site { service, port: self.port(), backend, connections, certificate: &certificate };
+        let filter = self.unfiltered().map(|_| filter::module(out));
+        let site = Site {
+            service,
+            port: self.port(),
+            backend,
+            connections,
+            certificate: &certificate,
+            filter: filter.as_deref(),
+        };
         Ok(match self {
             Peer::Nginx => {
                 let program = find("nginx").context("nginx is not installed")?;
@@ -102,10 +127,10 @@ impl Peer {
                 command.arg("-f").arg(file).arg("-db");
                 command
             }
-            Peer::Envoy => {
+            Peer::Envoy | Peer::EnvoyFilter => {
                 let hint = "envoy is not installed; `cargo xtask setup --bench` installs it";
                 let program = setup::envoy().context(hint)?;
-                let file = write(out, "envoy.yaml", &configs::envoy(&site))?;
+                let file = write(out, &format!("{}.yaml", self.name()), &configs::envoy(&site))?;
                 let mut command = Command::new(program);
                 command.arg("-c").arg(file).args([
                     "--concurrency",
@@ -127,6 +152,12 @@ impl Peer {
             Peer::Gateward => gateward(out, release, self, &gateway_config::bare(backend), &site)?,
             Peer::GatewardRoutes => gateward(out, release, self, &gateway_config::routes(backend), &site)?,
             Peer::GatewardPlugins => gateward(out, release, self, &gateway_config::plugins(backend), &site)?,
+            Peer::GatewardFilter => {
+                let config = gateway_config::filtered(backend, &["bench"]);
+                let mut command = gateward(out, release, self, &config, &site)?;
+                command.arg("--wasm=on").arg("--wasm-filters-path").arg(filter::folder(out));
+                command
+            }
         })
     }
 }
@@ -173,7 +204,7 @@ pub(crate) fn gateward_command(
 fn gateward(out: &Path, release: &Path, peer: Peer, config: &str, site: &Site<'_>) -> Result<Command> {
     let file = write(out, &format!("{}.yml", peer.name()), config)?;
     let flags = match site.service {
-        Service::Plain | Service::WebSocket => "",
+        Service::Plain | Service::Fields | Service::WebSocket => "",
         Service::Tls => " ssl",
         Service::H2 => " ssl http2",
         Service::H2c | Service::Grpc => " http2",

@@ -16,6 +16,8 @@ pub(crate) struct Sample {
 /// One contestant's rounds, or why it could not take part.
 pub(crate) struct Entry {
     pub(crate) name: String,
+    /// The contestant that does the same without a filter.
+    pub(crate) unfiltered: Option<String>,
     pub(crate) outcome: Result<Vec<Sample>, String>,
 }
 
@@ -38,6 +40,12 @@ pub(crate) struct Idle {
     pub(crate) idle_bytes: u64,
     pub(crate) loaded_bytes: u64,
     pub(crate) connections: u64,
+}
+
+/// Times of one kind of start.
+pub(crate) struct Start {
+    pub(crate) name: &'static str,
+    pub(crate) ms: Vec<f64>,
 }
 
 impl Idle {
@@ -68,6 +76,14 @@ impl Row {
         self.entries.iter().find(|entry| entry.name == name)?.median().map(|sample| sample.cpu_us)
     }
 
+    /// CPU that its filter adds to each request: the median over the rounds of the difference to the contestant without,
+    /// which was measured right before.
+    fn added(&self, entry: &Entry) -> Option<f64> {
+        let without = self.entries.iter().find(|other| Some(&other.name) == entry.unfiltered.as_ref())?;
+        let (with, without) = (entry.outcome.as_ref().ok()?, without.outcome.as_ref().ok()?);
+        median_of(with.iter().zip(without).map(|(with, without)| with.cpu_us - without.cpu_us))
+    }
+
     /// The better of nginx and HAProxy in this row.
     fn best_peer(&self) -> Option<f64> {
         let peers = ["nginx", "haproxy"].iter().filter_map(|name| self.cpu(name));
@@ -80,13 +96,14 @@ impl Row {
             "bare" => vec![("best of nginx, haproxy", self.best_peer()), ("floor", self.cpu("floor"))],
             "plugins" | "tls" | "handshakes" | "resumptions" | "websocket" => vec![("nginx", self.cpu("nginx"))],
             "h2" | "h2c" | "grpc" => vec![("envoy", self.cpu("envoy")), ("nginx", self.cpu("nginx"))],
+            "wasm" => vec![("gateward", self.cpu("gateward"))],
             _ => vec![("one route", self.cpu("gateward"))],
         }
     }
 }
 
 /// The rows as Markdown, fit for docs/performance.md.
-pub(crate) fn table(rows: &[Row], memory: &[Memory]) -> String {
+pub(crate) fn table(rows: &[Row], memory: &[Memory], starts: &[Start]) -> String {
     let mut text = String::new();
     for row in rows {
         let baselines = row.baselines();
@@ -98,6 +115,11 @@ pub(crate) fn table(rows: &[Row], memory: &[Memory]) -> String {
         text += "\n";
         for entry in &row.entries {
             text += &line(entry, &baselines);
+        }
+        for entry in &row.entries {
+            if let Some(added) = row.added(entry) {
+                text += &format!("\n{}: the filter adds {added:.2} us to each {unit}.\n", entry.name);
+            }
         }
     }
     for row in memory {
@@ -115,6 +137,15 @@ pub(crate) fn table(rows: &[Row], memory: &[Memory]) -> String {
                 Err(reason) => format!("| {name} | missing: {} |\n", reason.replace('\n', " ")),
             };
         }
+    }
+    if !starts.is_empty() {
+        text +=
+            "\n**start**\n\n| gateward | ms until it serves | fastest | slowest | starts |\n|---|---|---|---|---|\n";
+    }
+    for Start { name, ms } in starts {
+        let (fastest, slowest) = ms.iter().fold((f64::MAX, 0f64), |(low, high), ms| (low.min(*ms), high.max(*ms)));
+        let middle = or_dash(median_of(ms.iter().copied()));
+        text += &format!("| {name} | {middle} | {fastest:.0} | {slowest:.0} | {} |\n", ms.len());
     }
     text
 }
@@ -144,10 +175,11 @@ fn or_dash(figure: Option<f64>) -> String {
 }
 
 /// The same for machines.
-pub(crate) fn json(rows: &[Row], memory: &[Memory]) -> Value {
+pub(crate) fn json(rows: &[Row], memory: &[Memory], starts: &[Start]) -> Value {
     let rows: Vec<Value> = rows.iter().map(json_row).collect();
     let memory: Vec<Value> = memory.iter().map(json_memory).collect();
-    json!({ "rows": rows, "memory": memory })
+    let starts: Vec<Value> = starts.iter().map(|start| json!({ "name": start.name, "ms": start.ms })).collect();
+    json!({ "rows": rows, "memory": memory, "starts": starts })
 }
 
 fn json_memory(row: &Memory) -> Value {
@@ -165,17 +197,17 @@ fn json_memory(row: &Memory) -> Value {
 }
 
 fn json_row(row: &Row) -> Value {
-    let entries: Vec<Value> = row.entries.iter().map(|entry| json_entry(entry, &row.baselines())).collect();
+    let entries: Vec<Value> = row.entries.iter().map(|entry| json_entry(row, entry)).collect();
     json!({ "name": row.name, "unit": row.unit, "entries": entries })
 }
 
-fn json_entry(entry: &Entry, baselines: &[(&str, Option<f64>)]) -> Value {
+fn json_entry(row: &Row, entry: &Entry) -> Value {
     let Some(sample) = entry.median() else {
         return json!({ "name": entry.name, "missing": entry.outcome.as_ref().err() });
     };
     let ratio =
         |(name, baseline): &(&str, Option<f64>)| Some(((*name).to_owned(), json!(sample.cpu_us / (*baseline)?)));
-    let ratios: serde_json::Map<_, _> = baselines.iter().filter_map(ratio).collect();
+    let ratios: serde_json::Map<_, _> = row.baselines().iter().filter_map(ratio).collect();
     json!({
         "name": entry.name,
         "cpu_us_per_request": sample.cpu_us,
@@ -183,6 +215,7 @@ fn json_entry(entry: &Entry, baselines: &[(&str, Option<f64>)]) -> Value {
         "p50_us": sample.p50_us,
         "p99_us": sample.p99_us,
         "failed": sample.failed,
+        "filter_adds_cpu_us": row.added(entry),
         "ratios": ratios,
     })
 }
@@ -206,17 +239,33 @@ mod tests {
 
     fn entry(name: &str, cpu: &[f64]) -> Entry {
         let samples = cpu.iter().map(|cpu_us| Sample { cpu_us: *cpu_us, ..Sample::default() }).collect();
-        Entry { name: name.to_owned(), outcome: Ok(samples) }
+        Entry { name: name.to_owned(), unfiltered: None, outcome: Ok(samples) }
     }
 
     #[test]
     fn ratios_are_of_medians_against_the_better_peer() {
         let mut entries = vec![entry("nginx", &[20.0, 22.0, 90.0]), entry("haproxy", &[24.0]), entry("floor", &[10.0])];
         entries.push(entry("gateward", &[10.0, 12.0]));
-        entries.push(Entry { name: "envoy".to_owned(), outcome: Err("not installed".to_owned()) });
-        let text = table(&[Row { name: "bare", unit: "request", entries }], &[]);
+        entries.push(Entry { name: "envoy".to_owned(), unfiltered: None, outcome: Err("not installed".to_owned()) });
+        let text = table(&[Row { name: "bare", unit: "request", entries }], &[], &[]);
         assert!(text.contains("| gateward | 11.00 | 0 | - | - | 0 | 0.50x | 1.10x |"), "{text}");
         assert!(text.contains("| envoy | missing: not installed |"), "{text}");
+    }
+
+    #[test]
+    fn what_a_filter_adds_is_the_median_difference_of_rounds() {
+        let mut filtered = entry("gateward-filter", &[10.9, 16.0, 13.1]);
+        filtered.unfiltered = Some("gateward".to_owned());
+        let entries = vec![entry("gateward", &[10.0, 15.0, 12.0]), filtered];
+        let text = table(&[Row { name: "wasm", unit: "request", entries }], &[], &[]);
+        assert!(text.contains("gateward-filter: the filter adds 1.00 us to each request."), "{text}");
+        assert!(text.contains("| gateward-filter | 13.10 | 0 | - | - | 0 | 1.09x |"), "{text}");
+    }
+
+    #[test]
+    fn starts_are_told_by_their_median_and_extremes() {
+        let starts = [Start { name: "without filters", ms: vec![5.2, 9.0, 4.1] }];
+        assert!(table(&[], &[], &starts).contains("| without filters | 5 | 4 | 9 | 3 |"));
     }
 
     #[test]
@@ -224,9 +273,9 @@ mod tests {
         let idle = Idle { idle_bytes: 10 << 20, loaded_bytes: (10 << 20) + 4_096_000, connections: 1000 };
         let entries = vec![("gateward", Ok(idle)), ("envoy", Err("not installed".to_owned()))];
         let memory = [Memory { name: "idle", entries }];
-        let text = table(&[], &memory);
+        let text = table(&[], &memory, &[]);
         assert!(text.contains("| gateward | 10 | 1000 | 14 | 4096 |"), "{text}");
         assert!(text.contains("| envoy | missing: not installed |"), "{text}");
-        assert_eq!(json(&[], &memory)["memory"][0]["entries"][0]["bytes_per_connection"], 4096);
+        assert_eq!(json(&[], &memory, &[])["memory"][0]["entries"][0]["bytes_per_connection"], 4096);
     }
 }

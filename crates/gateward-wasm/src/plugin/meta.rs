@@ -23,6 +23,7 @@ pub(super) struct Meta {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
+    version: Option<String>,
     failure_policy: Option<Policy>,
     memory_limit_bytes: Option<usize>,
     recycle_bytes: Option<usize>,
@@ -53,6 +54,11 @@ enum Policy {
 impl Meta {
     pub(super) fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(text)
+    }
+
+    /// The version that its author gave the filter.
+    pub(super) fn version(&self) -> Option<&str> {
+        self.gateward.version.as_deref()
     }
 
     /// Hosts that may be called without being a service or an upstream.

@@ -19,7 +19,7 @@ use crate::filter::{Filter, identity};
 use crate::module::Hash;
 use crate::runtime::{Module, Runtime};
 use gateward_model::{PluginConfig, Snapshot};
-use gateward_plugin::{BuildError, Plugin, PluginEnv, PluginHost};
+use gateward_plugin::{BuildError, Plugin, PluginEnv, PluginHost, RuntimeStatus, WorkerState};
 use known::{Known, Names};
 use meta::Meta;
 use run::FilterPlugin;
@@ -31,7 +31,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use worker::Shared;
+use worker::{Settings, Shared};
 
 /// Files looked at in the folder; more are left out, with a warning.
 const FILES: usize = 256;
@@ -77,6 +77,10 @@ pub struct FilterStatus {
     pub name: String,
     /// SHA-256 of the module that is loaded from its file; `None`: the file is refused.
     pub hash: Option<String>,
+    /// The version that its author gave it.
+    pub version: Option<String>,
+    /// Languages, compilers and SDKs that made it, each with its version.
+    pub built_with: Vec<String>,
     /// Version of the ABI.
     pub abi: Option<&'static str>,
     /// Why the file is refused.
@@ -102,8 +106,8 @@ pub struct ConfiguredStatus {
     pub calls: BTreeMap<&'static str, u64>,
     /// Failures by kind.
     pub failures: BTreeMap<&'static str, u64>,
-    /// State per worker: `running`, `waiting` after a failure, or `idle`.
-    pub workers: Vec<&'static str>,
+    /// State on each worker that used it.
+    pub workers: Vec<WorkerState>,
 }
 
 impl WasmHost {
@@ -123,10 +127,13 @@ impl WasmHost {
         let shared: Vec<_> = state.shared.values().filter_map(Weak::upgrade).collect();
         let status = |(name, entry): (&String, &Entry)| {
             let configured = shared.iter().filter(|shared| shared.filter.config().name == *name);
-            let module = entry.found.as_ref().ok().map(|(module, _)| module);
+            let found = entry.found.as_ref().ok();
+            let module = found.map(|(module, _)| module);
             FilterStatus {
                 name: name.clone(),
                 hash: module.map(|module| module.hash().to_string()),
+                version: found.and_then(|(module, meta)| version(module, meta)),
+                built_with: module.map(|module| module.built_with().to_vec()).unwrap_or_default(),
                 abi: module.map(|module| module.abi().as_str()),
                 error: entry.found.as_ref().err().cloned(),
                 configured: configured.map(|shared| shared.status()).collect(),
@@ -193,9 +200,10 @@ impl WasmHost {
         let (module, meta) = entry.found.as_ref().map_err(Clone::clone)?;
         let config = meta.filter_config(&entity.name, configuration(&entity.config));
         let names = Names::of(&snapshot.config);
+        let settings = Settings { request_body: meta.shows_request_body(), version: version(module, meta) };
         let mut hasher = DefaultHasher::new();
-        (meta.hosts(), meta.shows_request_body()).hash(&mut hasher);
-        let key = identity(&module.hash(), &config) ^ hasher.finish();
+        (identity(&module.hash(), &config), meta.hosts(), &settings).hash(&mut hasher);
+        let key = hasher.finish();
         if let Some(shared) = shared.get(&key).and_then(Weak::upgrade) {
             shared.known.follow(names);
             return Ok(shared);
@@ -205,7 +213,7 @@ impl WasmHost {
         let filter = Filter::new(&self.runtime, module, config, upstreams).map_err(|error| error.to_string())?;
         let (carrier, background) = (self.carrier.clone(), env.background.clone());
         let callouts = callouts.entry(entity.name.clone()).or_default().clone();
-        let made = Shared::new(filter, known, carrier, background, callouts, meta.shows_request_body());
+        let made = Shared::new(filter, known, carrier, background, callouts, settings);
         shared.retain(|_, shared| shared.strong_count() > 0);
         shared.insert(key, Arc::downgrade(&made));
         Ok(made)
@@ -244,6 +252,24 @@ impl PluginHost for WasmHost {
         self.state().files.keys().cloned().collect()
     }
 
+    /// Of several with the same name and configuration the newest is the one that is served: one that was refused is gone,
+    /// older ones end with their last requests.
+    fn status(&self, name: &str, config: &Value) -> Option<RuntimeStatus> {
+        let configuration = configuration(config);
+        let state = self.state();
+        let made = state.shared.values().filter_map(Weak::upgrade).filter(|shared| {
+            let config = shared.filter.config();
+            config.name == name && config.configuration == configuration
+        });
+        let newest = made.max_by_key(|shared| shared.serial)?;
+        Some(RuntimeStatus {
+            kind: "proxy-wasm",
+            version: newest.settings.version.clone(),
+            hash: newest.filter.hash().to_string(),
+            workers: newest.workers(),
+        })
+    }
+
     fn build(
         &self,
         entity: &PluginConfig,
@@ -262,6 +288,11 @@ impl Stamp {
         let modified = (metadata.mtime(), metadata.mtime_nsec());
         Some(Self { modified, bytes: metadata.len(), inode: metadata.ino() })
     }
+}
+
+/// What stands in the file beside the module, or else in the module.
+fn version(module: &Module, meta: &Meta) -> Option<String> {
+    meta.version().or_else(|| module.version()).map(str::to_owned)
 }
 
 /// What a filter reads as its configuration: text as it is, anything else as JSON.

@@ -60,7 +60,7 @@ impl FilterPlugin {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let exports = |name| shared.filter.exports(name);
         let request_body =
-            shared.request_body && (exports("proxy_on_request_body") || exports("proxy_on_request_trailers"));
+            shared.settings.request_body && (exports("proxy_on_request_body") || exports("proxy_on_request_trailers"));
         let response_body = exports("proxy_on_response_body") || exports("proxy_on_response_trailers");
         Self { id: NEXT.fetch_add(1, Ordering::Relaxed), request_body, response_body, shared }
     }

@@ -8,13 +8,14 @@ use super::known::Known;
 use super::under_way::UnderWay;
 use super::{Carrier, ConfiguredStatus};
 use crate::callout_stats::CalloutStats;
-use crate::failure::{BackOff, Failure, FailureKind};
+use crate::failure::{BackOff, Failure, FailureKind, PAUSE_PER_TIMEOUT};
 use crate::filter::Filter;
 use crate::host::ROOT;
 use crate::instance::Instance;
 use crate::types::Phase;
+use gateward_plugin::WorkerState;
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -30,10 +31,20 @@ pub(crate) struct Shared {
     pub(super) carrier: Arc<dyn Carrier>,
     pub(super) background: Handle,
     pub(super) callouts: Arc<CalloutStats>,
-    /// Whether the filter is shown request bodies.
-    pub(super) request_body: bool,
+    pub(super) settings: Settings,
+    /// Filters made later have higher ones.
+    pub(super) serial: u64,
     began: Instant,
     slots: [OnceLock<Mutex<Slot>>; WORKERS],
+}
+
+/// What is set beside a filter's module and does not concern its instances.
+#[derive(Debug, Clone, Hash)]
+pub(super) struct Settings {
+    /// Whether the filter is shown request bodies.
+    pub(super) request_body: bool,
+    /// The version that its author gave it.
+    pub(super) version: Option<String>,
 }
 
 /// One worker's place.
@@ -79,10 +90,12 @@ impl Shared {
         carrier: Arc<dyn Carrier>,
         background: Handle,
         callouts: Arc<CalloutStats>,
-        request_body: bool,
+        settings: Settings,
     ) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let serial = NEXT.fetch_add(1, Ordering::Relaxed);
         let slots = std::array::from_fn(|_| OnceLock::new());
-        Arc::new(Self { filter, known, carrier, background, callouts, request_body, began: Instant::now(), slots })
+        Arc::new(Self { filter, known, carrier, background, callouts, settings, serial, began: Instant::now(), slots })
     }
 
     /// This worker's instance for a new stream; `None`: it failed and there is no new one yet.
@@ -95,12 +108,12 @@ impl Shared {
                 drop(instance);
                 return Some(running.clone());
             }
-            let failed = instance.dead().is_some();
+            let cause = instance.cause();
             drop(instance);
             // Streams under way keep the old one until they end.
             slot.running = None;
-            if failed {
-                slot.back_off.failed(self.now_ms(), number as u64 * 7);
+            if let Some(cause) = cause {
+                slot.back_off.failed(self.now_ms(), self.least_pause_ms(cause), number as u64 * 7);
             }
         }
         if slot.pending || !slot.back_off.may_start(self.now_ms()) {
@@ -132,11 +145,18 @@ impl Shared {
         match made {
             Ok(running) => slot.running = Some(running),
             Err(failure) => {
-                slot.back_off.failed(self.now_ms(), 0);
+                slot.back_off.failed(self.now_ms(), 0, 0);
                 tracing::error!(filter = self.filter.config().name, %failure, "a Wasm filter does not start");
             }
         }
         slot.running.clone()
+    }
+
+    fn least_pause_ms(&self, cause: FailureKind) -> u64 {
+        match cause {
+            FailureKind::Timeout => (self.filter.config().limits.callback * PAUSE_PER_TIMEOUT).as_millis() as u64,
+            _ => 0,
+        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -146,16 +166,7 @@ impl Shared {
     pub(super) fn status(&self) -> ConfiguredStatus {
         let totals = self.filter.totals();
         let calls = Phase::ALL.iter().zip(totals.calls).filter(|(_, count)| *count > 0);
-        let failures = FailureKind::ALL.iter().zip(totals.failures).filter(|(_, count)| *count > 0);
-        let state = |slot: &Mutex<Slot>| {
-            let slot = lock(slot);
-            match &slot.running {
-                Some(running) if lock(&running.instance).dead().is_none() => "running",
-                Some(_) => "failed",
-                None if slot.pending || slot.back_off.failures() > 0 => "waiting",
-                None => "idle",
-            }
-        };
+        let failures = FailureKind::ALL.iter().map(|kind| (kind, totals.failed(*kind))).filter(|(_, count)| *count > 0);
         ConfiguredStatus {
             hash: self.filter.hash().to_string(),
             instances: totals.instances,
@@ -164,8 +175,22 @@ impl Shared {
             streams: totals.streams,
             calls: calls.map(|(phase, count)| (phase.as_str(), count)).collect(),
             failures: failures.map(|(kind, count)| (kind.as_str(), count)).collect(),
-            workers: self.slots.iter().filter_map(OnceLock::get).map(state).collect(),
+            workers: self.workers(),
         }
+    }
+
+    /// The state on each worker that used the filter.
+    pub(super) fn workers(&self) -> Vec<WorkerState> {
+        let state = |slot: &Mutex<Slot>| {
+            let slot = lock(slot);
+            match &slot.running {
+                Some(running) if lock(&running.instance).dead().is_none() => WorkerState::Running,
+                Some(_) => WorkerState::Failed,
+                None if slot.pending || slot.back_off.failures() > 0 => WorkerState::Waiting,
+                None => WorkerState::Idle,
+            }
+        };
+        self.slots.iter().filter_map(OnceLock::get).map(state).collect()
     }
 }
 

@@ -47,7 +47,7 @@ fn every_way_to_fail_has_its_name_and_ends_the_instance() {
         let other = failed(instance.headers(second, &mut stream, FieldMap::RequestHeaders, true));
         assert_eq!(other.kind, FailureKind::Dead, "its other streams find out");
         assert_eq!(failed(instance.end_stream(second, &mut stream)).kind, FailureKind::Dead);
-        assert_eq!(filter.totals().failures[*kind as usize], 1);
+        assert_eq!(filter.totals().failed(*kind), 1);
         assert!(filter.totals().memory_bytes <= 4 << 20);
         drop(instance);
         super::instance(&filter).create_stream().unwrap();

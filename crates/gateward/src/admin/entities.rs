@@ -3,6 +3,7 @@
 use crate::admin::kinds::{Entity, Kind, find};
 use crate::control::Control;
 use crate::server::{ApiRequest, ApiResponse};
+use gateward_plugin::PluginHost;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -15,8 +16,9 @@ pub(crate) fn read(control: &Control, path: &[&str], request: &ApiRequest) -> Ap
     let plan = control.node().plan();
     let config = &plan.snapshot.config;
     let Some(kind) = path.first().and_then(|first| Kind::at(first)) else { return ApiResponse::not_found() };
+    let host = &*control.reloader.compiler().host;
     if path.len() == 1 {
-        return page(&kind.all(config), request, path);
+        return page(&kind.all(config), request, path, host);
     }
     let Some(entity) = kind.find(config, path[1]) else { return ApiResponse::not_found() };
     let below = || {
@@ -26,13 +28,13 @@ pub(crate) fn read(control: &Control, path: &[&str], request: &ApiRequest) -> Ap
         Some(children)
     };
     match path {
-        [_, _] => item(Some(entity)),
+        [_, _] => item(Some(entity), host),
         [_, _, field] if kind.above(field).is_some() => {
             let parent = kind.above(field).zip(entity.parent(field));
-            item(parent.and_then(|(kind, id)| kind.find(config, &id.to_string())))
+            item(parent.and_then(|(kind, id)| kind.find(config, &id.to_string())), host)
         }
-        [_, _, _] => below().map_or_else(ApiResponse::not_found, |children| page(&children, request, path)),
-        [_, _, _, child] => item(below().and_then(|children| find(&children, child))),
+        [_, _, _] => below().map_or_else(ApiResponse::not_found, |children| page(&children, request, path, host)),
+        [_, _, _, child] => item(below().and_then(|children| find(&children, child)), host),
         _ => ApiResponse::not_found(),
     }
 }
@@ -56,14 +58,33 @@ pub(crate) fn refuse_write(path: &[&str], method: &Method) -> ApiResponse {
     ApiResponse::json(StatusCode::METHOD_NOT_ALLOWED, &body)
 }
 
-fn item(entity: Option<&dyn Entity>) -> ApiResponse {
+fn item(entity: Option<&dyn Entity>, host: &dyn PluginHost) -> ApiResponse {
     match entity {
-        Some(entity) => ApiResponse::json(StatusCode::OK, &entity.shown()),
+        Some(entity) => ApiResponse::json(StatusCode::OK, &shown(entity, host)),
         None => ApiResponse::not_found(),
     }
 }
 
-fn page(entities: &[&dyn Entity], request: &ApiRequest, path: &[&str]) -> ApiResponse {
+/// The entity, and what runs for it: `runtime` of a plugin that a host runs, and of each filter of a chain. Kong's clients
+/// pass over fields that they do not know.
+fn shown(entity: &dyn Entity, host: &dyn PluginHost) -> Value {
+    let mut shown = entity.shown();
+    let (name, config) = (shown["name"].as_str(), shown.get("config"));
+    if let (Some(name), Some(config)) = (name, config)
+        && let Some(status) = host.status(name, config)
+    {
+        shown["runtime"] = json!(status);
+    }
+    for filter in shown.get_mut("filters").and_then(Value::as_array_mut).into_iter().flatten() {
+        let status = filter["name"].as_str().and_then(|name| host.status(name, &filter["config"]));
+        if let Some(status) = status {
+            filter["runtime"] = json!(status);
+        }
+    }
+    shown
+}
+
+fn page(entities: &[&dyn Entity], request: &ApiRequest, path: &[&str], host: &dyn PluginHost) -> ApiResponse {
     let size = match request.field("size").map(str::parse::<usize>) {
         None => PAGE,
         Some(Ok(size)) if (1..=PAGE_MAX).contains(&size) => size,
@@ -76,7 +97,7 @@ fn page(entities: &[&dyn Entity], request: &ApiRequest, path: &[&str]) -> ApiRes
     };
     let tagged: Vec<&&dyn Entity> =
         entities.iter().filter(|entity| has_tags(entity.tags(), request.field("tags"))).collect();
-    let shown: Vec<Value> = tagged.iter().skip(start).take(size).map(|entity| entity.shown()).collect();
+    let shown: Vec<Value> = tagged.iter().skip(start).take(size).map(|entity| shown(**entity, host)).collect();
     let end = start.saturating_add(size);
     let mut body = json!({ "data": shown, "next": null });
     if end < tagged.len() {
