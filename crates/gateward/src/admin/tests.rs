@@ -98,7 +98,7 @@ async fn items() {
         ("/".into(), "/configuration/database", "off".into()),
         ("/".into(), "/plugins/enabled_in_cluster/0", "key-auth".into()),
         ("/status".into(), "/database/reachable", true.into()),
-        ("/plugins/enabled".into(), "/enabled_plugins/0", "correlation-id".into()),
+        ("/plugins/enabled".into(), "/enabled_plugins/0", "acl".into()),
         ("/schemas/services".into(), "/fields/0/id/type", "string".into()),
         ("/schemas/plugins/key-auth".into(), "/fields/0/config/type", "record".into()),
         ("/debug/node/log-level".into(), "/message", "log level: notice".into()),
