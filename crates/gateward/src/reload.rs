@@ -61,6 +61,14 @@ impl Compiler {
         self.build(self.load(text, format, generation)?)
     }
 
+    /// Load `text` without compiling it.
+    ///
+    /// # Errors
+    /// All problems, warnings included.
+    pub(crate) fn snapshot(&self, text: &[u8], format: Format) -> Result<Snapshot, Vec<Diagnostic>> {
+        self.load(text, format, 1).map(|loaded| loaded.snapshot)
+    }
+
     /// The plan of a node without configuration.
     ///
     /// # Errors

@@ -82,7 +82,10 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
             return ExitCode::from(FAILURE);
         }
     };
-    let compiler = match compiler(arguments, runtime.handle()) {
+    let filters_path = arguments.wasm_filters_path.clone();
+    let wasm = WasmOptions { enabled: filters_path.is_some(), filters_path, cache_path: None };
+    let lua = LuaOptions { folders: arguments.plugins_dir.clone(), enabled: None };
+    let compiler = match compiler(arguments.router_flavor, &lua, &wasm, runtime.handle()) {
         Ok(compiler) => compiler,
         Err(error) => {
             complain(&format!("{error:#}"));
@@ -126,15 +129,17 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// A compiler whose plugins serve nobody.
 ///
 /// # Errors
-/// The default certificate cannot be made, or the folder of filters cannot be read.
-fn compiler(arguments: &Arguments, runtime: &tokio::runtime::Handle) -> anyhow::Result<Arc<Compiler>> {
-    let settings = gateward_proxy::Settings { flavor: arguments.router_flavor, ..gateward_proxy::Settings::default() };
+/// The default certificate cannot be made, or a folder of plugins or filters cannot be read.
+pub(crate) fn compiler(
+    flavor: RouterFlavor,
+    lua: &LuaOptions,
+    wasm: &WasmOptions,
+    runtime: &tokio::runtime::Handle,
+) -> anyhow::Result<Arc<Compiler>> {
+    let settings = gateward_proxy::Settings { flavor, ..gateward_proxy::Settings::default() };
     let tls = Arc::new(Context::new(settings.tls.clone())?);
     let egress = Arc::new(Egress::new(runtime.clone(), tls.clone()));
-    let filters_path = arguments.wasm_filters_path.clone();
-    let wasm = WasmOptions { enabled: filters_path.is_some(), filters_path, cache_path: None };
-    let lua = LuaOptions { folders: arguments.plugins_dir.clone(), enabled: None };
-    let hosts = hosts::set_up(&lua, &wasm, &Callouts::new(runtime.clone()))?;
+    let hosts = hosts::set_up(lua, wasm, &Callouts::new(runtime.clone()))?;
     let env = PluginEnv {
         background: runtime.clone(),
         counters: Arc::default(),
@@ -181,14 +186,13 @@ mod tests {
     use super::*;
 
     async fn checked(config: &str) -> Checked {
-        let arguments = Arguments {
-            files: Vec::new(),
-            format: Form::Text,
-            router_flavor: RouterFlavor::default(),
-            plugins_dir: Vec::new(),
-            wasm_filters_path: None,
-        };
-        let compiler = compiler(&arguments, &tokio::runtime::Handle::current()).unwrap();
+        let compiler = compiler(
+            RouterFlavor::default(),
+            &LuaOptions::default(),
+            &WasmOptions::default(),
+            &tokio::runtime::Handle::current(),
+        )
+        .unwrap();
         check(&compiler, Path::new("kong.yml"), config.as_bytes())
     }
 

@@ -4,6 +4,7 @@ mod check;
 mod echo;
 mod faults;
 mod gateway;
+mod lua_cases;
 mod plugin;
 mod quickstart;
 

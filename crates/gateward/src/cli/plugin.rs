@@ -1,6 +1,6 @@
 //! `gateward plugin`: from an empty folder to a filter that is built, tried and checked.
 
-use crate::cli::{FAILURE, complain, print};
+use crate::cli::{FAILURE, complain, lua_cases, print};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 use gateward_wasm::callout::Upstreams;
@@ -16,15 +16,22 @@ use std::sync::Arc;
 const TARGET: &str = "wasm32-wasip1";
 
 const LIBRARY: &str = include_str!("../../../../examples/plugins/header-filter/src/lib.rs");
+const LUA_HANDLER: &str = include_str!("../../../../examples/plugins/tenant/kong/plugins/tenant/handler.lua");
+const LUA_MODULE: &str = include_str!("../../../../examples/plugins/tenant/kong/plugins/tenant/plans.lua");
+const LUA_SCHEMA: &str = include_str!("../../../../examples/plugins/tenant/kong/plugins/tenant/schema.lua");
+const LUA_CASES: &str = include_str!("../../../../examples/plugins/tenant/tests/cases.json");
 const CASES: &str = include_str!("../../../../examples/plugins/header-filter/tests/cases.json");
 
 /// Make, build, try and check Wasm filters.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Arguments {
-    /// Make a folder with a filter in Rust and cases to try it on
+    /// Make a folder with a filter in Rust, or a plugin in Lua, and cases to try it on
     New {
-        /// Name of the filter and the folder: small letters, digits, - and _
+        /// Name of the filter or plugin and the folder: small letters, digits, - and _
         name: String,
+        /// A plugin for Kong in Lua instead
+        #[arg(long)]
+        lua: bool,
     },
     /// Compile the filter of a folder; the last line names the file
     Build {
@@ -32,7 +39,7 @@ pub(crate) enum Arguments {
         #[arg(default_value = ".")]
         folder: PathBuf,
     },
-    /// Build the filter of a folder and try it on the cases in its tests/*.json
+    /// Try the plugins in Lua of a folder, or build its filter and try that, on the cases in its tests/*.json
     Test {
         /// The folder
         #[arg(default_value = ".")]
@@ -51,8 +58,9 @@ pub(crate) enum Arguments {
 /// Run the command.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     let outcome = match arguments {
-        Arguments::New { name } => new(name),
+        Arguments::New { name, lua } => new(name, *lua),
         Arguments::Build { folder } => build(folder).map(|file| print(&format!("{}\n", file.display()))),
+        Arguments::Test { folder } if lua_cases::is_lua(folder) => lua_cases::run(folder),
         Arguments::Test { folder } => test(folder),
         Arguments::Check { file, config } => check(file, config.as_deref()),
     };
@@ -65,25 +73,16 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn new(name: &str) -> Result<()> {
+fn new(name: &str, lua: bool) -> Result<()> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
     ensure!(
         name.bytes().all(plain) && name.starts_with(|first: char| first.is_ascii_lowercase()),
-        "'{name}' is no name for a filter: use small letters, digits, - and _"
+        "'{name}' is no name for a filter or plugin: use small letters, digits, - and _"
     );
     let folder = Path::new(name);
     ensure!(!folder.exists(), "{name} is there already; choose another name");
-    let manifest = format!(
-        "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\n[lib]\ncrate-type = [\"cdylib\"]\n\n\
-         [dependencies]\nproxy-wasm = \"0.2.5\"\n\n[profile.release]\nlto = true\nopt-level = \"s\"\nstrip = \"debuginfo\"\n\n\
-         # Not part of a workspace that the folder may be in: it is built for another target.\n[workspace]\n"
-    );
-    for (path, text) in [
-        ("Cargo.toml", manifest.as_str()),
-        ("src/lib.rs", LIBRARY),
-        ("tests/cases.json", CASES),
-        (".gitignore", "/target\n"),
-    ] {
+    let files = if lua { lua_files(name) } else { rust_files(name) };
+    for (path, text) in files {
         let path = folder.join(path);
         let parent = path.parent().unwrap_or(folder);
         fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
@@ -91,6 +90,39 @@ fn new(name: &str) -> Result<()> {
     }
     print(&format!("{name} is made. Next:\n  gateward plugin test {name}\n"));
     Ok(())
+}
+
+/// Paths and texts of a filter in Rust.
+fn rust_files(name: &str) -> Vec<(String, String)> {
+    let manifest = format!(
+        "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\n[lib]\ncrate-type = [\"cdylib\"]\n\n\
+         [dependencies]\nproxy-wasm = \"0.2.5\"\n\n[profile.release]\nlto = true\nopt-level = \"s\"\nstrip = \"debuginfo\"\n\n\
+         # Not part of a workspace that the folder may be in: it is built for another target.\n[workspace]\n"
+    );
+    [
+        ("Cargo.toml", manifest.as_str()),
+        ("src/lib.rs", LIBRARY),
+        ("tests/cases.json", CASES),
+        (".gitignore", "/target\n"),
+    ]
+    .map(|(path, text)| (path.to_owned(), text.to_owned()))
+    .into()
+}
+
+/// Paths and texts of a plugin in Lua: the example's, under another name.
+fn lua_files(name: &str) -> Vec<(String, String)> {
+    let folder = format!("kong/plugins/{name}");
+    [
+        (format!("{folder}/handler.lua"), LUA_HANDLER),
+        (format!("{folder}/plans.lua"), LUA_MODULE),
+        (format!("{folder}/schema.lua"), LUA_SCHEMA),
+        ("tests/cases.json".to_owned(), LUA_CASES),
+    ]
+    .map(|(path, text)| {
+        let text = text.replace("kong.plugins.tenant", &format!("kong.plugins.{name}"));
+        (path, text.replace("name = \"tenant\"", &format!("name = \"{name}\"")))
+    })
+    .into()
 }
 
 fn build(folder: &Path) -> Result<PathBuf> {
