@@ -2,7 +2,7 @@
 
 use gateward_e2e::echoed_header;
 use gateward_testkit::{Backend, Gateway, GatewayBuilder, RawResponse, TempDir, eventually, gateward_command, http};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -161,4 +161,49 @@ fn what_cannot_work_is_said_before_anything_is_started() {
     let output = check.output().expect("gateward runs");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success() && text.contains("q/handler.lua:2: at load"), "{text}");
+}
+
+/// The workspace.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("e2e is in the workspace")
+}
+
+fn plugin_command(arguments: &[&str], folder: &Path) -> (bool, String) {
+    let output = gateward_command().arg("plugin").args(arguments).current_dir(folder).output().expect("gateward runs");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn the_example_passes_its_cases_and_serves() {
+    let (passed, text) = plugin_command(&["test", "examples/plugins/tenant"], root());
+    assert!(passed && text.contains("3 passed, 0 failed"), "{text}");
+    let backend = Backend::echo();
+    let example = root().join("examples/plugins/tenant");
+    let config = std::fs::read_to_string(example.join("kong.yml")).expect("the example has a configuration");
+    let config = config.replace("http://127.0.0.1:9001", &backend.url());
+    let gateway = Gateway::builder(&config).arg(format!("--plugins-dir={}", example.display())).start();
+    let response = get(&gateway, "/a", &[("X-Tenant", "acme")]);
+    assert_eq!((response.status, response.header("x-served-as")), (200, Some("acme")), "{}", response.text());
+    assert_eq!(echoed_header(&response, "x-tenant-plan").as_deref(), Some("premium"));
+    assert!(response.header("x-ratelimit-remaining-minute").is_some(), "the plugin behind it ran");
+    let refused = get(&gateway, "/a", &[]);
+    assert_eq!((refused.status, refused.header("x-ratelimit-remaining-minute")), (400, None));
+    assert_eq!(refused.text(), r#"{"message":"Header 'X-Tenant' is missing"}"#);
+}
+
+#[test]
+fn a_new_plugin_is_ready_and_a_case_that_fails_says_what_came() {
+    let folder = TempDir::new().expect("a folder can be made");
+    let (made, text) = plugin_command(&["new", "my-plugin", "--lua"], folder.path());
+    assert!(made, "{text}");
+    let (passed, text) = plugin_command(&["test", "my-plugin"], folder.path());
+    assert!(passed && text.contains("3 passed"), "{text}");
+    let cases = folder.path().join("my-plugin/tests/cases.json");
+    let changed = std::fs::read_to_string(&cases).expect("cases can be read").replace("\"premium\"}", "\"standard\"}");
+    std::fs::write(&cases, changed).expect("cases can be written");
+    let (passed, text) = plugin_command(&["test", "my-plugin"], folder.path());
+    assert!(!passed && text.contains(r#"request header x-tenant-plan: "premium", not "standard""#), "{text}");
+    let (made, text) = plugin_command(&["new", "my-plugin", "--lua"], folder.path());
+    assert!(!made && text.contains("there already"), "{text}");
 }
