@@ -1,14 +1,15 @@
 //! The Lua plugins of a node: their files, what they are, and the instances made of them.
 
 use crate::code::{Code, Stamp, stamps};
-use crate::instance::{Counts, Info, Instance};
+use crate::instance::{Configured, Counts, Info, Instance};
 use crate::plugin::LuaPlugin;
 use crate::schema::{self, PluginSchema};
-use crate::vm::Vm;
 use gateward_model::schema::Schema;
+use crate::vm::{self, Vm};
 use gateward_model::{PluginConfig, Snapshot};
 use gateward_plugin::native::settings::http;
-use gateward_plugin::{BuildError, Plugin, PluginEnv, PluginHost};
+use gateward_plugin::{BuildError, Plugin, PluginEnv, PluginHost, WorkerStart};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -124,6 +125,22 @@ impl LuaHost {
     }
 }
 
+impl LuaHost {
+    /// The plugins that `snapshot` configures, in order of execution, with their instances.
+    fn configured(&self, snapshot: &Snapshot) -> Vec<Configured> {
+        let mut plugins: Vec<Configured> = Vec::new();
+        for entity in snapshot.config.plugins.iter().filter(|entity| entity.enabled && self.has(&entity.name)) {
+            let Ok(instance) = self.instance(entity) else { continue };
+            match plugins.iter_mut().find(|plugin| plugin.name == entity.name) {
+                Some(plugin) => plugin.instances.push(instance),
+                None => plugins.push(Configured { name: entity.name.clone(), instances: vec![instance] }),
+            }
+        }
+        plugins.sort_by_cached_key(|plugin| Reverse((plugin.instances[0].info.priority, plugin.name.clone())));
+        plugins
+    }
+}
+
 impl PluginHost for LuaHost {
     fn refresh(&self) -> u64 {
         let mut state = self.state();
@@ -175,6 +192,12 @@ impl PluginHost for LuaHost {
         let instance = self.instance(entity);
         let instance = instance.map_err(|reason| BuildError { plugin: entity.name.clone(), id: entity.id, reason })?;
         Ok(Box::new(LuaPlugin::new(instance)))
+    }
+
+    fn worker_start(&self, snapshot: &Arc<Snapshot>, _: &PluginEnv) -> Vec<WorkerStart> {
+        let Some(code) = self.state().code.clone() else { return Vec::new() };
+        let configured = self.configured(snapshot);
+        vec![Box::new(move || vm::adopt(&code, &configured))]
     }
 }
 

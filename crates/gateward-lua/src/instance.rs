@@ -34,6 +34,14 @@ pub(crate) struct Instance {
     pub(crate) counts: Counts,
 }
 
+/// A plugin and all its instances in one snapshot.
+#[derive(Debug)]
+pub(crate) struct Configured {
+    pub(crate) name: String,
+    /// At least one.
+    pub(crate) instances: Vec<Arc<Instance>>,
+}
+
 /// Counted by all workers. Read with `Relaxed` loads.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {

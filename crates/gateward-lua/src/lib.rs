@@ -11,6 +11,7 @@
 mod api;
 mod code;
 mod convert;
+mod dict;
 mod fast;
 mod host;
 mod instance;
@@ -19,6 +20,7 @@ mod sandbox;
 mod schema;
 mod shared;
 mod state;
+mod timers;
 mod vm;
 mod watchdog;
 

@@ -21,6 +21,11 @@ impl LuaPlugin {
         Self(instance)
     }
 
+    #[cfg(test)]
+    pub(crate) fn instance(&self) -> &Arc<Instance> {
+        &self.0
+    }
+
     fn vm(&self) -> Option<Rc<Vm>> {
         vm::of(&self.0.code).inspect_err(|error| tracing::error!(plugin = self.0.entity.name, "{error}")).ok()
     }

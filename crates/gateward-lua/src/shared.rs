@@ -1,9 +1,11 @@
 //! What a machine and the functions in Rust that it calls have in common.
 
 use crate::state::State;
+use crate::timers::Timers;
 use gateward_plugin::LocalResponse;
-use mlua::MultiValue;
+use mlua::{MultiValue, Thread, UserData};
 use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -13,10 +15,17 @@ pub(crate) struct Shared {
     pub(crate) state: State,
     /// What `kong.response.exit` said last.
     pub(crate) answer: RefCell<Option<LocalResponse>>,
+    /// Light threads that the call under way started, with what they wait for.
+    pub(crate) adopted: RefCell<Vec<(Thread, Operation)>>,
+    /// Light threads that it ended.
+    pub(crate) killed: RefCell<Vec<*const c_void>>,
+    pub(crate) timers: Timers,
 }
 
 /// What a coroutine waits for; resumed with the values it comes to.
 pub(crate) struct Op(Cell<Option<Operation>>);
+
+impl UserData for Op {}
 
 /// The future of an [`Op`].
 pub(crate) type Operation = Pin<Box<dyn Future<Output = mlua::Result<MultiValue>>>>;
@@ -30,4 +39,12 @@ impl Op {
     pub(crate) fn take(&self) -> Option<Operation> {
         self.0.take()
     }
+}
+
+/// What a coroutine comes to that yielded nothing to wait for: it goes on at the next turn.
+pub(crate) fn next_turn() -> Operation {
+    Box::pin(async {
+        tokio::task::yield_now().await;
+        Ok(MultiValue::new())
+    })
 }

@@ -35,6 +35,9 @@ pub enum WorkerState {
     Waiting,
 }
 
+/// What a worker does, on its thread and within its `LocalSet`, before its first request with a new plan. It must not block.
+pub type WorkerStart = Box<dyn Fn() + Send + Sync>;
+
 /// Makes plugins that are not part of this program. Implemented by a plugin host, given to the node by the binary.
 pub trait PluginHost: Send + Sync + 'static {
     /// Look again at what is there. The number changes with it, so that a node can tell whether a configuration it serves
@@ -98,6 +101,12 @@ pub trait PluginHost: Send + Sync + 'static {
     /// There is no such plugin, or it does not take its configuration.
     fn build(&self, entity: &PluginConfig, snapshot: &Snapshot, env: &PluginEnv)
     -> Result<Box<dyn Plugin>, BuildError>;
+
+    /// What every worker does before it serves `snapshot`, whose plugins were made just now.
+    fn worker_start(&self, snapshot: &Arc<Snapshot>, env: &PluginEnv) -> Vec<WorkerStart> {
+        let _ = (snapshot, env);
+        Vec::new()
+    }
 }
 
 /// Several hosts as one. Of plugins with the same name the one of the first host counts.
@@ -158,6 +167,10 @@ impl PluginHost for Hosts {
         env: &PluginEnv,
     ) -> Result<Box<dyn Plugin>, BuildError> {
         self.of(&entity.name).unwrap_or(&NoHost).build(entity, snapshot, env)
+    }
+
+    fn worker_start(&self, snapshot: &Arc<Snapshot>, env: &PluginEnv) -> Vec<WorkerStart> {
+        self.0.iter().flat_map(|host| host.worker_start(snapshot, env)).collect()
     }
 }
 

@@ -29,7 +29,7 @@ pub use exchange::{
     Authentication, Captures, Client, Credential, Exchange, MetricGroups, ResponseState, Scheme, Source,
     UpstreamRequest,
 };
-pub use host::{Hosts, NoHost, PluginHost, RuntimeStatus, WorkerState};
+pub use host::{Hosts, NoHost, PluginHost, RuntimeStatus, WorkerStart, WorkerState};
 pub use origin::ProxyOrigin;
 pub use record::{RequestRecord, Try};
 pub use registry::{NativePlugins, definition, definitions};

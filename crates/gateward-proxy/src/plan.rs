@@ -11,7 +11,7 @@ use gateward_balance::Priority;
 use gateward_model::{Directory, EntityId, Protocol, Route, Service, Snapshot, Target, Upstream};
 use gateward_net::resolve::literal;
 use gateward_net::tls::{Client, Context};
-use gateward_plugin::{BuildContext, BuildError, Definition, PluginEnv, PluginHost, definitions};
+use gateward_plugin::{BuildContext, BuildError, Definition, PluginEnv, PluginHost, WorkerStart, definitions};
 use gateward_route::{RouteEntry, Router, StreamRouter};
 use gateward_telemetry::{SeriesId, Telemetry};
 use std::cmp::Reverse;
@@ -36,6 +36,7 @@ pub struct Plan {
     pub(crate) global_chain: ChainId,
     pub(crate) upstreams: Vec<Arc<UpstreamPlan>>,
     pub(crate) tls: TlsPlan,
+    starts: Vec<WorkerStart>,
 }
 
 /// What a route needs beyond its entity.
@@ -171,8 +172,14 @@ impl Plan {
             global_chain,
             upstreams,
             tls,
+            starts: host.worker_start(&snapshot, env),
             snapshot,
         })
+    }
+
+    /// What a worker does before it serves this plan.
+    pub(crate) fn start_worker(&self) {
+        self.starts.iter().for_each(|start| start());
     }
 
     /// What an operator should know about this plan's streams, if anything.

@@ -176,6 +176,7 @@ fn worker_plan(node: &Node) -> WorkerPlan {
         std::iter::repeat_with(OnceCell::new).take(count).collect()
     }
     let shared = node.plan();
+    shared.start_worker();
     let (routes, upstreams) = (shared.router.routes().len(), shared.upstreams.len());
     WorkerPlan { shared, entries: blank(routes), upstreams: blank(upstreams) }
 }

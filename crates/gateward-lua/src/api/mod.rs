@@ -2,10 +2,14 @@
 //! phases is done in Lua, where the error names the plugin's line.
 
 mod answer;
+mod dict;
 mod log;
 mod message;
 mod names;
+mod semaphore;
+mod thread;
 mod time;
+mod timer;
 
 use crate::shared::Shared;
 use mlua::{Lua, Table};
@@ -14,8 +18,12 @@ use std::rc::Rc;
 /// Add all of them to `functions`.
 pub(crate) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> mlua::Result<()> {
     answer::add(lua, functions, shared)?;
+    dict::add(lua, functions)?;
     log::add(lua, functions)?;
     message::add(lua, functions, shared)?;
     names::add(lua, functions)?;
-    time::add(lua, functions)
+    semaphore::add(lua, functions)?;
+    thread::add(lua, functions, shared)?;
+    time::add(lua, functions)?;
+    timer::add(lua, functions, shared)
 }

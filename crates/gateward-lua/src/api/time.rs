@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const LONGEST: f64 = 3600.0;
 
 pub(super) fn add(lua: &Lua, functions: &Table) -> Result<()> {
-    let sleep = lua.create_function(|lua, seconds: f64| {
+    let sleep = lua.create_function(|_, seconds: f64| {
         let time = Duration::from_secs_f64(seconds.clamp(0.0, LONGEST));
-        lua.create_any_userdata(Op::new(async move {
+        Ok(Op::new(async move {
             tokio::time::sleep(time).await;
             Ok(MultiValue::new())
         }))

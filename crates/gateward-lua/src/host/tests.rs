@@ -1,7 +1,6 @@
 //! Plugins from files through the contract.
 
 use super::*;
-use crate::vm;
 use gateward_model::EntityId;
 use gateward_plugin::{Exchange, LocalBody, Outcome, Step};
 use serde_json::{Value, json};
@@ -352,3 +351,6 @@ fn five_hundred_configurations_are_small() {
     let used = vm.lua().used_memory();
     assert!(used < 20 << 20 && used - before < 2 << 20, "{before} then {used}");
 }
+
+mod modules;
+mod waiting;

@@ -11,6 +11,11 @@ local kong = {
 }
 local ngx = files.ngx(core)
 core.kong, core.ngx = kong, ngx
+core.coroutine = files.coroutine(core)
+files.thread(core)
+files.timer(core)
+files.shared(core)
+files.semaphore(core)
 files["pdk.ctx"](core)
 files["pdk.log"](core)
 files["pdk.request"](core)
@@ -18,4 +23,5 @@ files["pdk.response"](core)
 files["pdk.service"](core)
 local require = files.sandbox(core)
 boot.schema = files["schema.describe"](core)
+files.modules(core)
 return require

@@ -71,19 +71,24 @@ end
 
 -- Waiting ------------------------------------------------------------------------------------------------------------
 
-local waits = core.set_of("rewrite", "access", "response", "timer", "init_worker", "certificate", "preread")
+local waits = core.set_of("rewrite", "access", "response", "timer", "certificate", "preread")
+
+-- Comes second with whatever the gateway's own functions yield, so that a coroutine of a plugin in between hands it on
+-- (coroutine.lua). Plugins never see either.
+local WAIT, LEAVE = {}, {}
+core.WAIT, core.LEAVE, core.waits = WAIT, LEAVE, waits
 
 -- Wait for an operation that a function in Rust made, and return what it came to.
 function core.wait(operation)
   if band(state.phase, waits) == 0 then
     error("API disabled in the context of " .. (name_of[state.phase] or "a module being loaded"), 3)
   end
-  return co_yield(operation)
+  return co_yield(operation, WAIT)
 end
 
 -- Leave the handler for good; what to answer was said before.
 function core.leave()
-  co_yield()
+  co_yield(LEAVE, WAIT)
   error("a handler that answered goes on", 0)
 end
 

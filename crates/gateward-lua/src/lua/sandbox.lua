@@ -19,7 +19,7 @@ local env = copy(_G, [[
 ]])
 env._G = env
 env.bit = bit
-env.coroutine = coroutine
+env.coroutine = core.coroutine
 env.math = math
 env.string = string
 env.table = table
@@ -64,7 +64,7 @@ end
 -- require ------------------------------------------------------------------------------------------------------------
 
 local loaded = {
-  _G = env, bit = bit, coroutine = coroutine, math = math, string = string, table = table, os = env.os, io = env.io,
+  _G = env, bit = bit, coroutine = core.coroutine, math = math, string = string, table = table, os = env.os, io = env.io,
   ["table.new"] = require "table.new", ["table.clear"] = require "table.clear",
   ["string.buffer"] = require "string.buffer",
 }

@@ -18,6 +18,9 @@ use std::sync::Arc;
 /// The PDK and what it stands on, by the names under which the files find each other.
 const FILES: &[(&str, &str)] = &[
     ("core", include_str!("../lua/core.lua")),
+    ("coroutine", include_str!("../lua/coroutine.lua")),
+    ("lib.cjson", include_str!("../lua/lib/cjson.lua")),
+    ("modules", include_str!("../lua/modules.lua")),
     ("ngx", include_str!("../lua/ngx.lua")),
     ("pdk.ctx", include_str!("../lua/pdk/ctx.lua")),
     ("pdk.log", include_str!("../lua/pdk/log.lua")),
@@ -29,6 +32,10 @@ const FILES: &[(&str, &str)] = &[
     ("schema.queue", include_str!("../lua/schema/queue.lua")),
     ("schema.redis", include_str!("../lua/schema/redis.lua")),
     ("schema.typedefs", include_str!("../lua/schema/typedefs.lua")),
+    ("semaphore", include_str!("../lua/semaphore.lua")),
+    ("shared", include_str!("../lua/shared.lua")),
+    ("thread", include_str!("../lua/thread.lua")),
+    ("timer", include_str!("../lua/timer.lua")),
     ("boot", include_str!("../lua/boot.lua")),
 ];
 
@@ -63,6 +70,7 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
         shared,
         code: Arc::downgrade(code),
         requests: Cell::new(0.0),
+        adopted: RefCell::default(),
         free_slots: Rc::default(),
     })
 }
@@ -93,5 +101,8 @@ fn host_functions(lua: &Lua, code: &Arc<Code>, shared: &Rc<Shared>) -> mlua::Res
     sandbox::add(lua, &functions, code)?;
     api::add(lua, &functions, shared)?;
     functions.raw_set("null", Value::NULL)?;
+    // An address of ours, which is nothing but different from null.
+    static EMPTY_ARRAY: u8 = 0;
+    functions.raw_set("empty_array", LightUserData((&raw const EMPTY_ARRAY).cast_mut().cast::<c_void>()))?;
     Ok(functions)
 }

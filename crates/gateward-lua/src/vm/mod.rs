@@ -3,12 +3,17 @@
 //! A machine is made when its worker first needs it and lives until no plugin of its sources is configured any more.
 //! `boot` fills it, `run` calls handlers in it.
 
+mod adopt;
 mod boot;
 mod run;
 mod schema;
+mod timers;
+mod waiting;
 
-pub(crate) use run::{Ended, Started, Waiting};
+pub(crate) use adopt::adopt;
+pub(crate) use run::{Ended, Started};
 pub(crate) use schema::{Said, ask};
+pub(crate) use waiting::Waiting;
 
 use crate::code::Code;
 use crate::convert::config_to_lua;
@@ -16,6 +21,7 @@ use crate::instance::{Info, Instance};
 use crate::shared::Shared;
 use crate::state::{Phase, Reach, Scene};
 use crate::watchdog::Watched;
+use adopt::Adopted;
 use mlua::{Function, Lua, Table, Thread, Value};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
@@ -41,6 +47,7 @@ pub(crate) struct Vm {
     shared: Rc<Shared>,
     code: Weak<Code>,
     requests: Cell<f64>,
+    adopted: RefCell<Adopted>,
     free_slots: Rc<RefCell<FreeSlots>>,
 }
 
@@ -95,6 +102,11 @@ pub(crate) fn of(code: &Arc<Code>) -> Result<Rc<Vm>, String> {
         machines.push(vm.clone());
         Ok(vm)
     })
+}
+
+/// Whether this thread has a machine with `code`.
+fn is_made(code: &Arc<Code>) -> bool {
+    MACHINES.with_borrow(|machines| machines.iter().any(|vm| vm.code.as_ptr() == Arc::as_ptr(code)))
 }
 
 impl Vm {
@@ -156,6 +168,33 @@ impl Vm {
         Ok((handler, conf))
     }
 
+    /// What the functions in Rust have in common.
+    pub(crate) fn shared(&self) -> &Rc<Shared> {
+        &self.shared
+    }
+
+    /// Whether anything made of its sources is still configured.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.code.strong_count() > 0
+    }
+
+    /// Let it end with the last call that is under way in it.
+    pub(crate) fn forget(&self) {
+        MACHINES.with_borrow_mut(|machines| machines.retain(|vm| !std::ptr::eq(&**vm, self)));
+    }
+
+    /// A place for tables that belongs to no exchange.
+    fn own_slot(&self) -> Slot {
+        let request = self.requests.get() + 1.0;
+        self.requests.set(request);
+        let mut slots = self.free_slots.borrow_mut();
+        let number = slots.free.pop().unwrap_or_else(|| {
+            slots.next += 1;
+            slots.next
+        });
+        Slot { request, number, of: self.free_slots.clone() }
+    }
+
     /// Number and slot of the request of `exchange`.
     fn request(&self, exchange: &mut gateward_plugin::Exchange) -> (f64, u32) {
         if let Some(slot) = exchange.kept::<Slot>()
@@ -163,17 +202,10 @@ impl Vm {
         {
             return (slot.request, slot.number);
         }
-        let request = self.requests.get() + 1.0;
-        self.requests.set(request);
-        let number = {
-            let mut slots = self.free_slots.borrow_mut();
-            slots.free.pop().unwrap_or_else(|| {
-                slots.next += 1;
-                slots.next
-            })
-        };
-        exchange.put(Slot { request, number, of: self.free_slots.clone() });
-        (request, number)
+        let slot = self.own_slot();
+        let request = (slot.request, slot.number);
+        exchange.put(slot);
+        request
     }
 
     /// Likewise of one that is over.
@@ -230,6 +262,12 @@ impl Handler {
         }
         Ok(Self { table, functions, info: Info { priority, version, phases } })
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// For tests to say why they failed.
+    pub(crate) static LAST_ERROR: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 #[cfg(test)]

@@ -5,16 +5,16 @@
 //! `kong.response.exit` yields too, and is never resumed: no `pcall` of a plugin can catch it. Phases that must not wait
 //! are plain calls.
 
+use super::waiting::Waiting;
 use super::{SPARE, Vm};
 use crate::instance::Instance;
-use crate::shared::{Op, Operation};
+use crate::shared::{Op, Operation, next_turn};
 use crate::state::{Phase, Reach, Scene};
 use gateward_plugin::{Exchange, LocalResponse, RequestRecord};
 use mlua::{Function, MultiValue, Thread, Value};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 
 /// How a call ended.
 #[derive(Debug)]
@@ -33,18 +33,19 @@ pub(crate) enum Started {
     Waiting(Waiting),
 }
 
-/// A call that waits.
-pub(crate) struct Waiting {
-    vm: Rc<Vm>,
-    instance: Arc<Instance>,
-    phase: Phase,
-    request: (f64, u32),
-    thread: Thread,
-    operation: Operation,
+/// What a call is about.
+#[derive(Clone)]
+pub(super) struct Call {
+    /// Whose it is; a timer may outlive its own.
+    pub(super) instance: Option<Arc<Instance>>,
+    pub(super) number: u32,
+    pub(super) phase: Phase,
+    /// Number and slot of the request.
+    pub(super) request: (f64, u32),
 }
 
 /// What resuming a coroutine came to.
-enum Resumed {
+pub(super) enum Resumed {
     Ended(Ended),
     Waits(Operation),
 }
@@ -63,38 +64,21 @@ impl Vm {
             Err(error) => return Started::Ended(self.failed(instance, phase, &error.to_string())),
         };
         let arguments = MultiValue::from_iter([Value::Table(table), conf]);
-        match self.resume(&thread, arguments, instance, phase, request, exchange) {
-            Resumed::Ended(ended) => Started::Ended(ended),
-            Resumed::Waits(operation) => Started::Waiting(Waiting {
-                vm: self.clone(),
-                instance: instance.clone(),
-                phase,
-                request,
-                thread,
-                operation,
-            }),
-        }
+        let call = Call { instance: Some(instance.clone()), number: instance.number, phase, request };
+        let resumed = self.resume(&thread, arguments, &call, Reach::Exchange(exchange));
+        Waiting::begun(self, thread, call, resumed)
     }
 
-    fn resume(
-        &self,
-        thread: &Thread,
-        arguments: MultiValue,
-        instance: &Arc<Instance>,
-        phase: Phase,
-        request: (f64, u32),
-        exchange: &mut Exchange,
-    ) -> Resumed {
-        let mut scene =
-            Scene { reach: Reach::Exchange(exchange), chunk: None, phase, instance: instance.number, request };
+    pub(super) fn resume(&self, thread: &Thread, arguments: MultiValue, call: &Call, reach: Reach<'_>) -> Resumed {
+        let mut scene = Scene { reach, chunk: None, phase: call.phase, instance: call.number, request: call.request };
         let (resumed, stopped) =
             self.watched.during(|| self.shared.state.enter(&mut scene, || thread.resume::<MultiValue>(arguments)));
-        if stopped {
+        if let Some(instance) = call.instance.as_ref().filter(|_| stopped) {
             instance.counts.stopped.fetch_add(1, Ordering::Relaxed);
         }
         let values = match resumed {
             Ok(values) => values,
-            Err(error) => return Resumed::Ended(self.failed(instance, phase, &error.to_string())),
+            Err(error) => return Resumed::Ended(self.call_failed(call, &error.to_string())),
         };
         if !thread.is_resumable() {
             self.keep(thread.clone());
@@ -107,13 +91,8 @@ impl Vm {
             Some(Value::UserData(data)) => data.borrow::<Op>().ok().and_then(|op| op.take()),
             _ => None,
         };
-        // Anything else that is yielded is a plugin being polite: it goes on at the next turn.
-        Resumed::Waits(operation.unwrap_or_else(|| {
-            Box::pin(async {
-                tokio::task::yield_now().await;
-                Ok(MultiValue::new())
-            })
-        }))
+        // Anything else that is yielded is a plugin being polite.
+        Resumed::Waits(operation.unwrap_or_else(next_turn))
     }
 
     /// Call the handler of a phase that cannot wait.
@@ -167,16 +146,27 @@ impl Vm {
         }
     }
 
-    fn failed(&self, instance: &Instance, phase: Phase, error: &str) -> Ended {
+    pub(super) fn call_failed(&self, call: &Call, error: &str) -> Ended {
+        if let Some(instance) = &call.instance {
+            return self.failed(instance, call.phase, error);
+        }
+        self.shared.answer.take();
+        tracing::error!(phase = call.phase.as_str(), "a Lua plugin failed: {error}");
+        Ended::Failed
+    }
+
+    pub(super) fn failed(&self, instance: &Instance, phase: Phase, error: &str) -> Ended {
         self.shared.answer.take();
         instance.counts.failed(phase);
+        #[cfg(test)]
+        super::LAST_ERROR.set(error.to_owned());
         let (plugin, id) = (&instance.entity.name, &instance.entity.id);
         tracing::error!(plugin, %id, phase = phase.as_str(), "a Lua plugin failed: {error}");
         Ended::Failed
     }
 
     /// A coroutine that will run `function`.
-    fn thread(&self, function: &Function) -> mlua::Result<Thread> {
+    pub(super) fn thread(&self, function: &Function) -> mlua::Result<Thread> {
         match self.spare.borrow_mut().pop() {
             Some(thread) => {
                 thread.reset(function.clone())?;
@@ -190,25 +180,6 @@ impl Vm {
         let mut spare = self.spare.borrow_mut();
         if spare.len() < SPARE {
             spare.push(thread);
-        }
-    }
-}
-
-impl Waiting {
-    /// Go on as far as it goes.
-    pub(crate) fn poll(&mut self, exchange: &mut Exchange, context: &mut Context<'_>) -> Poll<Ended> {
-        loop {
-            let values = match self.operation.as_mut().poll(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(values)) => values,
-                Poll::Ready(Err(error)) => {
-                    return Poll::Ready(self.vm.failed(&self.instance, self.phase, &error.to_string()));
-                }
-            };
-            match self.vm.resume(&self.thread, values, &self.instance, self.phase, self.request, exchange) {
-                Resumed::Ended(ended) => return Poll::Ready(ended),
-                Resumed::Waits(operation) => self.operation = operation,
-            }
         }
     }
 }

@@ -1,0 +1,120 @@
+//! Calls that wait: the coroutine of a handler or timer and its light threads, and what each of them waits for.
+
+use super::Vm;
+use super::run::{Call, Ended, Resumed, Started};
+use crate::instance::Instance;
+use crate::shared::Operation;
+use crate::state::{Phase, Reach};
+use crate::timers::Timer;
+use gateward_plugin::Exchange;
+use mlua::{MultiValue, Thread, Value};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::Weak;
+use std::task::{Context, Poll};
+
+/// A call that waits. Dropped, all that it waits for is abandoned.
+pub(crate) struct Waiting {
+    vm: Rc<Vm>,
+    call: Call,
+    lanes: Vec<Lane>,
+}
+
+/// A coroutine that waits.
+struct Lane {
+    thread: Thread,
+    operation: Operation,
+}
+
+impl Waiting {
+    /// The call whose coroutine was just resumed for the first time.
+    pub(super) fn begun(vm: &Rc<Vm>, thread: Thread, call: Call, resumed: Resumed) -> Started {
+        let mut lanes = Vec::new();
+        match resumed {
+            Resumed::Waits(operation) => lanes.push(Lane { thread, operation }),
+            Resumed::Ended(Ended::Next) if !vm.shared.adopted.borrow().is_empty() => {}
+            Resumed::Ended(ended) => {
+                vm.shared.adopted.borrow_mut().clear();
+                return Started::Ended(ended);
+            }
+        }
+        let mut waiting = Self { vm: vm.clone(), call, lanes };
+        waiting.follow();
+        Started::Waiting(waiting)
+    }
+
+    /// Go on as far as it goes.
+    pub(crate) fn poll(&mut self, exchange: &mut Exchange, context: &mut Context<'_>) -> Poll<Ended> {
+        self.advance(Some(exchange), context)
+    }
+
+    fn advance(&mut self, mut exchange: Option<&mut Exchange>, context: &mut Context<'_>) -> Poll<Ended> {
+        let mut index = 0;
+        while let Some(lane) = self.lanes.get_mut(index) {
+            let values = match lane.operation.as_mut().poll(context) {
+                Poll::Pending => {
+                    index += 1;
+                    continue;
+                }
+                Poll::Ready(Ok(values)) => values,
+                Poll::Ready(Err(error)) => return Poll::Ready(self.vm.call_failed(&self.call, &error.to_string())),
+            };
+            let reach = exchange.as_deref_mut().map_or(Reach::Nothing, Reach::Exchange);
+            match self.vm.resume(&lane.thread, values, &self.call, reach) {
+                Resumed::Waits(operation) => lane.operation = operation,
+                Resumed::Ended(Ended::Next) => drop(self.lanes.remove(index)),
+                Resumed::Ended(ended) => {
+                    self.vm.shared.adopted.borrow_mut().clear();
+                    return Poll::Ready(ended);
+                }
+            }
+            if self.follow() {
+                index = 0;
+            }
+        }
+        if self.lanes.is_empty() { Poll::Ready(Ended::Next) } else { Poll::Pending }
+    }
+
+    /// Take in the light threads that were started and let go of those that were ended; whether any was.
+    fn follow(&mut self) -> bool {
+        let shared = &self.vm.shared;
+        let adopted = shared.adopted.take();
+        self.lanes.extend(adopted.into_iter().map(|(thread, operation)| Lane { thread, operation }));
+        let killed = shared.killed.take();
+        self.lanes.retain(|lane| !killed.contains(&lane.thread.to_pointer()));
+        !killed.is_empty()
+    }
+}
+
+impl Vm {
+    /// Call the function of a timer and wait for its end; its errors are logged.
+    pub(crate) async fn run_timer(self: &Rc<Self>, timer: &Timer, premature: bool) {
+        let Some(function) = self.shared.timers.function.borrow().clone() else { return };
+        let number = timer.instance;
+        let slot = self.own_slot();
+        let call =
+            Call { instance: self.instance(number), number, phase: Phase::Timer, request: (slot.request, slot.number) };
+        if let Some(instance) = &call.instance {
+            instance.counts.called(Phase::Timer);
+        }
+        let thread = match self.thread(&function) {
+            Ok(thread) => thread,
+            Err(error) => return drop(self.call_failed(&call, &error.to_string())),
+        };
+        let arguments = MultiValue::from_iter([
+            Value::Number(timer.number),
+            Value::Boolean(timer.again),
+            Value::Boolean(premature),
+        ]);
+        let resumed = self.resume(&thread, arguments, &call, Reach::Nothing);
+        if let Started::Waiting(mut waiting) = Waiting::begun(self, thread, call, resumed) {
+            poll_fn(|context| waiting.advance(None, context)).await;
+        }
+    }
+
+    /// The instance of this number, if it is still configured.
+    fn instance(&self, number: u32) -> Option<Arc<Instance>> {
+        self.configurations.borrow().get(&number).map(|known| &known.instance).and_then(Weak::upgrade)
+    }
+}
