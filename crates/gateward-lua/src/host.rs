@@ -4,9 +4,12 @@ use crate::code::{Code, Stamp, stamps};
 use crate::instance::{Configured, Counts, Info, Instance};
 use crate::plugin::LuaPlugin;
 use crate::schema::{self, PluginSchema};
-use gateward_model::schema::Schema;
+use crate::socket::Network;
 use crate::vm::{self, Vm};
+use gateward_model::schema::Schema;
 use gateward_model::{PluginConfig, Snapshot};
+use gateward_net::dns::Names;
+use gateward_net::tls::Context;
 use gateward_plugin::native::settings::http;
 use gateward_plugin::{BuildError, Plugin, PluginEnv, PluginHost, WorkerStart};
 use std::cmp::Reverse;
@@ -27,6 +30,7 @@ pub struct LuaOptions {
 /// Runs the Lua plugins of the configured folders.
 pub struct LuaHost {
     options: LuaOptions,
+    network: Option<Network>,
     state: Mutex<State>,
 }
 
@@ -47,9 +51,16 @@ type Inspected = (BTreeMap<String, Result<Info, String>>, BTreeMap<String, Resul
 impl LuaHost {
     /// A host of the plugins in these folders.
     pub fn new(options: LuaOptions) -> Self {
-        let host = Self { options, state: Mutex::default() };
+        let host = Self { options, network: None, state: Mutex::default() };
         host.refresh();
         host
+    }
+
+    /// Let plugins open connections: names are looked up by `names`, TLS is set up by `tls`.
+    #[must_use]
+    pub fn on_network(mut self, names: Arc<Names>, tls: Arc<Context>) -> Self {
+        self.network = Some(Network { names, tls });
+        self
     }
 
     /// What the plugin's schema says, if it has one that is right.
@@ -197,7 +208,8 @@ impl PluginHost for LuaHost {
     fn worker_start(&self, snapshot: &Arc<Snapshot>, _: &PluginEnv) -> Vec<WorkerStart> {
         let Some(code) = self.state().code.clone() else { return Vec::new() };
         let configured = self.configured(snapshot);
-        vec![Box::new(move || vm::adopt(&code, &configured))]
+        let network = self.network.clone();
+        vec![Box::new(move || vm::adopt(&code, &configured, network.as_ref()))]
     }
 }
 

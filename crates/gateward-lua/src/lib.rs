@@ -19,6 +19,7 @@ mod plugin;
 mod sandbox;
 mod schema;
 mod shared;
+mod socket;
 mod state;
 mod timers;
 mod vm;

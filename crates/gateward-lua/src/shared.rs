@@ -1,13 +1,15 @@
 //! What a machine and the functions in Rust that it calls have in common.
 
+use crate::socket::Sockets;
 use crate::state::State;
 use crate::timers::Timers;
 use gateward_plugin::LocalResponse;
-use mlua::{MultiValue, Thread, UserData};
+use mlua::{IntoLuaMulti, Lua, MultiValue, Thread, UserData};
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 
 /// What functions in Rust that Lua calls have at hand.
 #[derive(Default)]
@@ -20,6 +22,7 @@ pub(crate) struct Shared {
     /// Light threads that it ended.
     pub(crate) killed: RefCell<Vec<*const c_void>>,
     pub(crate) timers: Timers,
+    pub(crate) sockets: Rc<Sockets>,
 }
 
 /// What a coroutine waits for; resumed with the values it comes to.
@@ -33,6 +36,16 @@ pub(crate) type Operation = Pin<Box<dyn Future<Output = mlua::Result<MultiValue>
 impl Op {
     pub(crate) fn new(operation: impl Future<Output = mlua::Result<MultiValue>> + 'static) -> Self {
         Self(Cell::new(Some(Box::pin(operation))))
+    }
+
+    /// Likewise, resumed with what `operation` comes to. It does not keep the machine alive.
+    pub(crate) fn giving<R: IntoLuaMulti>(lua: &Lua, operation: impl Future<Output = R> + 'static) -> Self {
+        let lua = lua.weak();
+        Self::new(async move {
+            let result = operation.await;
+            let lua = lua.try_upgrade().ok_or_else(|| mlua::Error::runtime("the machine has ended"))?;
+            result.into_lua_multi(&lua)
+        })
     }
 
     /// The future, once.

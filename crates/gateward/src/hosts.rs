@@ -5,6 +5,8 @@ use crate::filters;
 use crate::settings::WasmOptions;
 use anyhow::{Result, ensure};
 use gateward_lua::{LuaHost, LuaOptions};
+use gateward_net::dns::Names;
+use gateward_net::tls::Context;
 use gateward_plugin::{Hosts, PluginHost};
 use gateward_wasm::plugin::WasmHost;
 use std::sync::Arc;
@@ -17,15 +19,26 @@ pub(crate) struct PluginHosts {
     pub(crate) wasm: Option<Arc<WasmHost>>,
 }
 
+/// What connections of plugins stand on.
+pub(crate) struct Network {
+    pub(crate) names: Arc<Names>,
+    pub(crate) tls: Arc<Context>,
+}
+
 /// Set up what the options ask for.
 ///
 /// # Errors
 /// A folder cannot be read, or a plugin that was named is not there.
-pub(crate) fn set_up(lua: &LuaOptions, wasm: &WasmOptions, callouts: &Arc<Callouts>) -> Result<PluginHosts> {
+pub(crate) fn set_up(
+    lua: &LuaOptions,
+    wasm: &WasmOptions,
+    callouts: &Arc<Callouts>,
+    network: Network,
+) -> Result<PluginHosts> {
     let wasm = filters::host(wasm, callouts)?;
     let mut hosts: Vec<Arc<dyn PluginHost>> = Vec::new();
     if !lua.folders.is_empty() {
-        hosts.push(Arc::new(LuaHost::new(lua.clone())));
+        hosts.push(Arc::new(LuaHost::new(lua.clone()).on_network(network.names, network.tls)));
     }
     let known = |name: &&String| !hosts.iter().any(|host| host.has(name));
     let missing: Vec<&str> = lua.enabled.iter().flatten().filter(known).map(String::as_str).collect();

@@ -5,7 +5,7 @@ use crate::callouts::Callouts;
 use crate::control::{Addresses, Control, Identity};
 use crate::counter_store::Stores;
 use crate::egress::Egress;
-use crate::hosts;
+use crate::hosts::{self, Network};
 use crate::logging::LogControl;
 use crate::notify;
 use crate::reload::{Compiled, Compiler, Reloader, announce, log_warnings, sniff};
@@ -102,9 +102,11 @@ pub(crate) fn start(options: Options, log: LogControl) -> Result<Running, StartE
     let control_runtime = runtime("control", CONTROL_THREADS)?;
     let background = runtime("background", 1)?;
     let callouts = Callouts::new(control_runtime.handle().clone());
-    let compiler = Arc::new(compiler(&options, &control_runtime, &background, &callouts)?);
+    let names = Names::new(options.data_plane.dns.clone(), control_runtime.handle().clone());
+    let names = names.map_err(anyhow::Error::from)?;
+    let compiler = Arc::new(compiler(&options, &control_runtime, &background, &callouts, &names)?);
     let first = first_plan(&compiler, options.config.as_ref())?;
-    let node = node(&options, &compiler, &control_runtime, first.compiled)?;
+    let node = node(&options, &compiler, names, first.compiled)?;
     callouts.serve(&node);
     let control = Arc::new(Control {
         reloader: Arc::new(Reloader::new(node.clone(), compiler)),
@@ -147,13 +149,20 @@ fn runtime(name: &str, threads: usize) -> Result<Runtime> {
         .with_context(|| format!("cannot start the {name} threads"))
 }
 
-fn compiler(options: &Options, control: &Runtime, background: &Runtime, callouts: &Arc<Callouts>) -> Result<Compiler> {
+fn compiler(
+    options: &Options,
+    control: &Runtime,
+    background: &Runtime,
+    callouts: &Arc<Callouts>,
+    names: &Arc<Names>,
+) -> Result<Compiler> {
     let settings = options.data_plane.clone();
     let tls = tls::Context::new(settings.tls.clone()).context("the TLS settings cannot be used")?;
     let tls = Arc::new(tls);
     let stats = Arc::<PluginStats>::default();
     let egress = Arc::new(Egress::new(control.handle().clone(), tls.clone()));
-    let hosts = hosts::set_up(&options.lua, &options.wasm, callouts)?;
+    let network = Network { names: names.clone(), tls: tls.clone() };
+    let hosts = hosts::set_up(&options.lua, &options.wasm, callouts, network)?;
     let env = PluginEnv {
         background: background.handle().clone(),
         counters: Arc::default(),
@@ -203,7 +212,7 @@ fn first_plan(compiler: &Compiler, source: Option<&ConfigSource>) -> Result<Firs
     }
 }
 
-fn node(options: &Options, compiler: &Compiler, control: &Runtime, first: Compiled) -> Result<Arc<Node>> {
+fn node(options: &Options, compiler: &Compiler, names: Arc<Names>, first: Compiled) -> Result<Arc<Node>> {
     let access_log = options.access_log.clone().map(|target| {
         let name = match &target {
             AccessLogTarget::Stdout => "on standard output".to_owned(),
@@ -213,7 +222,6 @@ fn node(options: &Options, compiler: &Compiler, control: &Runtime, first: Compil
             .with_context(|| format!("cannot open the access log {name}; choose another file with --access-log"))
     });
     let settings = options.data_plane.clone();
-    let names = Names::new(settings.dns.clone(), control.handle().clone())?;
     Ok(Node::new(settings, compiler.telemetry.clone(), access_log.transpose()?, names, first.plan))
 }
 

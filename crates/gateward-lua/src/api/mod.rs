@@ -7,6 +7,7 @@ mod log;
 mod message;
 mod names;
 mod semaphore;
+mod socket;
 mod thread;
 mod time;
 mod timer;
@@ -23,6 +24,7 @@ pub(crate) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> mlua::Re
     message::add(lua, functions, shared)?;
     names::add(lua, functions)?;
     semaphore::add(lua, functions)?;
+    socket::add(lua, functions, shared)?;
     thread::add(lua, functions, shared)?;
     time::add(lua, functions)?;
     timer::add(lua, functions, shared)

@@ -1,7 +1,7 @@
 //! Semaphores of one worker: `semaphore(n)`, `semaphore_take`, `semaphore_wait`, `semaphore_post`, `semaphore_count`.
 
 use crate::shared::Op;
-use mlua::{IntoLuaMulti, Lua, Table, UserData, UserDataRef};
+use mlua::{Lua, Table, UserData, UserDataRef};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -53,12 +53,11 @@ pub(super) fn add(lua: &Lua, functions: &Table) -> mlua::Result<()> {
     let wait = lua.create_function(|lua, (own, seconds): (UserDataRef<Semaphore>, f64)| {
         let (free, waits) = (own.free.clone(), Waits::new(&own.waiting));
         let time = Duration::from_secs_f64(seconds.clamp(0.0, LONGEST));
-        let lua = lua.clone();
-        Ok(Op::new(async move {
+        Ok(Op::giving(lua, async move {
             let taken = tokio::time::timeout(time, free.acquire()).await;
             drop(waits);
             let taken = taken.ok().and_then(Result::ok).map(tokio::sync::SemaphorePermit::forget);
-            taken.is_some().into_lua_multi(&lua)
+            taken.is_some()
         }))
     })?;
     functions.raw_set("semaphore_wait", wait)?;

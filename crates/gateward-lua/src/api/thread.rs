@@ -2,7 +2,7 @@
 //! when one has ended: `flag()`, `any_flag(...)`.
 
 use crate::shared::{Op, Shared, next_turn};
-use mlua::{AnyUserData, IntoLuaMulti, Lua, Result, Table, Thread, UserData, UserDataMethods, UserDataRef, Variadic};
+use mlua::{AnyUserData, Lua, Result, Table, Thread, UserData, UserDataMethods, UserDataRef, Variadic};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -33,8 +33,7 @@ pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<(
     functions.raw_set("flag", lua.create_function(|_, ()| Ok(Flag::default()))?)?;
     let any = lua.create_function(|lua, flags: Variadic<UserDataRef<Flag>>| {
         let flags: Vec<Flag> = flags.iter().map(|flag| (**flag).clone()).collect();
-        let lua = lua.clone();
-        Ok(Op::new(async move { any_raised(&flags).await.into_lua_multi(&lua) }))
+        Ok(Op::giving(lua, async move { any_raised(&flags).await }))
     })?;
     functions.raw_set("any_flag", any)
 }

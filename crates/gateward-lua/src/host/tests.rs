@@ -353,4 +353,5 @@ fn five_hundred_configurations_are_small() {
 }
 
 mod modules;
+mod sockets;
 mod waiting;

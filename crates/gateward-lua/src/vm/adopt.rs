@@ -4,6 +4,7 @@
 use super::{Vm, of, timers};
 use crate::code::Code;
 use crate::instance::{Configured, Instance};
+use crate::socket::Network;
 use crate::state::{Phase, Reach, Scene};
 use mlua::{Function, IntoLuaMulti, Value};
 use rustc_hash::FxHashSet;
@@ -20,18 +21,21 @@ pub(super) struct Adopted {
 }
 
 /// Begin to serve `plugins` on this thread, a worker's.
-pub(crate) fn adopt(code: &Arc<Code>, plugins: &[Configured]) {
+pub(crate) fn adopt(code: &Arc<Code>, plugins: &[Configured], network: Option<&Network>) {
     if plugins.is_empty() && !super::is_made(code) {
         return;
     }
     match of(code) {
-        Ok(vm) => vm.adopt(plugins),
+        Ok(vm) => vm.adopt(plugins, network),
         Err(error) => tracing::error!("{error}"),
     }
 }
 
 impl Vm {
-    fn adopt(self: &Rc<Self>, plugins: &[Configured]) {
+    fn adopt(self: &Rc<Self>, plugins: &[Configured], network: Option<&Network>) {
+        if let Some(network) = network {
+            self.shared.sockets.set_network(network);
+        }
         timers::serve(self);
         for Configured { name, instances } in plugins {
             if self.adopted.borrow_mut().begun.insert(name.clone()) {

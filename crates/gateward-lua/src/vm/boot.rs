@@ -34,6 +34,7 @@ const FILES: &[(&str, &str)] = &[
     ("schema.typedefs", include_str!("../lua/schema/typedefs.lua")),
     ("semaphore", include_str!("../lua/semaphore.lua")),
     ("shared", include_str!("../lua/shared.lua")),
+    ("socket", include_str!("../lua/socket.lua")),
     ("thread", include_str!("../lua/thread.lua")),
     ("timer", include_str!("../lua/timer.lua")),
     ("boot", include_str!("../lua/boot.lua")),

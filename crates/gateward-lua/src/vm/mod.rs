@@ -76,10 +76,12 @@ struct Slot {
     request: f64,
     number: u32,
     of: Rc<RefCell<FreeSlots>>,
+    shared: Rc<Shared>,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        self.shared.sockets.close_of(self.number);
         self.of.borrow_mut().free.push(self.number);
     }
 }
@@ -192,7 +194,7 @@ impl Vm {
             slots.next += 1;
             slots.next
         });
-        Slot { request, number, of: self.free_slots.clone() }
+        Slot { request, number, of: self.free_slots.clone(), shared: self.shared.clone() }
     }
 
     /// Number and slot of the request of `exchange`.

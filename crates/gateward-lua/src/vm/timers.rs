@@ -33,6 +33,7 @@ async fn keep(vm: Weak<Vm>, mut receiver: UnboundedReceiver<Timer>) {
             }
             _ = look.tick() => {
                 let Some(vm) = vm.upgrade() else { return };
+                vm.shared().sockets.pools.sweep();
                 if !vm.is_wanted() {
                     return end(&vm, receiver).await;
                 }

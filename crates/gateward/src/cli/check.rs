@@ -4,7 +4,7 @@ use crate::callouts::Callouts;
 use crate::cli::{FAILURE, USAGE, complain, print};
 use crate::counter_store::NoStores;
 use crate::egress::Egress;
-use crate::hosts;
+use crate::hosts::{self, Network};
 use crate::reload::{Compiler, problem, sniff};
 use crate::settings::{OutputFormat, WasmOptions, router_flavor};
 use crate::watch::FILE_BYTES;
@@ -12,6 +12,7 @@ use clap::ValueEnum;
 use gateward_config::{Diagnostic, Format, Severity};
 use gateward_lua::LuaOptions;
 use gateward_model::RouterFlavor;
+use gateward_net::dns::Names;
 use gateward_net::tls::Context;
 use gateward_plugin::{NativePlugins, PluginEnv};
 use gateward_telemetry::{Limits, Telemetry};
@@ -139,7 +140,8 @@ pub(crate) fn compiler(
     let settings = gateward_proxy::Settings { flavor, ..gateward_proxy::Settings::default() };
     let tls = Arc::new(Context::new(settings.tls.clone())?);
     let egress = Arc::new(Egress::new(runtime.clone(), tls.clone()));
-    let hosts = hosts::set_up(lua, wasm, &Callouts::new(runtime.clone()))?;
+    let network = Network { names: Names::new(settings.dns.clone(), runtime.clone())?, tls: tls.clone() };
+    let hosts = hosts::set_up(lua, wasm, &Callouts::new(runtime.clone()), network)?;
     let env = PluginEnv {
         background: runtime.clone(),
         counters: Arc::default(),

@@ -1,6 +1,8 @@
 //! Coroutines, light threads, timers, semaphores, and what a worker does when it begins.
 
 use super::*;
+use gateward_net::dns::DnsSettings;
+use gateward_net::tls::TlsSettings;
 use std::future::Future;
 use std::sync::atomic::Ordering;
 use tokio::task::LocalSet;
@@ -20,16 +22,22 @@ async fn go(step: Step<'_>) -> Outcome {
 }
 
 /// A plugin whose access phase is `body`, begun as a worker begins it, and called once.
-fn access(name: &str, body: &str) -> (Outcome, Exchange) {
+pub(super) fn access(name: &str, body: &str) -> (Outcome, Exchange) {
     let handler = format!("local P = {{ PRIORITY = 5 }}\nfunction P:access(conf)\n{body}\nend\nreturn P");
     let (_folder, plugin) = plugin(name, &handler);
     on_worker(async {
         let code = plugin.instance().code.clone();
-        vm::adopt(&code, &[configured(&plugin)]);
+        vm::adopt(&code, &[configured(&plugin)], Some(&network()));
         let mut exchange = Exchange::new();
         let outcome = go(plugin.access(&mut exchange)).await;
         (outcome, exchange)
     })
+}
+
+fn network() -> Network {
+    let runtime = tokio::runtime::Handle::current();
+    let names = Names::new(DnsSettings::default(), runtime).unwrap();
+    Network { names, tls: Arc::new(Context::new(TlsSettings::default()).unwrap()) }
 }
 
 fn configured(plugin: &LuaPlugin) -> Configured {
@@ -195,7 +203,7 @@ fn a_machine_that_is_not_wanted_any_more_ends_its_timers_early() {
     let (folder, plugin) = plugin("premature", handler);
     on_worker(async move {
         let code = plugin.instance().code.clone();
-        vm::adopt(&code, &[configured(&plugin)]);
+        vm::adopt(&code, &[configured(&plugin)], Some(&network()));
         drop((plugin, code, folder));
         let said = || crate::dict::named("ending").unwrap().get(b"premature", crate::dict::now_ms(), false);
         for _ in 0..300 {
@@ -234,7 +242,7 @@ fn init_worker_runs_once_and_configure_with_every_snapshot() {
     on_worker(async {
         let code = plugin.instance().code.clone();
         for plugins in [vec![configured(&plugin)], vec![configured(&plugin)], vec![], vec![]] {
-            vm::adopt(&code, &plugins);
+            vm::adopt(&code, &plugins, None);
         }
         let mut exchange = Exchange::new();
         go(plugin.access(&mut exchange)).await;
@@ -248,7 +256,7 @@ fn a_failing_init_worker_is_counted_and_stops_nobody() {
         "local P = { PRIORITY = 5 }\nfunction P:init_worker() while true do end end\nfunction P:access() end\nreturn P";
     let (_folder, plugin) = plugin("begins-badly", handler);
     on_worker(async {
-        vm::adopt(&plugin.instance().code.clone(), &[configured(&plugin)]);
+        vm::adopt(&plugin.instance().code.clone(), &[configured(&plugin)], None);
         assert_eq!(plugin.instance().counts.errors[0].load(Ordering::Relaxed), 1);
         assert_eq!(status(&go(plugin.access(&mut Exchange::new())).await), None);
     });

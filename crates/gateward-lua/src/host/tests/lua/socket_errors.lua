@@ -1,0 +1,35 @@
+local function connected(port)
+  local sock = ngx.socket.tcp()
+  sock:settimeouts(1000, 1000, 50)
+  assert(sock:connect("127.0.0.1", port))
+  return sock
+end
+local function fails(expected, value, err, partial)
+  assert(value == nil and err == expected, tostring(value) .. " " .. tostring(err))
+  return partial
+end
+fails("connection refused", ngx.socket.connect("127.0.0.1", free))
+local sock = connected(closing)
+assert(fails("closed", sock:receive()) == "partial")
+fails("closed", sock:receive())
+assert(connected(closing):receive("*a") == "partial")
+sock = connected(silent)
+local began = ngx.now()
+assert(fails("timeout", sock:receive()) == "")
+assert(ngx.now() - began < 1)
+fails("timeout", sock:receive(1))
+assert(sock:close() == 1)
+sock = connected(endless)
+sock:settimeout(60000)
+local partial = fails("more than 33554432 bytes in one receive", sock:receive("*a"))
+assert(#partial >= 33554432)
+partial = nil
+local ok, err = ngx.socket.connect("does.not.exist.invalid", 80)
+assert(ok == nil and err:find("could not be resolved", 1, true), err)
+-- TLS with somebody who does not speak it, and somebody who says nothing.
+sock = connected(closing)
+ok, err = sock:sslhandshake(nil, "localhost", true)
+assert(ok == nil and type(err) == "string")
+sock = connected(silent)
+sock:settimeout(50)
+fails("timeout", sock:sslhandshake(nil, "localhost", false))

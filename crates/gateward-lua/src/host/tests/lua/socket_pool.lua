@@ -1,0 +1,27 @@
+local function used(options)
+  local sock = ngx.socket.tcp()
+  assert(sock:connect("localhost", port, options))
+  local times = sock:getreusedtimes()
+  sock:send("x\n")
+  assert(sock:receive() == "x")
+  return times, sock
+end
+local times, sock = used()
+assert(times == 0 and sock:setkeepalive(10000, 10) == 1)
+times, sock = used()
+assert(times == 1 and sock:setkeepalive() == 1)
+times, sock = used { pool = "another" }
+assert(times == 0 and sock:setkeepalive(5) == 1)
+ngx.sleep(0.05)
+times, sock = used { pool = "another" }
+assert(times == 0, "it was kept too long")
+sock:send("unread")
+ngx.sleep(0.02)
+local ok, err = sock:setkeepalive()
+assert(ok == nil and err == "connection in dubious state", err)
+local a, b = select(2, used { pool_size = 1 }), select(2, used { pool_size = 1 })
+a:setkeepalive() b:setkeepalive()
+local first, one = used()
+local second = used()
+assert(first >= 1 and second == 0, "one was too many")
+one:close()
