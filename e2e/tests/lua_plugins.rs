@@ -140,6 +140,66 @@ fn a_schema_completes_checks_and_is_shown() {
     }
 }
 
+/// The Lua that a gateway brings, in its place among native plugins and those of folders.
+#[test]
+fn code_in_a_configuration_runs_before_and_after_everything_else() {
+    let backend = Backend::echo();
+    let plugins = "- name: pre-function\n  config:\n    access:\n    - |\n      local n = 0\n      return function()\n\
+        \x20       n = n + 1\n        kong.service.request.set_header('X-First', kong.request.get_header('X-Consumer-Username') or 'nobody')\n\
+        \x20       if kong.request.get_header('X-Stop') then kong.response.exit(418) end\n      end\n\
+        \x20   header_filter: [\"kong.response.set_header('X-Pre', 'seen')\"]\n\
+        - name: post-function\n  config: {access: [\"kong.service.request.set_header('X-Last', kong.request.get_header('X-Consumer-Username') or 'nobody')\"]}\n\
+        - {name: key-auth}\n";
+    let gateway = Gateway::builder(&config(&backend, plugins)).start();
+    let response = get(&gateway, "/", &[("apikey", "secret")]);
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(echoed_header(&response, "x-first").as_deref(), Some("nobody"));
+    assert_eq!(echoed_header(&response, "x-last").as_deref(), Some("alice"));
+    assert_eq!(response.header("x-pre"), Some("seen"));
+    assert_eq!(get(&gateway, "/", &[("X-Stop", "1")]).status, 418);
+    assert_eq!(get(&gateway, "/", &[]).status, 401);
+    let refused = |argument: &str, plugins: &str| {
+        let gateway = Gateway::builder(&config(&backend, plugins)).arg(argument).try_start();
+        gateway.err().map(|error| format!("{error:#}")).unwrap_or_default()
+    };
+    let broken = "- name: pre-function\n  config: {log: [\"x =\"]}\n";
+    let error = refused("--untrusted-lua=sandbox", broken);
+    assert!(error.contains("8:18: plugins[0].config.log[0]: error parsing pre-function"), "{error}");
+    let right = "- name: pre-function\n  config: {log: [\"x = 1\"]}\n";
+    let error = refused("--untrusted-lua=off", right);
+    assert!(error.contains("'untrusted_lua' config option is set to 'off'"), "{error}");
+}
+
+#[test]
+fn a_folder_is_checked_before_it_is_used() {
+    let schema = "return { name = 'p', fields = { { config = { type = 'record', fields = {} } } } }";
+    let folder = Folder::new(&[
+        ("good/handler.lua", "return { PRIORITY = 1, VERSION = '1.0', log = function() kong.log.err('x') end }"),
+        ("good/schema.lua", schema),
+        ("bad/handler.lua", "return { PRIORITY = 1, VERSION = '1.0',\n access = function() kong.no.such() end }"),
+    ]);
+    let check = |arguments: &[&str]| {
+        let mut command = gateward_command();
+        let output = command.args(["plugin", "check"]).args(arguments).output().expect("gateward runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let all = folder.path().display().to_string();
+    let (code, text) = check(&[&all]);
+    assert_eq!(code, Some(1), "{text}");
+    for expected in
+        ["good: ok", "bad: will not work", "bad/handler.lua:2: kong.no is not there", "there is no schema.lua"]
+    {
+        assert!(text.contains(expected), "{text}\nexpected {expected}");
+    }
+    let (code, text) = check(&[&all, "--format=json"]);
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((code, &json["ok"], &json["plugins"][1]["name"]), (Some(1), &false.into(), &"good".into()));
+    std::fs::remove_dir_all(folder.path().join("bad")).expect("a folder can be removed");
+    assert_eq!(check(&[&all]).0, Some(0));
+    std::fs::remove_dir_all(folder.path().join("good")).expect("a folder can be removed");
+    assert_eq!(check(&[&all]).0, Some(1));
+}
+
 #[test]
 fn what_cannot_work_is_said_before_anything_is_started() {
     let folder = Folder::new(&[("p/handler.lua", "return { PRIORITY = 1 }"), ("q/handler.lua", "\nerror('at load')")]);

@@ -1,10 +1,12 @@
 //! The sources of all Lua plugins, read once and shared by every machine.
 
+use crate::functions::{self, Untrusted};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
@@ -33,6 +35,8 @@ pub(crate) struct Code {
     /// By the name that `require` knows.
     modules: BTreeMap<String, Source>,
     next_instance: AtomicU32,
+    /// What code in a configuration may do.
+    pub(crate) untrusted: Untrusted,
 }
 
 /// What tells whether a file changed.
@@ -109,18 +113,35 @@ impl Code {
         let id = u64::from_le_bytes(*digest.first_chunk().expect("a digest has 32 bytes"));
         let plugin = |name: &String| Some(name.strip_prefix("kong.plugins.")?.strip_suffix(".handler")?.to_owned());
         let plugins = modules.keys().filter_map(plugin).filter(|name| !name.contains('.')).collect();
-        Self { id, plugins, modules, next_instance: AtomicU32::new(1) }
+        Self { id, plugins, modules, next_instance: AtomicU32::new(1), untrusted: Untrusted::default() }
     }
 
     /// The file for `require(name)`.
     pub(crate) fn module(&self, name: &str) -> Option<&Source> {
-        self.modules.get(name)
+        brought(name).or_else(|| self.modules.get(name))
+    }
+
+    /// What `require` calls the files.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.modules.keys().map(String::as_str)
     }
 
     /// A number for a new instance.
     pub(crate) fn number(&self) -> u32 {
         self.next_instance.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// The file for `require(name)` that the gateway brings.
+fn brought(name: &str) -> Option<&'static Source> {
+    static BROUGHT: LazyLock<BTreeMap<String, Source>> = LazyLock::new(|| {
+        let source = |(name, text): (String, String)| {
+            let path = PathBuf::from(format!("gateward/{name}"));
+            (name, Source { path, text: text.into_bytes() })
+        };
+        functions::modules().into_iter().map(source).collect()
+    });
+    BROUGHT.get(name)
 }
 
 /// What `require` calls the file at `path` below `folder`: from `kong/plugins` on when that is in its path, a folder

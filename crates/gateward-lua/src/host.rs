@@ -1,6 +1,7 @@
 //! The Lua plugins of a node: their files, what they are, and the instances made of them.
 
 use crate::code::{Code, Stamp, stamps};
+use crate::functions::{self, Untrusted};
 use crate::instance::{Configured, Counts, Info, Instance};
 use crate::plugin::LuaPlugin;
 use crate::schema::{self, PluginSchema};
@@ -25,6 +26,8 @@ pub struct LuaOptions {
     pub folders: Vec<PathBuf>,
     /// Names of the plugins that may be used; `None`: all that are found.
     pub enabled: Option<Vec<String>>,
+    /// What code in a configuration may do.
+    pub untrusted: Untrusted,
 }
 
 /// Runs the Lua plugins of the configured folders.
@@ -78,7 +81,8 @@ impl LuaHost {
         if state.code.is_some() && state.stamps == found {
             return Ok(());
         }
-        let code = Code::read(&self.options.folders, &found)?;
+        let mut code = Code::read(&self.options.folders, &found)?;
+        code.untrusted = self.options.untrusted.clone();
         state.stamps = found;
         if state.code.as_ref().is_some_and(|known| known.id == code.id) {
             return Ok(());
@@ -89,19 +93,28 @@ impl LuaHost {
         Ok(())
     }
 
+    /// Whether the plugin may be used. Those the gateway brings may, unless none may.
+    fn allows(&self, name: &str) -> bool {
+        match &self.options.enabled {
+            None => true,
+            Some(names) if functions::NAMES.contains(&name) => !names.is_empty(),
+            Some(names) => names.iter().any(|allowed| allowed == name),
+        }
+    }
+
     /// Load every plugin in a machine made for nothing else.
     fn inspect(&self, code: &Arc<Code>) -> Result<Inspected, String> {
         let vm = Vm::new(code)?;
         let mut inspected = Inspected::default();
-        for name in &code.plugins {
-            if self.options.enabled.as_ref().is_some_and(|names| !names.contains(name)) {
+        for name in code.plugins.iter().map(String::as_str).chain(functions::NAMES.iter().copied()) {
+            if !self.allows(name) {
                 continue;
             }
             let schema = vm
                 .describe(code, name)
                 .and_then(|described| described.map(|described| schema::of(code, name, &described)).transpose());
-            inspected.0.insert(name.clone(), vm.inspect(name));
-            inspected.1.insert(name.clone(), schema.map(|schema| schema.map(Arc::new)));
+            inspected.0.insert(name.to_owned(), vm.inspect(name));
+            inspected.1.insert(name.to_owned(), schema.map(|schema| schema.map(Arc::new)));
         }
         Ok(inspected)
     }
@@ -127,7 +140,7 @@ impl LuaHost {
             code: code.clone(),
             number: code.number(),
             entity: Arc::new(entity.clone()),
-            info,
+            info: info.narrowed(&entity.name, &entity.config),
             counts: Counts::default(),
         });
         instances.retain(|_, known| known.strong_count() > 0);

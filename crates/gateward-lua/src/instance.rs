@@ -1,8 +1,10 @@
 //! A configured plugin, and what is counted of it.
 
 use crate::code::Code;
+use crate::functions;
 use crate::state::Phase;
 use gateward_model::PluginConfig;
+use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,6 +22,18 @@ pub(crate) struct Info {
 impl Info {
     pub(crate) fn has(&self, phase: Phase) -> bool {
         self.phases & phase as u32 != 0
+    }
+}
+
+impl Info {
+    /// Of `plugin` with this configuration: code in a configuration takes part in the phases it is given for.
+    pub(crate) fn narrowed(self, plugin: &str, config: &Value) -> Self {
+        if !functions::NAMES.contains(&plugin) {
+            return self;
+        }
+        let used = |phase: &&Phase| config[phase.as_str()].as_array().is_some_and(|chunks| !chunks.is_empty());
+        let phases = Phase::ALL.iter().filter(used).fold(0, |phases, phase| phases | *phase as u32);
+        Self { phases: self.phases & phases, ..self }
     }
 }
 

@@ -9,10 +9,12 @@
 //! boundary that holds against an attacker. Code nobody has read belongs into a Wasm filter.
 
 mod api;
+mod check;
 mod code;
 mod convert;
 mod dict;
 mod fast;
+mod functions;
 mod host;
 mod instance;
 mod plugin;
@@ -25,4 +27,6 @@ mod timers;
 mod vm;
 mod watchdog;
 
+pub use check::{CheckedPlugin, Finding, Module, Origin, Severity, check};
+pub use functions::{NAMES as BROUGHT, Untrusted, UntrustedMode};
 pub use host::{LuaHost, LuaOptions};

@@ -36,10 +36,8 @@ pub(crate) fn set_up(
     network: Network,
 ) -> Result<PluginHosts> {
     let wasm = filters::host(wasm, callouts)?;
-    let mut hosts: Vec<Arc<dyn PluginHost>> = Vec::new();
-    if !lua.folders.is_empty() {
-        hosts.push(Arc::new(LuaHost::new(lua.clone()).on_network(network.names, network.tls)));
-    }
+    let lua_host = LuaHost::new(lua.clone()).on_network(network.names, network.tls);
+    let mut hosts: Vec<Arc<dyn PluginHost>> = vec![Arc::new(lua_host)];
     let known = |name: &&String| !hosts.iter().any(|host| host.has(name));
     let missing: Vec<&str> = lua.enabled.iter().flatten().filter(known).map(String::as_str).collect();
     ensure!(

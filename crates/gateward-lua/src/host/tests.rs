@@ -29,7 +29,7 @@ impl Folder {
     }
 
     fn host(&self) -> LuaHost {
-        LuaHost::new(LuaOptions { folders: vec![self.0.clone()], enabled: None })
+        LuaHost::new(LuaOptions { folders: vec![self.0.clone()], ..LuaOptions::default() })
     }
 }
 

@@ -23,6 +23,9 @@ files["pdk.request"](core)
 files["pdk.response"](core)
 files["pdk.service"](core)
 local require = files.sandbox(core)
+core.untrusted = boot.untrusted
+core.preload["kong.tools.sandbox"] = function() return files["tools.sandbox"](core) end
 boot.schema = files["schema.describe"](core)
 files.modules(core)
+boot.about = files.check(core)
 return require

@@ -32,7 +32,7 @@ impl Plugins {
         fs::create_dir_all(folder.join("p")).unwrap();
         fs::write(folder.join("p/handler.lua"), HANDLER).unwrap();
         fs::write(folder.join("p/schema.lua"), schema).unwrap();
-        let host = LuaHost::new(LuaOptions { folders: vec![folder.clone()], enabled: None });
+        let host = LuaHost::new(LuaOptions { folders: vec![folder.clone()], ..LuaOptions::default() });
         Self { folder, plugins: NativePlugins::and(Arc::new(host)) }
     }
 
@@ -77,7 +77,7 @@ impl Plugins {
     fn schema_error(&self) -> String {
         assert!(self.plugins.config_schema("p").is_none() && self.plugins.is_open("p"));
         let loaded = self.load(&json!({"name": "p"})).unwrap();
-        let host = LuaHost::new(LuaOptions { folders: vec![self.folder.clone()], enabled: None });
+        let host = LuaHost::new(LuaOptions { folders: vec![self.folder.clone()], ..LuaOptions::default() });
         host.instance(&loaded.config.plugins[0]).err().unwrap_or_default()
     }
 }
@@ -353,7 +353,7 @@ fn what_is_wrong_in_a_schema_is_told_with_its_line() {
 fn a_plugin_without_schema_is_told_of() {
     let plugins = Plugins::config("bare", "fields = {}");
     fs::remove_file(plugins.folder.join("p/schema.lua")).unwrap();
-    let host = LuaHost::new(LuaOptions { folders: vec![plugins.folder.clone()], enabled: None });
+    let host = LuaHost::new(LuaOptions { folders: vec![plugins.folder.clone()], ..LuaOptions::default() });
     assert!(host.schema("p").is_none() && host.remark("p").unwrap().contains("has no schema.lua"));
     assert!(host.remark("q").is_none());
 }

@@ -4,6 +4,7 @@ use super::{MEMORY, Vm};
 use crate::api;
 use crate::code::Code;
 use crate::fast;
+use crate::functions;
 use crate::sandbox;
 use crate::shared::Shared;
 use crate::state::Phase;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 /// The PDK and what it stands on, by the names under which the files find each other.
 const FILES: &[(&str, &str)] = &[
+    ("check", include_str!("../lua/check.lua")),
     ("core", include_str!("../lua/core.lua")),
     ("coroutine", include_str!("../lua/coroutine.lua")),
     ("lib.cjson", include_str!("../lua/lib/cjson.lua")),
@@ -37,6 +39,7 @@ const FILES: &[(&str, &str)] = &[
     ("socket", include_str!("../lua/socket.lua")),
     ("thread", include_str!("../lua/thread.lua")),
     ("timer", include_str!("../lua/timer.lua")),
+    ("tools.sandbox", include_str!("../lua/tools/sandbox.lua")),
     ("boot", include_str!("../lua/boot.lua")),
 ];
 
@@ -50,6 +53,7 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
     boot.raw_set("fast", fast::functions(&lua)?)?;
     boot.raw_set("host", host_functions(&lua, code, &shared)?)?;
     boot.raw_set("phases", phases(&lua)?)?;
+    boot.raw_set("untrusted", functions::settings(&lua, &code.untrusted)?)?;
     let files = lua.create_table()?;
     for (name, text) in FILES {
         // Named after the file, for tracebacks.
@@ -58,7 +62,7 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
     boot.raw_set("files", files.clone())?;
     let start: Function = files.raw_get("boot")?;
     let require: Function = start.call(boot.clone())?;
-    let schemas = boot.raw_get("schema")?;
+    let (schemas, about) = (boot.raw_get("schema")?, boot.raw_get("about")?);
     lua.set_memory_limit(MEMORY)?;
     Ok(Vm {
         watched: Watched::new(main),
@@ -67,6 +71,7 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
         spare: RefCell::default(),
         require,
         schemas,
+        about,
         lua,
         shared,
         code: Arc::downgrade(code),

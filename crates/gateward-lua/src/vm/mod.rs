@@ -4,6 +4,7 @@
 //! `boot` fills it, `run` calls handlers in it.
 
 mod adopt;
+mod ask;
 mod boot;
 mod run;
 mod schema;
@@ -43,6 +44,8 @@ pub(crate) struct Vm {
     require: Function,
     /// What describes schemas and asks the functions in them (`schema/describe.lua`).
     schemas: Table,
+    /// What says what is in the machine (`check.lua`).
+    about: Table,
     lua: Lua,
     shared: Rc<Shared>,
     code: Weak<Code>,

@@ -6,11 +6,11 @@ use crate::counter_store::NoStores;
 use crate::egress::Egress;
 use crate::hosts::{self, Network};
 use crate::reload::{Compiler, problem, sniff};
-use crate::settings::{OutputFormat, WasmOptions, router_flavor};
+use crate::settings::{OutputFormat, WasmOptions, router_flavor, untrusted_lua};
 use crate::watch::FILE_BYTES;
 use clap::ValueEnum;
 use gateward_config::{Diagnostic, Format, Severity};
-use gateward_lua::LuaOptions;
+use gateward_lua::{LuaOptions, Untrusted, UntrustedMode};
 use gateward_model::RouterFlavor;
 use gateward_net::dns::Names;
 use gateward_net::tls::Context;
@@ -42,13 +42,16 @@ pub(crate) struct Arguments {
     /// Folders of the Lua plugins that the files use, separated by commas
     #[arg(long, value_name = "DIRS", value_delimiter = ',')]
     plugins_dir: Vec<PathBuf>,
+    /// What Lua in a configuration may do: off, sandbox or on
+    #[arg(long, value_name = "MODE", env = "KONG_UNTRUSTED_LUA", default_value = "sandbox", value_parser = untrusted_lua)]
+    untrusted_lua: UntrustedMode,
     /// Folder of the Wasm filters that the files use
     #[arg(long, value_name = "DIR", env = "KONG_WASM_FILTERS_PATH")]
     wasm_filters_path: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Form {
+pub(crate) enum Form {
     Text,
     Json,
 }
@@ -85,7 +88,8 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     };
     let filters_path = arguments.wasm_filters_path.clone();
     let wasm = WasmOptions { enabled: filters_path.is_some(), filters_path, cache_path: None };
-    let lua = LuaOptions { folders: arguments.plugins_dir.clone(), enabled: None };
+    let untrusted = Untrusted { mode: arguments.untrusted_lua, ..Untrusted::default() };
+    let lua = LuaOptions { folders: arguments.plugins_dir.clone(), enabled: None, untrusted };
     let compiler = match compiler(arguments.router_flavor, &lua, &wasm, runtime.handle()) {
         Ok(compiler) => compiler,
         Err(error) => {

@@ -107,7 +107,7 @@ pub(crate) fn run(folder: &Path) -> Result<()> {
     files.sort();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let background = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let lua = LuaOptions { folders: vec![folder.to_owned()], enabled: None };
+    let lua = LuaOptions { folders: vec![folder.to_owned()], ..LuaOptions::default() };
     let compiler = check::compiler(RouterFlavor::default(), &lua, &WasmOptions::default(), background.handle())?;
     // What plugins log, and why one failed.
     let log =
@@ -138,7 +138,9 @@ pub(crate) fn run(folder: &Path) -> Result<()> {
 
 /// The plugin with its configuration, through the loader.
 fn plugin(compiler: &Compiler, cases: &Cases) -> Result<Box<dyn Plugin>> {
-    let names = compiler.host.names();
+    let mut names = compiler.host.names();
+    // A folder is about what is in it; what the gateway brings can be named.
+    names.retain(|name| !gateward_lua::BROUGHT.contains(&name.as_str()));
     let name = match (&cases.plugin, names.as_slice()) {
         (Some(name), _) => name.clone(),
         (None, [name]) => name.clone(),

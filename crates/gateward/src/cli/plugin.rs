@@ -1,5 +1,8 @@
-//! `gateward plugin`: from an empty folder to a filter that is built, tried and checked.
+//! `gateward plugin`: from an empty folder to a filter that is built, tried and checked; what of Lua plugins will work.
 
+mod lua;
+
+use crate::cli::check::Form;
 use crate::cli::{FAILURE, complain, lua_cases, print};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
@@ -45,10 +48,13 @@ pub(crate) enum Arguments {
         #[arg(default_value = ".")]
         folder: PathBuf,
     },
-    /// Say whether a module is a filter that starts with a configuration
+    /// Say whether a module is a filter that starts with a configuration, or what of a folder of Lua plugins will not work
     Check {
-        /// The module
+        /// The module, or the folder
         file: PathBuf,
+        /// How to tell of Lua plugins
+        #[arg(long, value_enum, default_value_t = Form::Text)]
+        format: Form,
         /// The filter's configuration; without it the filter is not started
         #[arg(long, value_name = "TEXT")]
         config: Option<String>,
@@ -62,7 +68,8 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         Arguments::Build { folder } => build(folder).map(|file| print(&format!("{}\n", file.display()))),
         Arguments::Test { folder } if lua_cases::is_lua(folder) => lua_cases::run(folder),
         Arguments::Test { folder } => test(folder),
-        Arguments::Check { file, config } => check(file, config.as_deref()),
+        Arguments::Check { file, format, .. } if file.is_dir() => return lua::check(file, *format),
+        Arguments::Check { file, config, .. } => check(file, config.as_deref()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -26,7 +26,6 @@ const GROUPS: &[&str] = &[
     "STATUS_",
     "STREAM_",
     "TRACING_",
-    "UNTRUSTED_LUA",
     "UPSTREAM_KEEPALIVE",
     "VAULT_",
     "WASM_DYNAMIC_MODULE",

@@ -15,4 +15,4 @@ mod values;
 pub(crate) use resolve::{ConfigSource, Options, WasmOptions, resolve};
 pub(crate) use sources::{Flags, Given};
 pub(crate) use table::reference;
-pub(crate) use values::{Listen, LogLevel, OutputFormat, duration, router_flavor};
+pub(crate) use values::{Listen, LogLevel, OutputFormat, duration, router_flavor, untrusted_lua};

@@ -5,7 +5,7 @@ use crate::settings::kong_env;
 use crate::settings::sources::Given;
 use crate::settings::tls;
 use crate::settings::values::{self, Listen, LogLevel, OutputFormat};
-use gateward_lua::LuaOptions;
+use gateward_lua::{LuaOptions, Untrusted};
 use gateward_net::PoolSettings;
 use gateward_net::proxy_protocol::Mode;
 use gateward_proxy::{HeaderTokens, Limits, Settings};
@@ -96,7 +96,15 @@ pub(crate) fn resolve(given: &Given) -> Result<Options, Vec<String>> {
         grace: reader.read("shutdown-grace", values::duration),
         timeout: reader.read("shutdown-timeout", values::duration),
         upgrade_socket: reader.given.value("upgrade-socket").map(|value| value.text.into()),
-        lua: LuaOptions { folders: lua_folders(&reader), enabled: reader.read("plugins", values::lua_plugins) },
+        lua: LuaOptions {
+            folders: lua_folders(&reader),
+            enabled: reader.read("plugins", values::lua_plugins),
+            untrusted: Untrusted {
+                mode: reader.read("untrusted-lua", values::untrusted_lua),
+                requires: reader.read("untrusted-lua-sandbox-requires", values::names),
+                environment: reader.read("untrusted-lua-sandbox-environment", values::names),
+            },
+        },
         wasm: WasmOptions {
             enabled: reader.read("wasm", values::switch),
             filters_path: reader.given.value("wasm-filters-path").map(|value| value.text.into()),

@@ -1,6 +1,7 @@
 //! Parsers of values: texts in Kong's and nginx's syntax to types. Errors say what is allowed.
 
 use gateward_balance::LimitRule;
+use gateward_lua::UntrustedMode;
 use gateward_model::RouterFlavor;
 use gateward_net::proxy_protocol::Mode;
 use gateward_net::{ListenerFlags, Probes};
@@ -405,6 +406,23 @@ pub(crate) fn lua_plugins(text: &str) -> Result<Option<Vec<String>>, String> {
     let own = |name: &&str| *name != "bundled" && gateward_plugin::definition(name).is_none();
     let names: Vec<String> = names.filter(own).map(str::to_owned).collect();
     Ok(Some(names).filter(|names| !names.is_empty()))
+}
+
+/// What Lua in a configuration may do.
+pub(crate) fn untrusted_lua(text: &str) -> Result<UntrustedMode, String> {
+    match text.trim() {
+        "off" => Ok(UntrustedMode::Off),
+        // Newer versions of Kong call theirs so.
+        "sandbox" | "strict" => Ok(UntrustedMode::Sandbox),
+        "on" => Ok(UntrustedMode::On),
+        other => Err(format!("'{other}' is none of: off, sandbox, on")),
+    }
+}
+
+/// Names separated by commas.
+#[expect(clippy::unnecessary_wraps, reason = "the shape of all readers of settings")]
+pub(crate) fn names(text: &str) -> Result<Vec<String>, String> {
+    Ok(text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
 #[cfg(test)]

@@ -1,0 +1,158 @@
+//! Code in configurations, through the contract and the loader.
+
+use super::*;
+use crate::plugin::LuaPlugin;
+use crate::{LuaHost, LuaOptions};
+use gateward_model::{EntityId, PluginConfig};
+use gateward_plugin::{Exchange, NativePlugins, Outcome, Plugin, PluginHost, Step};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+fn host(untrusted: Untrusted) -> LuaHost {
+    LuaHost::new(LuaOptions { untrusted, ..LuaOptions::default() })
+}
+
+fn made(host: &LuaHost, name: &str, config: Value) -> LuaPlugin {
+    let entity = PluginConfig {
+        id: EntityId::derived("test", &config.to_string()),
+        name: name.to_owned(),
+        instance_name: None,
+        enabled: true,
+        protocols: Vec::new(),
+        route: None,
+        service: None,
+        consumer: None,
+        config,
+        tags: None,
+        created_at: 0,
+        updated_at: 0,
+    };
+    LuaPlugin::new(host.instance(&entity).unwrap())
+}
+
+/// The status it answers with; 0: it goes on.
+fn access(plugin: &LuaPlugin, exchange: &mut Exchange) -> u16 {
+    match plugin.access(exchange) {
+        Step::Next => 0,
+        Step::Respond(response) => response.status,
+        Step::Wait(waiting) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            match runtime.block_on(waiting) {
+                Outcome::Next => 0,
+                Outcome::Respond(response) => response.status,
+            }
+        }
+    }
+}
+
+#[test]
+fn code_in_a_configuration_runs() {
+    let host = host(Untrusted::default());
+    assert_eq!((host.priority("pre-function"), host.priority("post-function")), (1_000_000, -1000));
+    let counting =
+        "local n = 0\nreturn function() n = n + 1 kong.service.request.set_header('X-N', n) ngx.ctx.n = n end";
+    let plugin = made(
+        &host,
+        "pre-function",
+        json!({"access": [counting, "kong.service.request.set_header('X-Ctx', ngx.ctx.n)",
+            "if kong.request.get_header('exit') then kong.response.exit(418) end"]}),
+    );
+    let phases = plugin.needs().phases;
+    assert!(phases.access && !phases.log && !phases.header_filter && !phases.body_filter && !phases.rewrite);
+    for n in 1..=3 {
+        let mut exchange = Exchange::new();
+        assert_eq!(access(&plugin, &mut exchange), 0);
+        let number = n.to_string();
+        assert_eq!(exchange.request.headers.get("X-N"), Some(number.as_bytes()), "its variables stay");
+        assert_eq!(exchange.request.headers.get("X-Ctx"), Some(number.as_bytes()));
+    }
+    let mut exchange = Exchange::new();
+    exchange.request.headers.add("exit", "1");
+    assert_eq!(access(&plugin, &mut exchange), 418);
+    assert_eq!(access(&plugin, &mut Exchange::new()), 0);
+}
+
+#[test]
+fn code_that_waits_at_first_is_not_run_twice_over() {
+    let host = host(Untrusted::default());
+    let plugin = made(
+        &host,
+        "post-function",
+        json!({"access": ["ngx.sleep(0.01) return function() kong.service.request.set_header('X', 'ran') end"]}),
+    );
+    for _ in 0..2 {
+        let mut exchange = Exchange::new();
+        assert_eq!(access(&plugin, &mut exchange), 0);
+        assert_eq!(exchange.request.headers.get("X"), Some(&b"ran"[..]));
+    }
+}
+
+#[test]
+fn the_sandbox_is_as_wide_as_it_is_told() {
+    let run = |untrusted: &Untrusted, code: &str| {
+        access(&made(&host(untrusted.clone()), "pre-function", json!({ "access": [code] })), &mut Exchange::new())
+    };
+    let narrow = Untrusted::default();
+    for code in [
+        "setmetatable({}, {})",
+        "getmetatable('')",
+        "rawset({}, 1, 1)",
+        "load('x')",
+        "require('cjson')",
+        "require('kong.db.schema.typedefs')",
+        "os.getenv('HOME')",
+        "io.type(1)",
+        "string.dump(print)",
+        "debug.traceback()",
+    ] {
+        assert_eq!(run(&narrow, code), 500, "{code}");
+    }
+    let shared = "string.mine = 1 x = 2 assert(_G.x == 2 and string.format('%d', 1) == '1' and math.max(1, 2) == 2)";
+    assert_eq!(run(&narrow, shared), 0);
+    assert_eq!(run(&narrow, "assert(x == nil and string.mine == nil and ('').mine == nil)"), 0, "its own globals only");
+    let wide = Untrusted {
+        requires: vec!["kong.db.schema.typedefs".into()],
+        environment: vec!["setmetatable".into(), "os.getenv".into()],
+        ..narrow
+    };
+    assert_eq!(run(&wide, "require('kong.db.schema.typedefs') setmetatable({}, {}) os.getenv('HOME') os.time()"), 0);
+    assert_eq!(run(&wide, "require('kong.constants')"), 500);
+    let on = Untrusted { mode: UntrustedMode::On, ..Untrusted::default() };
+    assert_eq!(run(&on, "require('kong.db.schema.typedefs') setmetatable({}, {}) x = 1"), 0);
+    assert_eq!(run(&on, "io.open('/etc/passwd')"), 500, "and never more than plugins have");
+}
+
+#[test]
+fn mistakes_are_found_when_the_file_is_loaded() {
+    let problems = |untrusted: Untrusted, entity: Value| {
+        let plugins = NativePlugins::and(Arc::new(host(untrusted)));
+        let options = gateward_config::Options {
+            plugins: &plugins,
+            flavor: gateward_model::RouterFlavor::default(),
+            vault: &|_| None,
+            now: 0,
+        };
+        let file = json!({"_format_version": "3.0", "consumers": [{"username": "a"}], "plugins": [entity]}).to_string();
+        match gateward_config::load(file.as_bytes(), gateward_config::Format::Json, &options) {
+            Ok(_) => String::new(),
+            Err(problems) => problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        }
+    };
+    let access = |code: &str| json!({"name": "pre-function", "config": {"access": ["return 1", code]}});
+    assert_eq!(problems(Untrusted::default(), access("kong.log('x')")), "");
+    for (untrusted, entity, expected) in [
+        (UntrustedMode::Sandbox, access("x ="), "config.access[1]: error parsing pre-function: pre-function:1: "),
+        (UntrustedMode::Sandbox, access("\u{1b}LJ\u{2}"), "error parsing pre-function"),
+        (UntrustedMode::Off, access("x = 1"), "'untrusted_lua' config option is set to 'off'"),
+        (UntrustedMode::Sandbox, json!({"name": "post-function"}), "at least one of these is needed"),
+        (UntrustedMode::Sandbox, json!({"name": "pre-function", "config": {"certificate": ["x = 1"]}}), "remove it"),
+        (
+            UntrustedMode::Sandbox,
+            json!({"name": "pre-function", "consumer": "a", "config": {"log": ["x = 1"]}}),
+            "for a consumer",
+        ),
+    ] {
+        let found = problems(Untrusted { mode: untrusted, ..Untrusted::default() }, entity.clone());
+        assert!(found.contains(expected), "{entity}: {found}\nexpected {expected}");
+    }
+}
