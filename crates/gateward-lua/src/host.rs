@@ -221,8 +221,8 @@ impl PluginHost for LuaHost {
     fn worker_start(&self, snapshot: &Arc<Snapshot>, _: &PluginEnv) -> Vec<WorkerStart> {
         let Some(code) = self.state().code.clone() else { return Vec::new() };
         let configured = self.configured(snapshot);
-        let network = self.network.clone();
-        vec![Box::new(move || vm::adopt(&code, &configured, network.as_ref()))]
+        let (network, snapshot) = (self.network.clone(), snapshot.clone());
+        vec![Box::new(move || vm::adopt(&code, &configured, &snapshot, network.as_ref()))]
     }
 }
 

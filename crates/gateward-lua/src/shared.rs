@@ -3,6 +3,7 @@
 use crate::socket::Sockets;
 use crate::state::State;
 use crate::timers::Timers;
+use gateward_model::Snapshot;
 use gateward_plugin::LocalResponse;
 use mlua::{IntoLuaMulti, Lua, MultiValue, Thread, UserData};
 use std::cell::{Cell, RefCell};
@@ -10,6 +11,7 @@ use std::ffi::c_void;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What functions in Rust that Lua calls have at hand.
 #[derive(Default)]
@@ -23,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) killed: RefCell<Vec<*const c_void>>,
     pub(crate) timers: Timers,
     pub(crate) sockets: Rc<Sockets>,
+    /// What the worker serves.
+    pub(crate) snapshot: RefCell<Option<Arc<Snapshot>>>,
 }
 
 /// What a coroutine waits for; resumed with the values it comes to.

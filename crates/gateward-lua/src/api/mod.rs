@@ -3,10 +3,12 @@
 
 mod answer;
 mod dict;
+mod digest;
 mod log;
 mod message;
 mod names;
 mod semaphore;
+mod snapshot;
 mod socket;
 mod thread;
 mod time;
@@ -20,10 +22,12 @@ use std::rc::Rc;
 pub(crate) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> mlua::Result<()> {
     answer::add(lua, functions, shared)?;
     dict::add(lua, functions)?;
+    digest::add(lua, functions)?;
     log::add(lua, functions)?;
     message::add(lua, functions, shared)?;
     names::add(lua, functions)?;
     semaphore::add(lua, functions)?;
+    snapshot::add(lua, functions, shared)?;
     socket::add(lua, functions, shared)?;
     thread::add(lua, functions, shared)?;
     time::add(lua, functions)?;

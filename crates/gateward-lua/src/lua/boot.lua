@@ -27,5 +27,7 @@ core.untrusted = boot.untrusted
 core.preload["kong.tools.sandbox"] = function() return files["tools.sandbox"](core) end
 boot.schema = files["schema.describe"](core)
 files.modules(core)
+files["pdk.cache"](core)
+files["pdk.db"](core)
 boot.about = files.check(core)
 return require

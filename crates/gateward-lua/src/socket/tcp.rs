@@ -225,10 +225,10 @@ impl Tcp {
         match within(self.timeouts.get()[2], self.read_until(&wire, what)).await {
             Ok(received) => received,
             Err(failure) => {
+                let bytes = self.ahead.take();
                 if failure != "timeout" {
                     self.drop_connection();
                 }
-                let bytes = self.ahead.take();
                 Received { bytes, failure: Some(failure), reached: false }
             }
         }
@@ -293,6 +293,7 @@ impl Tcp {
     }
 
     fn drop_connection(&self) {
+        self.ahead.borrow_mut().clear();
         if let Some(Connection { wire, secure: true, .. }) = self.connection.take()
             && let Wire::Tcp(stream, _) = &*wire
         {

@@ -6,6 +6,7 @@ use crate::code::Code;
 use crate::instance::{Configured, Instance};
 use crate::socket::Network;
 use crate::state::{Phase, Reach, Scene};
+use gateward_model::Snapshot;
 use mlua::{Function, IntoLuaMulti, Value};
 use rustc_hash::FxHashSet;
 use std::rc::Rc;
@@ -21,12 +22,15 @@ pub(super) struct Adopted {
 }
 
 /// Begin to serve `plugins` on this thread, a worker's.
-pub(crate) fn adopt(code: &Arc<Code>, plugins: &[Configured], network: Option<&Network>) {
+pub(crate) fn adopt(code: &Arc<Code>, plugins: &[Configured], snapshot: &Arc<Snapshot>, network: Option<&Network>) {
     if plugins.is_empty() && !super::is_made(code) {
         return;
     }
     match of(code) {
-        Ok(vm) => vm.adopt(plugins, network),
+        Ok(vm) => {
+            *vm.shared.snapshot.borrow_mut() = Some(snapshot.clone());
+            vm.adopt(plugins, network);
+        }
         Err(error) => tracing::error!("{error}"),
     }
 }

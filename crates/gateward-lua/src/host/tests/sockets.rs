@@ -118,3 +118,61 @@ fn a_handler_that_is_given_up_lets_go_of_its_connection() {
     assert_eq!(status(&access("socket-given-up", &body).0), Some(204));
     assert_eq!(receiver.recv_timeout(Duration::from_secs(10)).unwrap(), Ok(0), "closed with the machine");
 }
+
+/// Answers by path; what it was asked comes back as the body.
+fn http_server(mut stream: TcpStream) {
+    let mut asked = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let Some(end) = asked.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
+            match stream.read(&mut buffer) {
+                Ok(read @ 1..) => asked.extend_from_slice(&buffer[..read]),
+                _ => return,
+            }
+            continue;
+        };
+        let head = String::from_utf8_lossy(&asked[..end + 4]).into_owned();
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok()).unwrap_or(0);
+        while asked.len() < end + 4 + length {
+            let read = stream.read(&mut buffer).unwrap_or(0);
+            asked.extend_from_slice(&buffer[..read]);
+            if read == 0 {
+                return;
+            }
+        }
+        let echo: Vec<u8> = asked.drain(..end + 4 + length).collect();
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        let (answer, close): (Vec<u8>, bool) = match path.split('?').next().unwrap_or_default() {
+            "/chunked" => (
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4;x=y\r\nabcd\r\n3\r\nefg\r\n0\r\nX-Trailer: t\r\n\r\n".to_vec(),
+                false,
+            ),
+            "/close" => (b"HTTP/1.0 200 OK\r\n\r\nuntil the end".to_vec(), true),
+            "/none" => (b"HTTP/1.1 204 No Content\r\nX-A: 1\r\nx-a: 2\r\n\r\n".to_vec(), false),
+            "/informed" => (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec(), false),
+            "/nonsense" => (b"nonsense\r\n\r\n".to_vec(), true),
+            "/cut" => (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc".to_vec(), true),
+            "/endless" => {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n");
+                while stream.write_all(b"X-Field: value\r\n").is_ok() {}
+                return;
+            }
+            _ => {
+                let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", echo.len()).into_bytes();
+                if !head.starts_with("HEAD") {
+                    answer.extend(echo);
+                }
+                (answer, false)
+            }
+        };
+        if stream.write_all(&answer).is_err() || close {
+            return;
+        }
+    }
+}
+
+#[test]
+fn the_http_client() {
+    let port = server(http_server);
+    holds("http-client", &format!("local port = {port}\n{}", include_str!("lua/http.lua")));
+}

@@ -27,7 +27,7 @@ pub(super) fn access(name: &str, body: &str) -> (Outcome, Exchange) {
     let (_folder, plugin) = plugin(name, &handler);
     on_worker(async {
         let code = plugin.instance().code.clone();
-        vm::adopt(&code, &[configured(&plugin)], Some(&network()));
+        vm::adopt(&code, &[configured(&plugin)], &snapshot(), Some(&network()));
         let mut exchange = Exchange::new();
         let outcome = go(plugin.access(&mut exchange)).await;
         (outcome, exchange)
@@ -38,6 +38,20 @@ fn network() -> Network {
     let runtime = tokio::runtime::Handle::current();
     let names = Names::new(DnsSettings::default(), runtime).unwrap();
     Network { names, tls: Arc::new(Context::new(TlsSettings::default()).unwrap()) }
+}
+
+fn snapshot() -> Arc<Snapshot> {
+    let text = r#"{"_format_version": "3.0",
+        "services": [{"name": "s", "url": "http://a.example", "routes": [{"name": "r", "paths": ["/"]}]}],
+        "consumers": [{"username": "alice", "custom_id": "c1"}, {"username": "bob"}]}"#;
+    let options = gateward_config::Options {
+        plugins: &gateward_plugin::NativePlugins::new(),
+        flavor: gateward_model::RouterFlavor::default(),
+        vault: &|_| None,
+        now: 0,
+    };
+    let loaded = gateward_config::load(text.as_bytes(), gateward_config::Format::Json, &options).unwrap();
+    Arc::new(Snapshot { config: loaded.config, ..Snapshot::empty() })
 }
 
 fn configured(plugin: &LuaPlugin) -> Configured {
@@ -203,7 +217,7 @@ fn a_machine_that_is_not_wanted_any_more_ends_its_timers_early() {
     let (folder, plugin) = plugin("premature", handler);
     on_worker(async move {
         let code = plugin.instance().code.clone();
-        vm::adopt(&code, &[configured(&plugin)], Some(&network()));
+        vm::adopt(&code, &[configured(&plugin)], &snapshot(), Some(&network()));
         drop((plugin, code, folder));
         let said = || crate::dict::named("ending").unwrap().get(b"premature", crate::dict::now_ms(), false);
         for _ in 0..300 {
@@ -242,7 +256,7 @@ fn init_worker_runs_once_and_configure_with_every_snapshot() {
     on_worker(async {
         let code = plugin.instance().code.clone();
         for plugins in [vec![configured(&plugin)], vec![configured(&plugin)], vec![], vec![]] {
-            vm::adopt(&code, &plugins, None);
+            vm::adopt(&code, &plugins, &snapshot(), None);
         }
         let mut exchange = Exchange::new();
         go(plugin.access(&mut exchange)).await;
@@ -256,7 +270,7 @@ fn a_failing_init_worker_is_counted_and_stops_nobody() {
         "local P = { PRIORITY = 5 }\nfunction P:init_worker() while true do end end\nfunction P:access() end\nreturn P";
     let (_folder, plugin) = plugin("begins-badly", handler);
     on_worker(async {
-        vm::adopt(&plugin.instance().code.clone(), &[configured(&plugin)], None);
+        vm::adopt(&plugin.instance().code.clone(), &[configured(&plugin)], &snapshot(), None);
         assert_eq!(plugin.instance().counts.errors[0].load(Ordering::Relaxed), 1);
         assert_eq!(status(&go(plugin.access(&mut Exchange::new())).await), None);
     });
