@@ -24,7 +24,7 @@ local brought = {
   ["lib.tools"] = {
     "kong.constants", "kong.plugins.log-serializers.basic", "kong.tools.cjson", "kong.tools.http", "kong.tools.ip",
     "kong.tools.string", "kong.tools.table", "kong.tools.time", "kong.tools.utils", "pl.pretty", "pl.stringx", "pl.tablex",
-    "pl.utils", "socket", "socket.http", "ssl.https", "table.clone", "table.isarray", "table.isempty", "table.nkeys",
+    "pl.utils", "table.clone", "table.isarray", "table.isempty", "table.nkeys",
   },
   ["lib.url"] = { "resty.url", "socket.url" },
 }

@@ -73,6 +73,7 @@ env.package = { loaded = loaded, preload = preload, path = "", cpath = "" }
 core.env, core.loaded, core.preload = env, loaded, preload
 
 local loading = {}
+local blocking = { socket = true, ["socket.http"] = true, ["socket.tcp"] = true, ["ssl.https"] = true, ssl = true }
 
 function env.require(name)
   if type(name) ~= "string" then error("bad argument #1 to 'require' (string expected, got " .. type(name) .. ")", 2) end
@@ -80,6 +81,9 @@ function env.require(name)
   if known ~= nil then return known end
   if loading[name] then error("loop or previous error loading module '" .. name .. "'", 2) end
   local load = preload[name] or host.load(name, env)
+  if load == nil and blocking[name] then
+    error("module '" .. name .. "' not found: LuaSocket holds up all requests of a worker; use resty.http", 2)
+  end
   if load == nil then
     error("module '" .. name .. "' not found: neither among the plugins' files nor among what the gateway brings", 2)
   end

@@ -362,13 +362,6 @@ local function pretty(value, depth)
   return "{" .. table.concat(parts, ", ") .. "}"
 end
 
-local function refuse(name)
-  local function call()
-    error(name .. " would hold everybody up while it waits: use resty.http", 2)
-  end
-  return { request = call, tcp = call, connect = call, udp = call }
-end
-
 local modules = {
   ["kong.tools.string"] = function() return string_tools end,
   ["kong.tools.table"] = function() return table_tools end,
@@ -418,13 +411,6 @@ local modules = {
   end,
   ["pl.pretty"] = function()
     return { write = function(value) return pretty(value, 0) end, dump = function(value) ngx.log(ngx.NOTICE, pretty(value, 0)) end }
-  end,
-  ["socket.http"] = function() return refuse "socket.http" end,
-  ["ssl.https"] = function() return refuse "ssl.https" end,
-  socket = function()
-    local module = refuse "socket"
-    module.gettime = function() return core.ngx.now() end
-    return module
   end,
   ["table.nkeys"] = function() return tablex.size end,
   ["table.clone"] = function() return table_tools.shallow_copy end,

@@ -57,4 +57,5 @@ fails("invalid header name", httpc:request_uri(base, { headers = { ["a b"] = "c"
 fails("invalid method", httpc:request_uri(base, { method = "GET /x HTTP/1.1\r\n" }))
 local parsed = httpc:parse_uri("https://user@host.example/a?b=c", false)
 assert(parsed[1] == "https" and parsed[2] == "host.example" and parsed[3] == 443 and parsed[4] == "/a" and parsed[5] == "b=c")
-assert(not pcall(require("socket.http").request, base))
+local fine, err = pcall(require, "ssl.https")
+assert(not fine and err:find("use resty.http", 1, true), err)
