@@ -1,13 +1,16 @@
 //! The sources of all Lua plugins, read once and shared by every machine.
 
+use crate::facts::NodeFacts;
 use crate::functions::{self, Untrusted};
+use gateward_model::{Config, Directory};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 /// Files of Lua code below all folders; more are refused.
@@ -34,9 +37,20 @@ pub(crate) struct Code {
     pub(crate) plugins: Vec<String>,
     /// By the name that `require` knows.
     modules: BTreeMap<String, Source>,
+    /// About the node that runs them.
+    pub(crate) facts: Arc<NodeFacts>,
     next_instance: AtomicU32,
     /// What code in a configuration may do.
     pub(crate) untrusted: Untrusted,
+    served: RwLock<Arc<Served>>,
+}
+
+/// What plugins look up of the configuration that was last made into plugins.
+#[derive(Debug, Default)]
+pub(crate) struct Served {
+    pub(crate) directory: Directory,
+    /// Names.
+    pub(crate) upstreams: HashSet<String>,
 }
 
 /// What tells whether a file changed.
@@ -113,7 +127,20 @@ impl Code {
         let id = u64::from_le_bytes(*digest.first_chunk().expect("a digest has 32 bytes"));
         let plugin = |name: &String| Some(name.strip_prefix("kong.plugins.")?.strip_suffix(".handler")?.to_owned());
         let plugins = modules.keys().filter_map(plugin).filter(|name| !name.contains('.')).collect();
-        Self { id, plugins, modules, next_instance: AtomicU32::new(1), untrusted: Untrusted::default() }
+        let (facts, served) = (Arc::default(), RwLock::default());
+        Self { id, plugins, modules, facts, next_instance: AtomicU32::new(1), untrusted: Untrusted::default(), served }
+    }
+
+    /// What plugins look up.
+    pub(crate) fn served(&self) -> Arc<Served> {
+        self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Plugins are being made for `config`.
+    pub(crate) fn serve(&self, config: &Config) {
+        let upstreams = config.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+        let served = Served { directory: Directory::new(config), upstreams };
+        *self.served.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(served);
     }
 
     /// The file for `require(name)`.

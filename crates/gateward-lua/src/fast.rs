@@ -4,6 +4,7 @@
 //! their types. Texts that are handed out are copied by Lua before it calls anything else.
 #![expect(unsafe_code, reason = "called from machine code that LuaJIT makes; see SAFETY below")]
 
+use crate::api::request;
 use crate::state::State;
 use gateward_http::Headers;
 use mlua::{LightUserData, Lua, Table};
@@ -56,16 +57,22 @@ unsafe extern "C" fn request_header(state: *const State, name: *const u8, bytes:
     // SAFETY: `state` is the machine's own; the texts are Lua's, alive during the call.
     unsafe {
         let Some(name) = text(name, bytes) else { return false };
-        (*state).read(|exchange| give(exchange.request.headers.get(name), out)).unwrap_or(false)
+        (*state).read(|exchange| give(find(&exchange.request.headers, name), out)).unwrap_or(false)
     }
 }
 
-/// The first value of a response field.
+/// The first value of a response field; before there is a response, of what will be set on it.
 unsafe extern "C" fn response_header(state: *const State, name: *const u8, bytes: usize, out: *mut Slice) -> bool {
     // SAFETY: as above.
     unsafe {
         let Some(name) = text(name, bytes) else { return false };
-        (*state).read(|exchange| give(exchange.response.headers.get(name), out)).unwrap_or(false)
+        (*state)
+            .read(|exchange| {
+                let response = &exchange.response;
+                let headers = if response.status == 0 { &response.early } else { &response.headers };
+                give(find(headers, name), out)
+            })
+            .unwrap_or(false)
     }
 }
 
@@ -76,10 +83,10 @@ unsafe extern "C" fn request_text(state: *const State, which: u32, out: *mut Sli
         (*state)
             .read(|exchange| {
                 let text = match which {
-                    0 => exchange.request.method.as_str(),
+                    0 => request::method(exchange).as_str(),
                     1 => &exchange.path,
                     2 => exchange.request.raw_path(),
-                    3 => exchange.request.query().unwrap_or_default(),
+                    3 => request::query(exchange),
                     4 => &exchange.id,
                     _ => return false,
                 };
@@ -105,10 +112,13 @@ unsafe extern "C" fn set_request_header(
         let done = (*state).exchange(|exchange| {
             if name.eq_ignore_ascii_case("host") {
                 let Ok(host) = str::from_utf8(value) else { return false };
+                if !exchange.request.headers.set(name, value) {
+                    return false;
+                }
                 exchange.upstream.host = Some(host.to_owned());
                 return true;
             }
-            set(&mut exchange.request.headers, name, value)
+            exchange.request.headers.set(name, value)
         });
         code(done)
     }
@@ -129,15 +139,19 @@ unsafe extern "C" fn set_response_header(
         };
         let done = (*state).exchange(|exchange| {
             let response = &mut exchange.response;
-            let there = response.status != 0;
-            set(if there { &mut response.headers } else { &mut response.early }, name, value)
+            let headers = if response.status == 0 { &mut response.early } else { &mut response.headers };
+            if name.contains('_') { headers.set(&name.replace('_', "-"), value) } else { headers.set(name, value) }
         });
         code(done)
     }
 }
 
-fn set(headers: &mut Headers, name: &str, value: &[u8]) -> bool {
-    headers.set(name, value)
+/// A field by its name, in which dashes may be written as underscores.
+fn find<'h>(headers: &'h Headers, name: &str) -> Option<&'h [u8]> {
+    match headers.get(name) {
+        None if name.contains('_') => headers.get(&*name.replace('_', "-")),
+        found => found,
+    }
 }
 
 fn code(done: Option<bool>) -> u32 {

@@ -1,6 +1,7 @@
 //! The Lua plugins of a node: their files, what they are, and the instances made of them.
 
 use crate::code::{Code, Stamp, stamps};
+use crate::facts::NodeFacts;
 use crate::functions::{self, Untrusted};
 use crate::instance::{Configured, Counts, Info, Instance};
 use crate::plugin::LuaPlugin;
@@ -28,6 +29,8 @@ pub struct LuaOptions {
     pub enabled: Option<Vec<String>>,
     /// What code in a configuration may do.
     pub untrusted: Untrusted,
+    /// What plugins get to know about the node.
+    pub facts: Arc<NodeFacts>,
 }
 
 /// Runs the Lua plugins of the configured folders.
@@ -46,6 +49,8 @@ struct State {
     /// Of those, what their `schema.lua` says; `None`: there is none.
     schemas: BTreeMap<String, Result<Option<Arc<PluginSchema>>, String>>,
     instances: HashMap<u64, Weak<Instance>>,
+    /// Generation, hash and code of the configuration for which plugins were made last.
+    served: Option<(u64, String, u64)>,
 }
 
 /// What became of the plugins' handlers and schemas.
@@ -83,6 +88,7 @@ impl LuaHost {
         }
         let mut code = Code::read(&self.options.folders, &found)?;
         code.untrusted = self.options.untrusted.clone();
+        code.facts = self.options.facts.clone();
         state.stamps = found;
         if state.code.as_ref().is_some_and(|known| known.id == code.id) {
             return Ok(());
@@ -117,6 +123,17 @@ impl LuaHost {
             inspected.1.insert(name.to_owned(), schema.map(|schema| schema.map(Arc::new)));
         }
         Ok(inspected)
+    }
+
+    /// Let plugins find the consumers of `snapshot`.
+    fn serve(&self, snapshot: &Snapshot) {
+        let mut state = self.state();
+        let Some(code) = state.code.clone() else { return };
+        let served = Some((snapshot.generation, snapshot.hash.clone(), code.id));
+        if state.served != served {
+            code.serve(&snapshot.config);
+            state.served = served;
+        }
     }
 
     pub(crate) fn instance(&self, entity: &PluginConfig) -> Result<Arc<Instance>, String> {
@@ -212,7 +229,8 @@ impl PluginHost for LuaHost {
         self.plugin_schema(&entity.name).map_or(Ok(()), |schema| schema.check_scope(entity))
     }
 
-    fn build(&self, entity: &PluginConfig, _: &Snapshot, _: &PluginEnv) -> Result<Box<dyn Plugin>, BuildError> {
+    fn build(&self, entity: &PluginConfig, snapshot: &Snapshot, _: &PluginEnv) -> Result<Box<dyn Plugin>, BuildError> {
+        self.serve(snapshot);
         let instance = self.instance(entity);
         let instance = instance.map_err(|reason| BuildError { plugin: entity.name.clone(), id: entity.id, reason })?;
         Ok(Box::new(LuaPlugin::new(instance)))

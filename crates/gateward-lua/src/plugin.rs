@@ -3,7 +3,9 @@
 use crate::instance::Instance;
 use crate::state::Phase;
 use crate::vm::{self, Ended, Started, Vm, Waiting};
-use gateward_plugin::{Exchange, LocalResponse, Needs, Outcome, Phases, Plugin, RequestRecord, Step};
+use gateward_plugin::{
+    AfterBody, BodyRead, Exchange, LocalResponse, Needs, Outcome, Phases, Plugin, RequestRecord, Step,
+};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -26,7 +28,7 @@ impl LuaPlugin {
         &self.0
     }
 
-    fn vm(&self) -> Option<Rc<Vm>> {
+    pub(crate) fn vm(&self) -> Option<Rc<Vm>> {
         vm::of(&self.0.code).inspect_err(|error| tracing::error!(plugin = self.0.entity.name, "{error}")).ok()
     }
 
@@ -34,26 +36,32 @@ impl LuaPlugin {
     fn step<'a>(&self, phase: Phase, exchange: &'a mut Exchange) -> Step<'a> {
         let Some(vm) = self.vm() else { return Step::Respond(LocalResponse::message(500, FAILED)) };
         match vm.start(&self.0, phase, exchange) {
-            Started::Ended(ended) => match outcome(ended) {
-                Outcome::Next => Step::Next,
-                Outcome::Respond(response) => Step::Respond(response),
-            },
-            Started::Waiting(waiting) => Step::Wait(Box::pin(Wait { waiting, exchange })),
+            Started::Ended(ended) => outcome(ended).into(),
+            Started::Waiting(waiting) if waiting.wants_body() => Step::Body(after_body(waiting)),
+            Started::Waiting(waiting) => Step::Wait(Box::pin(Wait { waiting: Some(waiting), exchange })),
         }
     }
 }
 
 fn outcome(ended: Ended) -> Outcome {
     match ended {
-        Ended::Next => Outcome::Next,
+        Ended::Next | Ended::Left => Outcome::Next,
         Ended::Respond(response) => Outcome::Respond(response),
         Ended::Failed => Outcome::Respond(LocalResponse::message(500, FAILED)),
     }
 }
 
+fn after_body(mut waiting: Waiting) -> AfterBody {
+    AfterBody::new(move |exchange, read| {
+        waiting.body_came(read == BodyRead::Whole);
+        Step::Wait(Box::pin(Wait { waiting: Some(waiting), exchange }))
+    })
+}
+
 /// A handler that waits.
 struct Wait<'a> {
-    waiting: Waiting,
+    /// `None` once it is over.
+    waiting: Option<Waiting>,
     exchange: &'a mut Exchange,
 }
 
@@ -62,7 +70,15 @@ impl Future for Wait<'_> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         let Self { waiting, exchange } = self.get_mut();
-        waiting.poll(exchange, context).map(outcome)
+        let Some(mut waited) = waiting.take() else { return Poll::Pending };
+        match waited.poll(exchange, context) {
+            Poll::Ready(ended) => Poll::Ready(outcome(ended)),
+            Poll::Pending if waited.wants_body() => Poll::Ready(Outcome::Body(after_body(waited))),
+            Poll::Pending => {
+                *waiting = Some(waited);
+                Poll::Pending
+            }
+        }
     }
 }
 

@@ -5,13 +5,14 @@ use crate::state::State;
 use crate::timers::Timers;
 use gateward_model::Snapshot;
 use gateward_plugin::LocalResponse;
-use mlua::{IntoLuaMulti, Lua, MultiValue, Thread, UserData};
+use mlua::{IntoLuaMulti, Lua, MultiValue, Thread, UserData, Value};
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 /// What functions in Rust that Lua calls have at hand.
 #[derive(Default)]
@@ -19,6 +20,10 @@ pub(crate) struct Shared {
     pub(crate) state: State,
     /// What `kong.response.exit` said last.
     pub(crate) answer: RefCell<Option<LocalResponse>>,
+    /// The handler under way said that it ends here.
+    pub(crate) left: Cell<bool>,
+    /// What waits for the request body since the call under way.
+    pub(crate) bodies: RefCell<Vec<Rc<Cell<Option<bool>>>>>,
     /// Light threads that the call under way started, with what they wait for.
     pub(crate) adopted: RefCell<Vec<(Thread, Operation)>>,
     /// Light threads that it ended.
@@ -50,6 +55,17 @@ impl Op {
             let lua = lua.try_upgrade().ok_or_else(|| mlua::Error::runtime("the machine has ended"))?;
             result.into_lua_multi(&lua)
         })
+    }
+
+    /// Waits for the request body, which the gateway receives; resumed with whether it is there.
+    pub(crate) fn request_body(shared: &Shared) -> Self {
+        let came = Rc::new(Cell::new(None));
+        shared.bodies.borrow_mut().push(came.clone());
+        // Nobody is woken: who has the body polls.
+        Self::new(poll_fn(move |_| match came.get() {
+            Some(whole) => Poll::Ready(Ok(MultiValue::from_iter([Value::Boolean(whole)]))),
+            None => Poll::Pending,
+        }))
     }
 
     /// The future, once.

@@ -111,6 +111,40 @@ pub enum Step<'a> {
     Respond(LocalResponse),
     /// Wait for I/O; the worker serves other connections meanwhile.
     Wait(Pin<Box<dyn Future<Output = Outcome> + 'a>>),
+    /// Go on when the request body was received: for a plugin that learns only now that it needs it.
+    Body(AfterBody),
+}
+
+/// How a plugin goes on with the request body in hand.
+pub struct AfterBody(Box<Resume>);
+
+type Resume = dyn for<'e> FnOnce(&'e mut Exchange, BodyRead) -> Step<'e>;
+
+/// What came of receiving the request body for a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyRead {
+    /// It is in `exchange.body`; that is `None` still for a request without one.
+    Whole,
+    /// It is longer than the gateway holds for plugins. It goes upstream as it comes and must not be replaced.
+    TooLong,
+}
+
+impl AfterBody {
+    /// Go on with `resume`.
+    pub fn new(resume: impl for<'e> FnOnce(&'e mut Exchange, BodyRead) -> Step<'e> + 'static) -> Self {
+        Self(Box::new(resume))
+    }
+
+    /// The body was received, or not.
+    pub fn resume(self, exchange: &mut Exchange, read: BodyRead) -> Step<'_> {
+        (self.0)(exchange, read)
+    }
+}
+
+impl std::fmt::Debug for AfterBody {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("AfterBody")
+    }
 }
 
 /// What becomes of a message while it passes a plugin.
@@ -133,6 +167,18 @@ pub enum Outcome {
     Next,
     /// Answer this instead of proxying.
     Respond(LocalResponse),
+    /// Go on when the request body was received.
+    Body(AfterBody),
+}
+
+impl From<Outcome> for Step<'_> {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Next => Self::Next,
+            Outcome::Respond(response) => Self::Respond(response),
+            Outcome::Body(after) => Self::Body(after),
+        }
+    }
 }
 
 /// A response made by the gateway or a plugin.
@@ -154,7 +200,7 @@ pub enum LocalBody {
     /// A message, rendered with the request id as JSON, HTML, XML or plain text by the request's `Accept`
     /// (Kong's `kong.response.error`).
     Message(Cow<'static, str>),
-    /// These bytes with this `Content-Type`.
+    /// These bytes with this `Content-Type`; empty: none.
     Bytes(String, Vec<u8>),
 }
 

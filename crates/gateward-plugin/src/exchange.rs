@@ -126,6 +126,34 @@ pub struct UpstreamRequest {
     pub query: Option<String>,
     /// A Host other than the one the balancer would set.
     pub host: Option<String>,
+    /// What else is not as the service says; seldom anything.
+    pub detour: Option<Box<Detour>>,
+}
+
+/// What a plugin wants otherwise than the service says, for one request. `None`: as the service says.
+#[derive(Debug, Clone, Default)]
+pub struct Detour {
+    /// Host and port to go to, past the balancer.
+    pub target: Option<(String, u16)>,
+    /// Name of the upstream whose targets are balanced over.
+    pub upstream: Option<String>,
+    /// With or without TLS.
+    pub scheme: Option<Scheme>,
+    /// Tries after the first.
+    pub retries: Option<u16>,
+    /// Milliseconds to connect, between two writes and between two reads.
+    pub timeouts_ms: Option<[u32; 3]>,
+    /// Verify the upstream's certificate.
+    pub tls_verify: Option<bool>,
+    /// Most intermediate certificates.
+    pub tls_verify_depth: Option<u8>,
+}
+
+impl UpstreamRequest {
+    /// The detour, to change.
+    pub fn detour_mut(&mut self) -> &mut Detour {
+        self.detour.get_or_insert_default()
+    }
 }
 
 /// Who the caller is.
@@ -157,7 +185,7 @@ pub struct ResponseState {
     pub status: u16,
     /// Fields as they will be sent.
     pub headers: Headers,
-    /// The whole body when a plugin needs it buffered.
+    /// The whole body when a plugin needs it buffered. What `header_filter` puts here is sent in the body's place.
     pub body: Option<Vec<u8>>,
     /// Fields after the body; there with its last piece, in `body_filter`.
     pub trailers: Headers,
@@ -167,6 +195,14 @@ pub struct ResponseState {
     pub source: Source,
     /// Break the exchange off, so that the client notices: it gets a reset.
     pub broken: bool,
+    /// A plugin wants the upstream's whole body in `held` before `header_filter`, as far as the gateway holds bodies.
+    pub hold: bool,
+    /// The body as it came from the upstream.
+    pub held: Option<Vec<u8>>,
+    /// How many of the first `headers` came from the upstream, as long as none of them is removed.
+    pub from_upstream: usize,
+    /// Status of the upstream's response, whatever it is now; 0: there was none.
+    pub upstream_status: u16,
     /// The head is on its way to the client: nothing can take the response's place any more.
     pub started: bool,
 }
@@ -268,6 +304,7 @@ impl Exchange {
         self.upstream.path.clear();
         self.upstream.query = None;
         self.upstream.host = None;
+        self.upstream.detour = None;
         self.auth.consumer = None;
         self.auth.credential = None;
         self.auth.groups = None;
@@ -283,6 +320,10 @@ impl Exchange {
         self.response.source = Source::Error;
         self.response.broken = false;
         self.response.started = false;
+        self.response.hold = false;
+        self.response.held = None;
+        self.response.upstream_status = 0;
+        self.response.from_upstream = 0;
         self.metrics = MetricGroups::default();
         self.context.clear();
     }

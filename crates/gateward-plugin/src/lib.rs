@@ -22,11 +22,13 @@ pub mod registry;
 pub mod stream;
 
 pub use client_tls::{ClientCertificate, ClientTls};
-pub use contract::{BuildError, Definition, Flow, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, Step};
+pub use contract::{
+    AfterBody, BodyRead, BuildError, Definition, Flow, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, Step,
+};
 pub use counter_store::{Addition, Answer, Ask, CounterStore, Limited, Redis, RedisSettings, StoreError};
 pub use env::{BuildContext, HttpPost, PluginEnv, PluginStats, PostRequest};
 pub use exchange::{
-    Authentication, Captures, Client, Credential, Exchange, MetricGroups, ResponseState, Scheme, Source,
+    Authentication, Captures, Client, Credential, Detour, Exchange, MetricGroups, ResponseState, Scheme, Source,
     UpstreamRequest,
 };
 pub use host::{Hosts, NoHost, PluginHost, RuntimeStatus, WorkerStart, WorkerState};

@@ -143,6 +143,21 @@ impl RequestRecord<'_> {
     }
 }
 
+/// A route as Kong writes it down, without what is not set.
+pub fn route_json(route: &Route) -> serde_json::Value {
+    serde_json::to_value(route_view(route)).unwrap_or_default()
+}
+
+/// Likewise a service.
+pub fn service_json(service: &Service) -> serde_json::Value {
+    serde_json::to_value(service_view(service)).unwrap_or_default()
+}
+
+/// Likewise a consumer.
+pub fn consumer_json(consumer: &Consumer) -> serde_json::Value {
+    serde_json::to_value(consumer_view(consumer)).unwrap_or_default()
+}
+
 /// Lets the serializer append to text.
 pub(crate) struct Text<'a>(pub(crate) &'a mut String);
 

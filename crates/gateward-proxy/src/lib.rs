@@ -18,6 +18,7 @@ mod channel;
 mod client;
 mod connection;
 mod course;
+mod detour;
 mod error;
 mod families;
 mod filters;

@@ -49,10 +49,15 @@ pub(crate) fn find(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Matche
 
     let matched = capture(&found, exchange);
     session.scratch.clear();
+    exchange.upstream.path.clear();
     let service_path = service.as_ref().and_then(|service| service.path.as_deref());
     upstream_path(service_path, route.strip_path, &exchange.path, matched, &mut session.scratch);
     escape_path(&session.scratch, &mut exchange.upstream.path);
-    exchange.upstream.query = exchange.request.query().map(str::to_owned);
+    // A plugin may have set another before; nothing in place of one that is empty.
+    exchange.upstream.query = match exchange.upstream.query.take() {
+        Some(query) => Some(query).filter(|query| !query.is_empty()),
+        None => exchange.request.query().map(str::to_owned),
+    };
     if route.strip_path && matched > 1 && exchange.client.forwarded_prefix.is_empty() {
         let prefix = exchange.path.get(..matched).unwrap_or_default();
         exchange.client.forwarded_prefix.push_str(prefix.strip_suffix('/').unwrap_or(prefix));
@@ -73,7 +78,7 @@ fn input(exchange: &Exchange, local: SocketAddr) -> Input<'_> {
     let request = &exchange.request;
     let (host, port) = split_authority(&request.authority);
     Input {
-        method: request.method.as_str(),
+        method: exchange.upstream.method.as_ref().unwrap_or(&request.method).as_str(),
         host,
         port,
         local_port: local.port(),

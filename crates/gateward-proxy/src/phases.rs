@@ -8,7 +8,7 @@ use crate::outcome::Verdict;
 use crate::pump::{Pace, PumpError};
 use crate::worker::WorkerPlan;
 use gateward_http::{BodyFraming, Headers};
-use gateward_plugin::{Exchange, Outcome, Plugin, RequestRecord, Step};
+use gateward_plugin::{AfterBody, BodyRead, Exchange, Outcome, Plugin, RequestRecord, Step};
 use gateward_telemetry::WorkerMetrics;
 use std::future::poll_fn;
 
@@ -141,48 +141,95 @@ async fn run<'c>(
         Ok(step) => step,
         Err(Panicked) => return Verdict::Fail(ProxyError::PluginPanic),
     };
+    let after = match come_to_an_end(metrics, instance, step).await {
+        Ok(Outcome::Next) => return Verdict::Proxy,
+        Ok(Outcome::Respond(response)) => return Verdict::Respond(response),
+        Ok(Outcome::Body(after)) => after,
+        Err(Panicked) => return Verdict::Fail(ProxyError::PluginPanic),
+    };
+    Box::pin(go_on_with_body(connection, instance, after)).await
+}
+
+/// Do what a plugin waits for.
+async fn come_to_an_end(metrics: &WorkerMetrics, instance: &Instance, step: Step<'_>) -> Result<Outcome, Panicked> {
     let mut waiting = match step {
-        Step::Next => return Verdict::Proxy,
-        Step::Respond(response) => return Verdict::Respond(response),
+        Step::Next => return Ok(Outcome::Next),
+        Step::Respond(response) => return Ok(Outcome::Respond(response)),
+        Step::Body(after) => return Ok(Outcome::Body(after)),
         Step::Wait(waiting) => waiting,
     };
-    let outcome = poll_fn(|context| match fenced(metrics, instance, |_| waiting.as_mut().poll(context)) {
+    poll_fn(|context| match fenced(metrics, instance, |_| waiting.as_mut().poll(context)) {
         Ok(poll) => poll.map(Ok),
         Err(panicked) => std::task::Poll::Ready(Err(panicked)),
     })
-    .await;
-    match outcome {
-        Ok(Outcome::Next) => Verdict::Proxy,
-        Ok(Outcome::Respond(response)) => Verdict::Respond(response),
-        Err(Panicked) => Verdict::Fail(ProxyError::PluginPanic),
+    .await
+}
+
+/// Receive the request body for a plugin that asked for it, and let it go on.
+async fn go_on_with_body(connection: &mut Connection<'_>, instance: &Instance, mut after: AfterBody) -> Verdict {
+    loop {
+        let read = match read_body(connection).await {
+            Ok(read) => read,
+            Err(error) => return Verdict::Fail(error),
+        };
+        let metrics = &connection.worker.metrics;
+        let exchange = &mut connection.session.exchange;
+        let outcome = match fenced(metrics, instance, |_| after.resume(exchange, read)) {
+            Ok(step) => come_to_an_end(metrics, instance, step).await,
+            Err(panicked) => Err(panicked),
+        };
+        after = match outcome {
+            Ok(Outcome::Next) => return Verdict::Proxy,
+            Ok(Outcome::Respond(response)) => return Verdict::Respond(response),
+            Ok(Outcome::Body(after)) => after,
+            Err(Panicked) => return Verdict::Fail(ProxyError::PluginPanic),
+        };
     }
 }
 
 /// Receive the whole request body into the exchange.
 async fn buffer_request(connection: &mut Connection<'_>) -> Result<(), ProxyError> {
+    match read_body(connection).await? {
+        BodyRead::Whole => Ok(()),
+        BodyRead::TooLong => Err(ProxyError::BodyTooLarge),
+    }
+}
+
+/// Likewise, as far as it fits.
+async fn read_body(connection: &mut Connection<'_>) -> Result<BodyRead, ProxyError> {
     let limits = &connection.worker.node.settings.limits;
     let session = &mut *connection.session;
-    if session.exchange.request.framing == BodyFraming::None {
-        return Ok(());
+    if session.exchange.body.is_some() || session.exchange.request.framing == BodyFraming::None {
+        return Ok(BodyRead::Whole);
     }
     let most = match limits.body_bytes {
         0 => limits.body_buffer_bytes as u64,
         most => most.min(limits.body_buffer_bytes as u64),
     };
-    if let BodyFraming::Length(length) = session.exchange.request.framing
-        && length > most
-    {
-        return Err(ProxyError::BodyTooLarge);
+    let announced_more = matches!(session.exchange.request.framing, BodyFraming::Length(length) if length > most);
+    if announced_more || !session.held_up.is_empty() {
+        return Ok(BodyRead::TooLong);
     }
     if session.exchange.request.expects_continue && session.upload.input.is_empty() {
         send_continue(connection).await?;
     }
     let limits = &connection.worker.node.settings.limits;
     let pace = Pace { read_ms: limits.body_timeout_ms, write_ms: 0, rate: limits.body_rate, most };
-    let upload = &mut connection.session.upload;
+    let session = &mut *connection.session;
+    let upload = &mut session.upload;
     let began = connection.deadline.now_ms();
     loop {
-        upload.digest(most).map_err(|error| request_error(&error))?;
+        match upload.digest(most) {
+            Ok(()) => {}
+            Err(PumpError::TooLarge) => {
+                // What was received is sent before the rest, unless it can be decoded once more.
+                if !upload.rewind() {
+                    session.held_up = std::mem::take(&mut upload.output);
+                }
+                return Ok(BodyRead::TooLong);
+            }
+            Err(error) => return Err(request_error(&error)),
+        }
         if upload.is_received() {
             break;
         }
@@ -192,9 +239,9 @@ async fn buffer_request(connection: &mut Connection<'_>) -> Result<(), ProxyErro
             .map_err(|error| request_error(&error))?;
     }
     let trailers = std::mem::take(&mut upload.trailers);
-    connection.session.exchange.body = Some(std::mem::take(&mut upload.output));
-    connection.session.exchange.request_trailers = trailers;
-    Ok(())
+    session.exchange.body = Some(std::mem::take(&mut upload.output));
+    session.exchange.request_trailers = trailers;
+    Ok(BodyRead::Whole)
 }
 
 /// Tell the client to go on with its body.

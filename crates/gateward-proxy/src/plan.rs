@@ -118,7 +118,7 @@ impl Plan {
         env: &PluginEnv,
         host: &dyn PluginHost,
         telemetry: &Telemetry,
-        tls: &Context,
+        tls: &Arc<Context>,
     ) -> Result<Self, Vec<CompileError>> {
         let config = &snapshot.config;
         let mut errors = Vec::new();

@@ -35,8 +35,10 @@ pub(crate) async fn prepare(
     let response = &mut session.exchange.response;
     std::mem::swap(&mut response.headers, &mut session.response_head.headers);
     response.status = session.response_head.status;
+    response.upstream_status = response.status;
     response.source = Source::Service;
     hop::strip_response(&mut response.headers);
+    response.from_upstream = response.headers.len();
     let framing = session.response_head.framing;
     session.download.begin(answered.link.channel().received_as(framing), Encoder::Raw);
 
@@ -54,7 +56,7 @@ pub(crate) async fn prepare(
     }
     add_debug_fields(connection);
     reply::apply_early(&mut connection.session.exchange);
-    phases::header_filter(connection, plan);
+    filter_head(connection, plan);
     if phases::filters_body(connection, plan) {
         let shown = match show_what_is_there(connection, plan) {
             Ok(true) => Ok(()),
@@ -67,6 +69,18 @@ pub(crate) async fn prepare(
     }
     write_client_head(connection);
     Prepared::Stream(answered)
+}
+
+/// The header phase, in which a plugin may put another body into the place of the upstream's.
+fn filter_head(connection: &mut Connection<'_>, plan: &WorkerPlan) {
+    let held = connection.session.exchange.response.body.is_some();
+    phases::header_filter(connection, plan);
+    let session = &mut *connection.session;
+    if let Some(body) = session.exchange.response.body.as_ref().filter(|_| !held) {
+        session.response_head.framing = BodyFraming::Length(body.len() as u64);
+        session.held_back = Vec::new();
+        session.download.trailers.clear();
+    }
 }
 
 /// Show the whole response body to the plugins that want it. `Some`: answer this instead.
@@ -129,8 +143,9 @@ fn take_shown(session: &mut Session) -> bool {
 
 /// Whether a plugin wants the whole response body, and there is one.
 fn wants_body(connection: &Connection<'_>, plan: &WorkerPlan, framing: BodyFraming) -> bool {
+    let session = &*connection.session;
     let wanted = |index: &u32| plan.shared.instances[*index as usize].needs.response_body;
-    framing != BodyFraming::None && connection.session.active.iter().any(wanted)
+    framing != BodyFraming::None && (session.exchange.response.hold || session.active.iter().any(wanted))
 }
 
 /// Receive the whole response body into the exchange. `false`: it is too long to hold; it is streamed, unchanged.
@@ -145,7 +160,10 @@ async fn buffer(connection: &mut Connection<'_>, answered: &mut Answered) -> Res
     loop {
         download.digest(u64::MAX).map_err(|_| ProxyError::UpstreamBody)?;
         if download.is_received() {
-            session.exchange.response.body = Some(std::mem::take(&mut download.output));
+            let response = &mut session.exchange.response;
+            let body = std::mem::take(&mut download.output);
+            response.held = response.hold.then(|| body.clone());
+            response.body = Some(body);
             return Ok(true);
         }
         if download.output.len() > most {

@@ -42,6 +42,9 @@ pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, loc
     apply_early(&mut connection.session.exchange);
     connection.session.exchange.response.started = true;
     phases::header_filter(connection, plan);
+    if let Some(replacement) = connection.session.exchange.response.body.take() {
+        body = replacement;
+    }
     if phases::filters_body(connection, plan) {
         match Box::pin(show_body(connection, plan, body)).await {
             Ok(shown) => body = shown,
@@ -114,9 +117,10 @@ fn render(connection: &mut Connection<'_>, local: Local) -> Vec<u8> {
     let mut grpc_message = None;
     let (content_type, body) = match body {
         LocalBody::Empty => (None, Vec::new()),
-        LocalBody::Bytes(content_type, body) => (Some(content_type), body),
+        LocalBody::Bytes(content_type, body) => (Some(content_type).filter(|known| !known.is_empty()), body),
         LocalBody::Message(message) => {
-            let (content_type, body) = render_message(exchange, &message);
+            let wanted = extra.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+            let (content_type, body) = render_message(exchange, &message, wanted.map(|(_, value)| value.as_str()));
             grpc_message = (content_type == "application/grpc").then_some(message);
             (Some(content_type.to_owned()), body)
         }
@@ -131,8 +135,13 @@ fn render(connection: &mut Connection<'_>, local: Local) -> Vec<u8> {
     if let Some(content_type) = content_type {
         headers.add("Content-Type", content_type);
     }
-    for (name, value) in &extra {
-        headers.set(name, value);
+    for (index, (name, value)) in extra.iter().enumerate() {
+        // A name that is given twice has two values.
+        if extra[..index].iter().any(|(earlier, _)| earlier.eq_ignore_ascii_case(name)) {
+            headers.add(name, value);
+        } else {
+            headers.set(name, value);
+        }
     }
     if settings.tokens.server {
         headers.set("Server", PSEUDONYM);
@@ -147,10 +156,11 @@ fn render(connection: &mut Connection<'_>, local: Local) -> Vec<u8> {
     body
 }
 
-/// Kong's error templates, chosen by `Accept` (kong/error_handlers.lua, kong/tools/http.lua).
-fn render_message(exchange: &Exchange, message: &str) -> (&'static str, Vec<u8>) {
+/// Kong's error templates, chosen by the type that is `wanted`, or by `Accept` (kong/error_handlers.lua,
+/// kong/tools/http.lua).
+fn render_message(exchange: &Exchange, message: &str, wanted: Option<&str>) -> (&'static str, Vec<u8>) {
     let id = &exchange.id;
-    let accept = exchange.request.headers.get_str("accept").unwrap_or("*/*");
+    let accept = wanted.or(exchange.request.headers.get_str("accept")).unwrap_or("*/*");
     match preferred_type(accept) {
         Template::Json => {
             let mut text = String::from("{\n  \"message\":");

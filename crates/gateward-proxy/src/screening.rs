@@ -27,7 +27,7 @@ pub(crate) async fn request(connection: &mut Connection<'_>, plan: &WorkerPlan) 
 
 async fn screen(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Result<(), Local> {
     let held_body_max = connection.worker.node.settings.limits.body_buffer_bytes;
-    let Session { exchange, upload, course, returns, active, .. } = &mut *connection.session;
+    let Session { exchange, upload, course, returns, active, held_up, .. } = &mut *connection.session;
     let phases = |index: &u32| plan.shared.instances[*index as usize].needs.phases;
     course.get_mut().begin_request(active.iter().copied().filter(|index| phases(index).request_head));
     if !course.get_mut().is_begun() {
@@ -36,7 +36,7 @@ async fn screen(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Result<()
     exchange.held_body_max = held_body_max;
     let bodiless = match &exchange.body {
         Some(body) => body.is_empty(),
-        None => upload.is_received(),
+        None => upload.is_received() && held_up.is_empty(),
     };
     let sees_pieces = active.iter().any(|index| phases(index).request_piece);
     let metrics = &connection.worker.metrics;
@@ -70,6 +70,7 @@ async fn screen_body(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Resu
         }
     } else {
         connection.session.streams = true;
+        offer_held_up(connection, plan)?;
         if connection.session.course.get_mut().is_open() {
             return Ok(());
         }
@@ -77,6 +78,18 @@ async fn screen_body(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Resu
     }
     take_shown(connection.session);
     Ok(())
+}
+
+/// Show the beginning of a body that a plugin asked for and that is too long to hold.
+fn offer_held_up(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Result<(), Local> {
+    let Session { exchange, course, returns, held_up, .. } = &mut *connection.session;
+    if held_up.is_empty() {
+        return Ok(());
+    }
+    course.get_mut().offer(std::mem::take(held_up), false, Headers::default());
+    let metrics = &connection.worker.metrics;
+    let desk = Desk { metrics, instances: &plan.shared.instances, request: course, response: returns };
+    desk.pass_offered(exchange)
 }
 
 /// Once all of the body came out, it is one in memory.
@@ -93,6 +106,9 @@ fn take_shown(session: &mut Session) {
 /// The whole body, if nothing more of it is to be received.
 fn take_body_at_hand(connection: &mut Connection<'_>) -> Result<Option<(Vec<u8>, Headers)>, ProxyError> {
     let most = body_limit(connection);
+    if !connection.session.held_up.is_empty() {
+        return Ok(None);
+    }
     let Session { exchange, upload, .. } = &mut *connection.session;
     if let Some(body) = exchange.body.take() {
         return Ok(Some((body, std::mem::take(&mut exchange.request_trailers))));

@@ -79,6 +79,8 @@ pub(crate) struct Session {
     pub(crate) streams: bool,
     /// The beginning of a response body that turned out too long to buffer.
     pub(crate) held_back: Vec<u8>,
+    /// Likewise of a request body.
+    pub(crate) held_up: Vec<u8>,
 }
 
 /// Two tries of one request may go on at the same time.
@@ -140,6 +142,7 @@ impl Session {
             returns: RefCell::default(),
             streams: false,
             held_back: Vec::new(),
+            held_up: Vec::new(),
         }
     }
 
@@ -164,6 +167,7 @@ impl Session {
             self.streams = false;
         }
         self.held_back = Vec::new();
+        self.held_up = Vec::new();
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn plan(config: &str, generation: u64, settings: &Settings, telemetry
         stats: Arc::default(),
     };
     let tls = gateward_net::tls::Context::new(settings.tls.clone()).expect("the TLS settings are right");
-    Plan::compile(Arc::new(snapshot), settings, &env, &gateward_plugin::NoHost, telemetry, &tls)
+    Plan::compile(Arc::new(snapshot), settings, &env, &gateward_plugin::NoHost, telemetry, &Arc::new(tls))
         .expect("the configuration compiles")
 }
 

@@ -8,7 +8,7 @@ use gateward_net::tls::{
     Certificates, Client, ClientOptions, Context, Identity, KeyPair, Server, TlsError, check_authority,
 };
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Services without verification that a warning names.
 const NAMED: usize = 5;
@@ -31,6 +31,12 @@ pub enum TlsPlanError {
     Settings(TlsError),
 }
 
+/// Another verification for the upstream of a service: whether, and the depth.
+type Change = (EntityId, Option<bool>, Option<u8>);
+
+/// Changed clients that are kept.
+const CHANGED: usize = 1024;
+
 /// See the module's text.
 #[derive(Debug)]
 pub(crate) struct TlsPlan {
@@ -40,6 +46,11 @@ pub(crate) struct TlsPlan {
     default: Arc<KeyPair>,
     /// By service.
     clients: HashMap<EntityId, Arc<Client>>,
+    /// What every service that speaks HTTP says about TLS, for plugins that want it otherwise for one request.
+    said: HashMap<EntityId, ClientOptions>,
+    context: Arc<Context>,
+    /// Made for them.
+    changed: Mutex<HashMap<Change, Arc<Client>>>,
     /// Likewise for the active checks of upstreams.
     checks: HashMap<EntityId, Arc<Client>>,
     /// Services whose upstreams are not verified.
@@ -51,7 +62,7 @@ impl TlsPlan {
     ///
     /// # Errors
     /// All that cannot be used.
-    pub(crate) fn compile(config: &Config, context: &Context) -> Result<Self, Vec<TlsPlanError>> {
+    pub(crate) fn compile(config: &Config, context: &Arc<Context>) -> Result<Self, Vec<TlsPlanError>> {
         let mut errors = Vec::new();
         let pairs = pairs(config, &mut errors);
         for authority in &config.ca_certificates {
@@ -73,7 +84,10 @@ impl TlsPlan {
         let shown = pairs.iter().map(|(id, identity)| (*id, identity.pair.clone())).collect();
         let default = context.default_certificate().clone();
         let (clients, checks) = (HashMap::new(), HashMap::new());
-        let mut plan = Self { server, shown, default, clients, checks, unverified: Vec::new() };
+        let said = config.services.iter().map(|service| (service.id, options(service, config, &pairs))).collect();
+        let (kept, changed) = (context.clone(), Mutex::default());
+        let unverified = Vec::new();
+        let mut plan = Self { server, shown, default, clients, said, context: kept, changed, checks, unverified };
         for service in config.services.iter().filter(|service| speaks_tls(service)) {
             match context.client(options(service, config, &pairs)) {
                 Ok(client) => {
@@ -97,6 +111,30 @@ impl TlsPlan {
     /// How the upstream of a service is spoken to; `None` in the clear.
     pub(crate) fn client(&self, service: EntityId) -> Option<Arc<Client>> {
         self.clients.get(&service).cloned()
+    }
+
+    /// How the upstream of a service is spoken to over TLS when a plugin wants it verified otherwise.
+    ///
+    /// # Errors
+    /// There is nothing to verify with.
+    pub(crate) fn changed_client(
+        &self,
+        service: EntityId,
+        verify: Option<bool>,
+        depth: Option<u8>,
+    ) -> Result<Arc<Client>, TlsError> {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = changed.get(&(service, verify, depth)) {
+            return Ok(client.clone());
+        }
+        let mut options = self.said.get(&service).cloned().unwrap_or_default();
+        options.verify = verify.or(options.verify);
+        options.depth = depth.or(options.depth);
+        let client = self.context.client(options)?;
+        if changed.len() < CHANGED {
+            changed.insert((service, verify, depth), client.clone());
+        }
+        Ok(client)
     }
 
     /// Certificates that are out of their time at `now` (seconds since 1970), and how.

@@ -6,6 +6,7 @@
 //! upstream's `resilience` record adds is asked of its [`Protection`](crate::protection::Protection).
 
 use crate::client::Connection;
+use crate::detour::Detoured;
 use crate::error::ProxyError;
 use crate::forward;
 use crate::hashing;
@@ -24,6 +25,21 @@ pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> R
     let service = session.route.and_then(|route| plan.entry(route).1.as_deref());
     let (Some(service), Some(backend)) = (service, backend) else {
         return Err(Local::Error(ProxyError::NoService));
+    };
+    let tls = session.route.and_then(|route| plan.shared.routes[route].tls.as_ref());
+    let detoured = match &session.exchange.upstream.detour {
+        None => None,
+        Some(detour) => match Detoured::new(&plan.shared, service, backend, tls, detour) {
+            Ok(detoured) => Some(Box::new(detoured)),
+            Err(error) => {
+                tracing::error!(service = service.name, %error, "a plugin's TLS settings cannot be used");
+                return Err(Local::Error(ProxyError::UpstreamTls));
+            }
+        },
+    };
+    let (service, backend, tls) = match &detoured {
+        None => (service, backend, tls),
+        Some(detoured) => (&detoured.service, detoured.backend, detoured.tls.as_ref()),
     };
     let (hash, protection) = match backend {
         Backend::Upstream(index) => {
@@ -44,8 +60,7 @@ pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> R
     if let Some(protection) = &protection {
         protection.begin();
     }
-    let tls = connection.session.route.and_then(|route| plan.shared.routes[route].tls.as_deref());
-    let asking = Asking { plan, service, backend, hash, tls, protection };
+    let asking = Asking { plan, service, backend, hash, tls: tls.map(|tls| &**tls), protection };
     let answered = ask_until_answered(connection, &asking).await;
     answered.map_err(|error| connection.session.course.get_mut().local(error))
 }

@@ -1,14 +1,16 @@
 //! Plugins in other languages: the hosts they run in, as one.
 
 use crate::callouts::Callouts;
+use crate::control::Identity;
 use crate::filters;
-use crate::settings::WasmOptions;
+use crate::settings::{Options, WasmOptions};
 use anyhow::{Result, ensure};
-use gateward_lua::{LuaHost, LuaOptions};
+use gateward_lua::{LuaHost, LuaOptions, NodeFacts};
 use gateward_net::dns::Names;
 use gateward_net::tls::Context;
 use gateward_plugin::{Hosts, PluginHost};
 use gateward_wasm::plugin::WasmHost;
+use serde_json::json;
 use std::sync::Arc;
 
 /// The hosts of a process.
@@ -23,6 +25,29 @@ pub(crate) struct PluginHosts {
 pub(crate) struct Network {
     pub(crate) names: Arc<Names>,
     pub(crate) tls: Arc<Context>,
+}
+
+/// What Lua plugins get to know about this node: `kong.node`, `kong.configuration`, whom `kong.ip` trusts.
+pub(crate) fn facts(identity: &Identity, options: &Options) -> NodeFacts {
+    let trusted = options.data_plane.trusted.clone();
+    let configuration = json!({
+        "database": "off",
+        "log_level": options.log_level.name,
+        "node_id": identity.node_id,
+        "nginx_worker_processes": options.workers,
+        "plugins": options.lua.enabled,
+        "port_maps": [],
+        "real_ip_recursive": options.data_plane.real_ip_recursive,
+        "role": "traditional",
+        "router_flavor": options.data_plane.flavor,
+        "trusted_ips": trusted.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    });
+    NodeFacts {
+        node_id: identity.node_id.clone(),
+        hostname: identity.hostname.clone(),
+        trusted,
+        configuration: configuration.as_object().cloned().unwrap_or_default(),
+    }
 }
 
 /// Set up what the options ask for.

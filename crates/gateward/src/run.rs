@@ -95,10 +95,12 @@ pub(crate) struct Running {
 ///
 /// # Errors
 /// Problems of the configuration, addresses in use, files that cannot be opened.
-pub(crate) fn start(options: Options, log: LogControl) -> Result<Running, StartError> {
+pub(crate) fn start(mut options: Options, log: LogControl) -> Result<Running, StartError> {
     options.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     options.notes.iter().for_each(|note| tracing::info!("{note}"));
     let invocation = Invocation::own();
+    let identity = Identity::new(options.node_id.clone());
+    options.lua.facts = Arc::new(hosts::facts(&identity, &options));
     let control_runtime = runtime("control", CONTROL_THREADS)?;
     let background = runtime("background", 1)?;
     let callouts = Callouts::new(control_runtime.handle().clone());
@@ -111,7 +113,7 @@ pub(crate) fn start(options: Options, log: LogControl) -> Result<Running, StartE
     let control = Arc::new(Control {
         reloader: Arc::new(Reloader::new(node.clone(), compiler)),
         log,
-        identity: Identity::new(options.node_id.clone()),
+        identity,
         addresses: OnceLock::new(),
         options,
     });

@@ -1,4 +1,4 @@
-//! `answer(status, body, headers)`: what `kong.response.exit` said.
+//! `answer(status, body, headers)` and `fail(status, message, headers)`: what `kong.response.exit` and `.error` said.
 
 use crate::convert::to_json;
 use crate::shared::Shared;
@@ -8,6 +8,13 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<()> {
+    let own = shared.clone();
+    let fail = lua.create_function(move |_, (status, message, headers): (u16, String, Option<Table>)| {
+        let headers = fields(headers.as_ref())?;
+        *own.answer.borrow_mut() = Some(LocalResponse { status, headers, body: LocalBody::Message(message.into()) });
+        Ok(())
+    })?;
+    functions.raw_set("fail", fail)?;
     let shared = shared.clone();
     let answer = lua.create_function(move |_, (status, body, headers): (u16, Value, Option<Table>)| {
         let mut fields = fields(headers.as_ref())?;
@@ -63,8 +70,8 @@ fn content(body: &Value, fields: &mut Fields) -> Result<LocalBody> {
             LocalBody::Bytes(content_type, json.to_string().into_bytes())
         }
         Value::String(text) => {
-            let content_type = content_type.unwrap_or_else(|| "text/plain; charset=utf-8".to_owned());
-            LocalBody::Bytes(content_type, text.as_bytes().to_vec())
+            // What a text is, is for the plugin to say, as in Kong.
+            LocalBody::Bytes(content_type.unwrap_or_default(), text.as_bytes().to_vec())
         }
         other => {
             return Err(mlua::Error::runtime(format!(

@@ -1,6 +1,7 @@
-//! `log(level, text)`: a line in the gateway's log, at nginx's level.
+//! `log(level, text)`: a line in the gateway's log, at nginx's level; `logs(level)`: whether it would be written.
 
 use mlua::{Lua, LuaString, Result, Table};
+use tracing::Level;
 
 pub(super) fn add(lua: &Lua, functions: &Table) -> Result<()> {
     let log = lua.create_function(|_, (level, text): (u32, LuaString)| {
@@ -13,5 +14,14 @@ pub(super) fn add(lua: &Lua, functions: &Table) -> Result<()> {
         }
         Ok(())
     })?;
-    functions.raw_set("log", log)
+    functions.raw_set("log", log)?;
+    let logs = lua.create_function(|_, level: u32| {
+        Ok(match level {
+            0..=4 => tracing::enabled!(target: "lua", Level::ERROR),
+            5 => tracing::enabled!(target: "lua", Level::WARN),
+            6 | 7 => tracing::enabled!(target: "lua", Level::INFO),
+            _ => tracing::enabled!(target: "lua", Level::DEBUG),
+        })
+    })?;
+    functions.raw_set("logs", logs)
 }

@@ -2,34 +2,52 @@
 //! phases is done in Lua, where the error names the plugin's line.
 
 mod answer;
+mod arguments;
+mod body;
 mod dict;
 mod digest;
+mod entities;
+mod fields;
 mod log;
 mod message;
 mod names;
+mod node;
+mod onward;
+pub(crate) mod request;
 mod semaphore;
 mod snapshot;
 mod socket;
 mod thread;
 mod time;
 mod timer;
+mod values;
 
+use crate::code::Code;
 use crate::shared::Shared;
 use mlua::{Lua, Table};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Add all of them to `functions`.
-pub(crate) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> mlua::Result<()> {
+pub(crate) fn add(lua: &Lua, functions: &Table, code: &Arc<Code>, shared: &Rc<Shared>) -> mlua::Result<()> {
     answer::add(lua, functions, shared)?;
+    arguments::add(lua, functions)?;
+    body::add(lua, functions, shared)?;
     dict::add(lua, functions)?;
     digest::add(lua, functions)?;
+    entities::add(lua, functions, code, shared)?;
+    fields::add(lua, functions, shared)?;
     log::add(lua, functions)?;
     message::add(lua, functions, shared)?;
     names::add(lua, functions)?;
+    node::add(lua, functions, code)?;
+    onward::add(lua, functions, code, shared)?;
+    request::add(lua, functions, shared)?;
     semaphore::add(lua, functions)?;
     snapshot::add(lua, functions, shared)?;
     socket::add(lua, functions, shared)?;
     thread::add(lua, functions, shared)?;
     time::add(lua, functions)?;
-    timer::add(lua, functions, shared)
+    timer::add(lua, functions, shared)?;
+    values::add(lua, functions)
 }

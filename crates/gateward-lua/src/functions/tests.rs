@@ -40,8 +40,10 @@ fn access(plugin: &LuaPlugin, exchange: &mut Exchange) -> u16 {
             match runtime.block_on(waiting) {
                 Outcome::Next => 0,
                 Outcome::Respond(response) => response.status,
+                Outcome::Body(_) => panic!("it asks for the body"),
             }
         }
+        Step::Body(_) => panic!("it asks for the body"),
     }
 }
 

@@ -2,13 +2,16 @@
 
 use super::*;
 use gateward_model::EntityId;
-use gateward_plugin::{Exchange, LocalBody, Outcome, Step};
+use gateward_plugin::{BodyRead, Exchange, LocalBody, Outcome, Step};
 use serde_json::{Value, json};
 use std::fs;
 use std::future::poll_fn;
 use std::path::Path;
 use std::task::Poll;
 use std::time::{Duration, Instant};
+
+mod pdk;
+mod phases;
 
 /// A folder that is gone with the test.
 struct Folder(PathBuf);
@@ -29,6 +32,8 @@ impl Folder {
     }
 
     fn host(&self) -> LuaHost {
+        // What a handler failed with stands beside the assertion that noticed.
+        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         LuaHost::new(LuaOptions { folders: vec![self.0.clone()], ..LuaOptions::default() })
     }
 }
@@ -69,19 +74,46 @@ fn plugin(name: &str, handler: &str) -> (Folder, LuaPlugin) {
 
 fn run(step: Step<'_>) -> Outcome {
     match step {
-        Step::Next => Outcome::Next,
-        Step::Respond(response) => Outcome::Respond(response),
         Step::Wait(waiting) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(waiting)
         }
+        Step::Next => Outcome::Next,
+        Step::Respond(response) => Outcome::Respond(response),
+        Step::Body(after) => Outcome::Body(after),
     }
+}
+
+/// The access phase to its end; `body` is what the client sends when somebody asks for it.
+fn access(plugin: &LuaPlugin, exchange: &mut Exchange, body: Result<&str, BodyRead>) -> Outcome {
+    async fn go(step: Step<'_>) -> Outcome {
+        match step {
+            Step::Wait(waiting) => waiting.await,
+            step => run(step),
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut outcome = go(plugin.access(exchange)).await;
+        while let Outcome::Body(after) = outcome {
+            let read = match body {
+                Ok(body) => {
+                    exchange.body.get_or_insert_with(|| body.as_bytes().to_vec());
+                    BodyRead::Whole
+                }
+                Err(read) => read,
+            };
+            outcome = go(after.resume(exchange, read)).await;
+        }
+        outcome
+    })
 }
 
 fn status(outcome: &Outcome) -> Option<u16> {
     match outcome {
         Outcome::Next => None,
         Outcome::Respond(response) => Some(response.status),
+        Outcome::Body(_) => panic!("it asks for the body"),
     }
 }
 

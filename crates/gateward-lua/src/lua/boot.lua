@@ -5,7 +5,6 @@ local files = boot.files
 local core = files.core(boot)
 -- Nothing that is made from here on may reach the libraries that break out of the machine.
 local kong = {
-  configuration = {},
   version = "3.9.1",
   version_num = 3009001,
 }
@@ -17,11 +16,19 @@ files.timer(core)
 files.shared(core)
 files.semaphore(core)
 files.socket(core)
+files["pdk.base"](core)
+files["pdk.body"](core)
+files["pdk.client"](core)
 files["pdk.ctx"](core)
 files["pdk.log"](core)
+files["pdk.node"](core)
 files["pdk.request"](core)
 files["pdk.response"](core)
 files["pdk.service"](core)
+files["pdk.service_request"](core)
+files["pdk.service_response"](core)
+files["pdk.table"](core)
+files["pdk.tracing"](core)
 local require = files.sandbox(core)
 core.untrusted = boot.untrusted
 core.preload["kong.tools.sandbox"] = function() return files["tools.sandbox"](core) end

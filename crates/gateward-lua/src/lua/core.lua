@@ -27,6 +27,8 @@ local core = {
   state = ffi.cast("gw_state *", boot.state),
   slice = ffi.new("gw_slice[1]"),
   files = boot.files,
+  -- By the numbers of instances.
+  plugins = boot.plugins,
   copy = ffi.string,
   request_header = ffi.cast("gw_get", boot.fast.request_header),
   response_header = ffi.cast("gw_get", boot.fast.response_header),
@@ -41,28 +43,47 @@ local state = core.state
 core.phases = boot.phases
 local name_of = {}
 for name, number in pairs(boot.phases) do name_of[number] = name end
+-- Phases that only Kong has; plugins find them in its messages.
+local foreign = { client_hello = 0x8, balancer = 0x40, cluster_listener = 0x100, error = 0x1000000, admin_api = 0x10000000 }
+for name, number in pairs(foreign) do name_of[number] = name end
 
 -- A set of phases as a number.
 function core.set_of(...)
   local set = 0
-  for i = 1, select("#", ...) do set = bor(set, (assert(boot.phases[select(i, ...)], "no such phase"))) end
+  for i = 1, select("#", ...) do
+    local name = select(i, ...)
+    set = bor(set, (assert(boot.phases[name] or foreign[name], "no such phase")))
+  end
   return set
 end
 
-local function wrong_phase(set)
-  if state.phase == 0 then error("no phase in kong.ctx.core.phase", 3) end
-  local names = {}
-  for number, name in pairs(name_of) do
-    if band(set, number) ~= 0 then names[#names + 1] = name end
+-- Names of the phases in a set, in their order.
+local function names_of(set)
+  local names, bit_of = {}, 1
+  for _ = 1, 30 do
+    if band(set, bit_of) ~= 0 and name_of[bit_of] then names[#names + 1] = name_of[bit_of] end
+    bit_of = bit_of * 2
   end
-  table.sort(names)
-  error("function cannot be called in " .. (name_of[state.phase] or "this") .. " phase (only in: "
-    .. table.concat(names, ", ") .. ")", 3)
+  return table.concat(names, ", ")
+end
+
+local function wrong_phase(set)
+  if state.phase == 0 then error("no phase in ngx.ctx.KONG_PHASE, (need one of " .. names_of(set) .. ")", 4) end
+  error("function cannot be called in " .. name_of[state.phase] .. " phase (only in: " .. names_of(set) .. ")", 4)
 end
 
 -- Raise an error, of the plugin's line, unless the phase under way is in `set`.
 function core.check(set)
   if band(state.phase, set) == 0 then wrong_phase(set) end
+end
+
+-- Likewise unless it is in none of `set`.
+function core.check_not(set)
+  if state.phase == 0 then error("no phase in ngx.ctx.KONG_PHASE", 3) end
+  if band(state.phase, set) ~= 0 then
+    error("function cannot be called in " .. name_of[state.phase] .. " phase (can be called in any phases except: "
+      .. names_of(set) .. ")", 3)
+  end
 end
 
 function core.phase_name()
@@ -86,10 +107,8 @@ function core.wait(operation)
   return co_yield(operation, WAIT)
 end
 
--- Leave the handler for good; what to answer was said before.
-function core.leave()
-  co_yield(LEAVE, WAIT)
-  error("a handler that answered goes on", 0)
+function core.may_wait()
+  return band(state.phase, waits) ~= 0
 end
 
 -- Tables of the request ----------------------------------------------------------------------------------------------
@@ -106,35 +125,6 @@ function core.tables()
     if slot ~= 0 then tables[slot] = own end
   end
   return own
-end
-
--- Fields ---------------------------------------------------------------------------------------------------------------
-
--- Field names and values as Kong takes them.
-function core.check_name(name, level)
-  if type(name) ~= "string" then
-    error('invalid header name "' .. tostring(name) .. '": got ' .. type(name) .. ", expected string", (level or 1) + 2)
-  end
-end
-
-function core.check_value(name, value, level)
-  local kind = type(value)
-  if kind ~= "string" and kind ~= "number" and kind ~= "boolean" then
-    error('invalid header value for "' .. name .. '": got ' .. kind .. ", expected string, number or boolean",
-      (level or 1) + 2)
-  end
-  return tostring(value)
-end
-
-local refused = {
-  [1] = "there is no message whose headers could be set",
-  [2] = "the name or the value cannot be part of a header",
-}
-
--- Set a field through one of the fast functions.
-function core.set_field(set, name, value)
-  local code = set(state, name, #name, value, #value)
-  if code ~= 0 then error(refused[code] .. ': "' .. name .. '"', 3) end
 end
 
 return core

@@ -33,12 +33,20 @@ const FILES: &[(&str, &str)] = &[
     ("modules", include_str!("../lua/modules.lua")),
     ("ngx", include_str!("../lua/ngx.lua")),
     ("pdk.cache", include_str!("../lua/pdk/cache.lua")),
+    ("pdk.base", include_str!("../lua/pdk/base.lua")),
+    ("pdk.body", include_str!("../lua/pdk/body.lua")),
+    ("pdk.client", include_str!("../lua/pdk/client.lua")),
     ("pdk.ctx", include_str!("../lua/pdk/ctx.lua")),
     ("pdk.db", include_str!("../lua/pdk/db.lua")),
     ("pdk.log", include_str!("../lua/pdk/log.lua")),
+    ("pdk.node", include_str!("../lua/pdk/node.lua")),
     ("pdk.request", include_str!("../lua/pdk/request.lua")),
     ("pdk.response", include_str!("../lua/pdk/response.lua")),
     ("pdk.service", include_str!("../lua/pdk/service.lua")),
+    ("pdk.service_request", include_str!("../lua/pdk/service_request.lua")),
+    ("pdk.service_response", include_str!("../lua/pdk/service_response.lua")),
+    ("pdk.table", include_str!("../lua/pdk/table.lua")),
+    ("pdk.tracing", include_str!("../lua/pdk/tracing.lua")),
     ("sandbox", include_str!("../lua/sandbox.lua")),
     ("schema.describe", include_str!("../lua/schema/describe.lua")),
     ("schema.queue", include_str!("../lua/schema/queue.lua")),
@@ -64,6 +72,8 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
     boot.raw_set("host", host_functions(&lua, code, &shared)?)?;
     boot.raw_set("phases", phases(&lua)?)?;
     boot.raw_set("untrusted", functions::settings(&lua, &code.untrusted)?)?;
+    let plugins = lua.create_table()?;
+    boot.raw_set("plugins", plugins.clone())?;
     let files = lua.create_table()?;
     for (name, text) in FILES {
         // Named after the file, for tracebacks.
@@ -79,6 +89,7 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
         handlers: RefCell::default(),
         configurations: RefCell::default(),
         spare: RefCell::default(),
+        plugins,
         require,
         schemas,
         about,
@@ -115,7 +126,7 @@ fn phases(lua: &Lua) -> mlua::Result<Table> {
 fn host_functions(lua: &Lua, code: &Arc<Code>, shared: &Rc<Shared>) -> mlua::Result<Table> {
     let functions = lua.create_table()?;
     sandbox::add(lua, &functions, code)?;
-    api::add(lua, &functions, shared)?;
+    api::add(lua, &functions, code, shared)?;
     functions.raw_set("null", Value::NULL)?;
     // An address of ours, which is nothing but different from null.
     static EMPTY_ARRAY: u8 = 0;

@@ -20,6 +20,7 @@ use crate::code::Code;
 use crate::convert::config_to_lua;
 use crate::instance::{Info, Instance};
 use crate::shared::Shared;
+use crate::slot::{FreeSlots, Slot};
 use crate::state::{Phase, Reach, Scene};
 use crate::watchdog::Watched;
 use adopt::Adopted;
@@ -39,6 +40,8 @@ pub(crate) struct Vm {
     watched: Watched,
     handlers: RefCell<FxHashMap<String, Rc<Handler>>>,
     configurations: RefCell<FxHashMap<u32, Configuration>>,
+    /// Names and ids of the plugins of `configurations`, as Lua finds them.
+    plugins: Table,
     spare: RefCell<Vec<Thread>>,
     /// `require` as plugins call it.
     require: Function,
@@ -66,27 +69,6 @@ struct Configuration {
     instance: Weak<Instance>,
     handler: Rc<Handler>,
     conf: Value,
-}
-
-#[derive(Default)]
-struct FreeSlots {
-    free: Vec<u32>,
-    next: u32,
-}
-
-/// A request's place for its tables, given back when the exchange is reset.
-struct Slot {
-    request: f64,
-    number: u32,
-    of: Rc<RefCell<FreeSlots>>,
-    shared: Rc<Shared>,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.shared.sockets.close_of(self.number);
-        self.of.borrow_mut().free.push(self.number);
-    }
 }
 
 thread_local! {
@@ -167,7 +149,14 @@ impl Vm {
             identify(conf, instance)?;
         }
         let mut configurations = self.configurations.borrow_mut();
-        configurations.retain(|_, known| known.instance.strong_count() > 0);
+        let plugin = self.lua.create_table()?;
+        plugin.raw_set("name", instance.entity.name.as_str())?;
+        plugin.raw_set("id", instance.entity.id.to_string())?;
+        self.plugins.raw_set(instance.number, plugin)?;
+        for number in configurations.extract_if(|_, known| known.instance.strong_count() == 0).map(|(number, _)| number)
+        {
+            self.plugins.raw_set(number, Value::Nil)?;
+        }
         let known = Configuration { instance: Arc::downgrade(instance), handler: handler.clone(), conf: conf.clone() };
         configurations.insert(instance.number, known);
         Ok((handler, conf))
@@ -192,12 +181,7 @@ impl Vm {
     fn own_slot(&self) -> Slot {
         let request = self.requests.get() + 1.0;
         self.requests.set(request);
-        let mut slots = self.free_slots.borrow_mut();
-        let number = slots.free.pop().unwrap_or_else(|| {
-            slots.next += 1;
-            slots.next
-        });
-        Slot { request, number, of: self.free_slots.clone(), shared: self.shared.clone() }
+        Slot::take(request, &self.free_slots, &self.shared)
     }
 
     /// Number and slot of the request of `exchange`.
@@ -279,5 +263,11 @@ thread_local! {
 impl Vm {
     pub(crate) fn lua(&self) -> &Lua {
         &self.lua
+    }
+
+    /// What a global function of plugins returns.
+    pub(crate) fn evaluate(&self, function: &str) -> String {
+        let env: Table = self.require.call("_G").expect("the environment of plugins");
+        env.get::<Function>(function).and_then(|function| function.call(())).expect("a function without arguments")
     }
 }

@@ -9,6 +9,7 @@ use super::waiting::Waiting;
 use super::{SPARE, Vm};
 use crate::instance::Instance;
 use crate::shared::{Op, Operation, next_turn};
+use crate::slot::Slot;
 use crate::state::{Phase, Reach, Scene};
 use gateward_plugin::{Exchange, LocalResponse, RequestRecord};
 use mlua::{Function, MultiValue, Thread, Value};
@@ -21,6 +22,8 @@ use std::sync::atomic::Ordering;
 pub(crate) enum Ended {
     /// The handler returned.
     Next,
+    /// It said that it ends here, with all that it waits for.
+    Left,
     /// It answered.
     Respond(LocalResponse),
     /// It failed, which was logged and counted.
@@ -80,12 +83,15 @@ impl Vm {
             Ok(values) => values,
             Err(error) => return Resumed::Ended(self.call_failed(call, &error.to_string())),
         };
-        if !thread.is_resumable() {
+        let finished = !thread.is_resumable();
+        if finished {
             self.keep(thread.clone());
-            return Resumed::Ended(Ended::Next);
         }
-        if let Some(answer) = self.shared.answer.take() {
-            return Resumed::Ended(Ended::Respond(answer));
+        if self.shared.left.take() {
+            return Resumed::Ended(self.shared.answer.take().map_or(Ended::Left, Ended::Respond));
+        }
+        if finished {
+            return Resumed::Ended(Ended::Next);
         }
         let operation = match values.front() {
             Some(Value::UserData(data)) => data.borrow::<Op>().ok().and_then(|op| op.take()),
@@ -110,6 +116,10 @@ impl Vm {
         last: bool,
     ) -> Ended {
         let request = self.request(exchange);
+        if exchange.kept::<Slot>().is_some_and(|slot| slot.body_ended == Some(instance.number)) {
+            chunk.clear();
+            return Ended::Next;
+        }
         self.call_on(instance, Phase::BodyFilter, request, Reach::Exchange(exchange), Some((chunk, last)))
     }
 
@@ -140,8 +150,11 @@ impl Vm {
         if stopped {
             instance.counts.stopped.fetch_add(1, Ordering::Relaxed);
         }
+        let left = self.shared.left.take();
         match called {
             Ok(()) => Ended::Next,
+            // The error that ended it.
+            Err(_) if left => Ended::Left,
             Err(error) => self.failed(instance, phase, &error.to_string()),
         }
     }
@@ -151,12 +164,14 @@ impl Vm {
             return self.failed(instance, call.phase, error);
         }
         self.shared.answer.take();
+        self.shared.left.set(false);
         tracing::error!(phase = call.phase.as_str(), "a Lua plugin failed: {error}");
         Ended::Failed
     }
 
     pub(super) fn failed(&self, instance: &Instance, phase: Phase, error: &str) -> Ended {
         self.shared.answer.take();
+        self.shared.left.set(false);
         instance.counts.failed(phase);
         #[cfg(test)]
         super::LAST_ERROR.set(error.to_owned());

@@ -8,6 +8,7 @@ use crate::state::{Phase, Reach};
 use crate::timers::Timer;
 use gateward_plugin::Exchange;
 use mlua::{MultiValue, Thread, Value};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ pub(crate) struct Waiting {
     vm: Rc<Vm>,
     call: Call,
     lanes: Vec<Lane>,
+    /// Those of them that wait for the request body.
+    bodies: Vec<Rc<Cell<Option<bool>>>>,
 }
 
 /// A coroutine that waits.
@@ -36,12 +39,23 @@ impl Waiting {
             Resumed::Ended(Ended::Next) if !vm.shared.adopted.borrow().is_empty() => {}
             Resumed::Ended(ended) => {
                 vm.shared.adopted.borrow_mut().clear();
+                vm.shared.bodies.borrow_mut().clear();
                 return Started::Ended(ended);
             }
         }
-        let mut waiting = Self { vm: vm.clone(), call, lanes };
+        let mut waiting = Self { vm: vm.clone(), call, lanes, bodies: Vec::new() };
         waiting.follow();
         Started::Waiting(waiting)
+    }
+
+    /// Whether it goes on only when the request body was received.
+    pub(crate) fn wants_body(&self) -> bool {
+        !self.bodies.is_empty()
+    }
+
+    /// The request body was received, the `whole` of it or as much as nobody can use.
+    pub(crate) fn body_came(&mut self, whole: bool) {
+        self.bodies.drain(..).for_each(|came| came.set(Some(whole)));
     }
 
     /// Go on as far as it goes.
@@ -66,6 +80,7 @@ impl Waiting {
                 Resumed::Ended(Ended::Next) => drop(self.lanes.remove(index)),
                 Resumed::Ended(ended) => {
                     self.vm.shared.adopted.borrow_mut().clear();
+                    self.vm.shared.bodies.borrow_mut().clear();
                     return Poll::Ready(ended);
                 }
             }
@@ -79,6 +94,7 @@ impl Waiting {
     /// Take in the light threads that were started and let go of those that were ended; whether any was.
     fn follow(&mut self) -> bool {
         let shared = &self.vm.shared;
+        self.bodies.append(&mut shared.bodies.borrow_mut());
         let adopted = shared.adopted.take();
         self.lanes.extend(adopted.into_iter().map(|(thread, operation)| Lane { thread, operation }));
         let killed = shared.killed.take();

@@ -7,8 +7,8 @@
 use crate::counters::Counters;
 use crate::env::{HttpPost, PostRequest};
 use crate::{
-    Addition, Answer, Ask, BuildContext, CounterStore, Definition, Exchange, Limited, LocalBody, LocalResponse,
-    Outcome, Plugin, PluginEnv, Redis, RedisSettings, Step, StoreError,
+    Addition, Answer, Ask, BuildContext, CounterStore, Definition, Exchange, Limited, LocalBody, LocalResponse, Plugin,
+    PluginEnv, Redis, RedisSettings, Step, StoreError,
 };
 use gateward_http::Method;
 use gateward_model::schema::{Check, Field, Kind, Rule, Schema};
@@ -289,16 +289,17 @@ pub(crate) fn access(plugin: &dyn Plugin, exchange: &mut Exchange) -> Option<Loc
 
 /// Runs a phase to its end: the local response, `None` when the request goes on.
 pub(crate) fn finish(step: Step<'_>) -> Option<LocalResponse> {
+    let step = match step {
+        Step::Wait(future) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(future).into()
+        }
+        step => step,
+    };
     match step {
         Step::Next => None,
         Step::Respond(response) => Some(response),
-        Step::Wait(future) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            match runtime.block_on(future) {
-                Outcome::Next => None,
-                Outcome::Respond(response) => Some(response),
-            }
-        }
+        Step::Wait(_) | Step::Body(_) => panic!("a native plugin says beforehand that it needs the body"),
     }
 }
 

@@ -65,12 +65,14 @@ async fn exchange_heads(
     answered: &mut Answered,
     pace: Pace,
 ) -> Result<(), ProxyError> {
-    let Session { exchange, upload, .. } = &mut *connection.session;
+    let Session { exchange, upload, held_up, .. } = &mut *connection.session;
     if let Some(body) = &exchange.body {
         upload.encode(body);
         if !exchange.request_trailers.is_empty() {
             upload.trailers.clone_from(&exchange.request_trailers);
         }
+    } else if !held_up.is_empty() {
+        upload.encode(&std::mem::take(held_up));
     }
     connection.session.upload.digest(pace.most).map_err(|error| request_error(&error))?;
     if connection.session.exchange.request.expects_continue && !connection.session.upload.is_received() {

@@ -155,10 +155,7 @@ impl FilterPlugin {
             }
             Err(failure) => self.fail(entry, exchange, &failure),
         };
-        match outcome {
-            Outcome::Next => Step::Next,
-            Outcome::Respond(response) => Step::Respond(response),
-        }
+        outcome.into()
     }
 
     fn resume(&self, entry: Entry, exchange: &mut Exchange, paused: Paused) -> Outcome {

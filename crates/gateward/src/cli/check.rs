@@ -89,7 +89,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     let filters_path = arguments.wasm_filters_path.clone();
     let wasm = WasmOptions { enabled: filters_path.is_some(), filters_path, cache_path: None };
     let untrusted = Untrusted { mode: arguments.untrusted_lua, ..Untrusted::default() };
-    let lua = LuaOptions { folders: arguments.plugins_dir.clone(), enabled: None, untrusted };
+    let lua = LuaOptions { folders: arguments.plugins_dir.clone(), untrusted, ..LuaOptions::default() };
     let compiler = match compiler(arguments.router_flavor, &lua, &wasm, runtime.handle()) {
         Ok(compiler) => compiler,
         Err(error) => {

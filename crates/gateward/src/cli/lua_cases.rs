@@ -13,7 +13,7 @@ use gateward_config::Format;
 use gateward_http::{Headers, Method};
 use gateward_lua::LuaOptions;
 use gateward_model::{EntityId, RouterFlavor, Snapshot};
-use gateward_plugin::{Exchange, LocalBody, LocalResponse, Outcome, Plugin, RequestRecord, Source, Step};
+use gateward_plugin::{Exchange, LocalBody, LocalResponse, Plugin, RequestRecord, Source, Step};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -195,6 +195,7 @@ async fn exchange(plugin: &dyn Plugin, case: &Case) -> Came {
     }
     if phases.header_filter {
         plugin.header_filter(&mut exchange);
+        body = exchange.response.body.take().unwrap_or(body);
     }
     if phases.body_filter {
         plugin.body_filter(&mut exchange, &mut body, true);
@@ -224,13 +225,15 @@ fn record(exchange: &Exchange) -> RequestRecord<'_> {
 }
 
 async fn outcome(step: Step<'_>) -> Option<LocalResponse> {
+    let step = match step {
+        Step::Wait(waiting) => waiting.await.into(),
+        step => step,
+    };
     match step {
         Step::Next => None,
         Step::Respond(response) => Some(response),
-        Step::Wait(waiting) => match waiting.await {
-            Outcome::Next => None,
-            Outcome::Respond(response) => Some(response),
-        },
+        // The body of a case is there from the beginning, and waiting comes to something else.
+        Step::Wait(_) | Step::Body(_) => Some(LocalResponse::message(500, "the plugin waits for nothing")),
     }
 }
 
@@ -256,7 +259,12 @@ fn answer(exchange: &mut Exchange, message: &Message) {
     let status = message.headers.iter().find(|(name, _)| name == ":status").and_then(|(_, value)| value.parse().ok());
     exchange.response.status = status.unwrap_or(200);
     exchange.response.source = Source::Service;
+    exchange.response.upstream_status = exchange.response.status;
     fill(&mut exchange.response.headers, message);
+    exchange.response.from_upstream = exchange.response.headers.len();
+    if exchange.response.hold {
+        exchange.response.held = Some(message.body.clone().into_bytes());
+    }
 }
 
 /// As the gateway would send it; the body.
@@ -271,7 +279,9 @@ fn replied(exchange: &mut Exchange, reply: LocalResponse) -> Vec<u8> {
         LocalBody::Empty => Vec::new(),
         LocalBody::Message(message) => json!({"message": message}).to_string().into_bytes(),
         LocalBody::Bytes(content_type, body) => {
-            exchange.response.headers.set("Content-Type", content_type);
+            if !content_type.is_empty() {
+                exchange.response.headers.set("Content-Type", content_type);
+            }
             body
         }
     }

@@ -104,6 +104,7 @@ pub(crate) fn resolve(given: &Given) -> Result<Options, Vec<String>> {
                 requires: reader.read("untrusted-lua-sandbox-requires", values::names),
                 environment: reader.read("untrusted-lua-sandbox-environment", values::names),
             },
+            ..LuaOptions::default()
         },
         wasm: WasmOptions {
             enabled: reader.read("wasm", values::switch),

@@ -18,6 +18,7 @@ async fn go(step: Step<'_>) -> Outcome {
         Step::Next => Outcome::Next,
         Step::Respond(response) => Outcome::Respond(response),
         Step::Wait(waiting) => waiting.await,
+        Step::Body(after) => Outcome::Body(after),
     }
 }
 

@@ -116,10 +116,7 @@ impl Shared {
             if passes {
                 sync.counted(usages.all[0].key.identity, identifier.stem(&self.scope), now_s, None);
             }
-            return match self.outcome(rule.conclude(exchange, usages.slice(), now_s, passes)) {
-                Outcome::Next => Step::Next,
-                Outcome::Respond(response) => Step::Respond(response),
-            };
+            return self.outcome(rule.conclude(exchange, usages.slice(), now_s, passes)).into();
         }
         let stem = identifier.stem(&self.scope);
         let answer = self.read(rule, &stem, usages.slice());

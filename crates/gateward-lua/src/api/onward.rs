@@ -1,0 +1,69 @@
+//! `detour(name, ...)`: what of its service a request does not follow; and what came back from there.
+
+use crate::code::Code;
+use crate::shared::Shared;
+use gateward_plugin::{Detour, Scheme};
+use mlua::{Lua, LuaString, Result, Table};
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub(super) fn add(lua: &Lua, functions: &Table, code: &Arc<Code>, shared: &Rc<Shared>) -> Result<()> {
+    let own = shared.clone();
+    let target = lua.create_function(move |_, (host, port): (String, u16)| {
+        own.state.exchange(|exchange| {
+            exchange.upstream.host = Some(host.clone());
+            exchange.upstream.detour_mut().target = Some((host, port));
+        });
+        Ok(())
+    })?;
+    functions.raw_set("set_target", target)?;
+    let code = Arc::downgrade(code);
+    let own = shared.clone();
+    let upstream = lua.create_function(move |_, name: String| {
+        let known = code.upgrade().is_some_and(|code| code.served().upstreams.contains(&name));
+        if known {
+            own.state.exchange(|exchange| exchange.upstream.detour_mut().upstream = Some(name));
+        }
+        Ok(known)
+    })?;
+    functions.raw_set("set_upstream", upstream)?;
+    let own = shared.clone();
+    let timeouts = lua.create_function(move |_, (connect, write, read): (u32, u32, u32)| {
+        own.state.exchange(|exchange| exchange.upstream.detour_mut().timeouts_ms = Some([connect, write, read]));
+        Ok(())
+    })?;
+    functions.raw_set("set_timeouts", timeouts)?;
+    let own = shared.clone();
+    let detour = lua.create_function(move |_, (name, value): (LuaString, u32)| {
+        own.state.exchange(|exchange| change(exchange.upstream.detour_mut(), &name.as_bytes(), value));
+        Ok(())
+    })?;
+    functions.raw_set("detour", detour)?;
+    let own = shared.clone();
+    let hold = lua.create_function(move |_, ()| {
+        own.state.exchange(|exchange| exchange.response.hold = true);
+        Ok(())
+    })?;
+    functions.raw_set("hold_response", hold)?;
+    let own = shared.clone();
+    let came = lua.create_function(move |_, name: LuaString| {
+        let Ok(name) = name.to_str() else { return Ok(false) };
+        let name = name.replace('_', "-");
+        let came = own.state.read(|exchange| {
+            let response = &exchange.response;
+            response.headers.iter().take(response.from_upstream).any(|(known, _)| known.eq_ignore_ascii_case(&name))
+        });
+        Ok(came.unwrap_or(false))
+    })?;
+    functions.raw_set("came_from_upstream", came)
+}
+
+fn change(detour: &mut Detour, name: &[u8], value: u32) {
+    match name {
+        b"retries" => detour.retries = u16::try_from(value).ok(),
+        b"https" => detour.scheme = Some(if value == 1 { Scheme::Https } else { Scheme::Http }),
+        b"tls_verify" => detour.tls_verify = Some(value == 1),
+        b"tls_verify_depth" => detour.tls_verify_depth = u8::try_from(value).ok(),
+        _ => {}
+    }
+}

@@ -1,0 +1,174 @@
+//! What Lua plugins do with an exchange, in a running gateway: bodies, other targets, other answers.
+
+use gateward_e2e::echoed_header;
+use gateward_testkit::{Backend, Gateway, RawClient, RawResponse, TempDir, http};
+
+/// A gateway with the plugin `p`, whose phases are these bodies of functions.
+struct Fixture {
+    _folder: TempDir,
+    gateway: Gateway,
+}
+
+impl Fixture {
+    fn new(backend: &Backend, phases: &[(&str, &str)]) -> Self {
+        let folder = TempDir::new().expect("a folder can be made");
+        let plugin = folder.path().join("p");
+        std::fs::create_dir_all(&plugin).expect("folders can be made");
+        let bodies: String =
+            phases.iter().map(|(phase, body)| format!("function P:{phase}(conf)\n{body}\nend\n")).collect();
+        let handler = format!("local P = {{ PRIORITY = 5 }}\n{bodies}return P");
+        std::fs::write(plugin.join("handler.lua"), handler).expect("plugins can be written");
+        let config = format!(
+            "_format_version: '3.0'\nservices:\n- {{name: s, url: {}, routes: [{{name: r, paths: [/]}}]}}\n\
+             plugins:\n- {{name: p}}\n",
+            backend.url()
+        );
+        let builder = Gateway::builder(&config).arg(format!("--plugins-dir={}", folder.path().display()));
+        let gateway = builder.arg("--plugin-body-size=64k").workers(1).start();
+        Self { _folder: folder, gateway }
+    }
+
+    fn send(&self, line: &str, headers: &[(&str, &str)], body: &[u8]) -> RawResponse {
+        http(self.gateway.proxy(), line, headers, body)
+    }
+}
+
+/// Makes the body louder if it can be held.
+const LOUDER: &str = "local body, err = kong.request.get_raw_body()\n\
+    kong.service.request.set_header('X-Length', body and #body or err)\n\
+    if body then kong.service.request.set_raw_body(body:upper()) end";
+
+#[test]
+fn a_body_is_held_only_for_the_plugin_that_asks() {
+    let backend = Backend::echo();
+    let fixture = Fixture::new(&backend, &[("access", LOUDER)]);
+    let chunked: &[(&str, &str)] = &[("Transfer-Encoding", "chunked")];
+    // Short, with its length and in chunks; then longer than is held, likewise; all on connections that go on.
+    let response = fixture.send("POST /", &[("Content-Length", "5")], b"hello");
+    assert_eq!(echoed_header(&response, "x-length").as_deref(), Some("5"));
+    fixture.send("POST /", chunked, b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n");
+    let long = vec![b'x'; 300 * 1024];
+    let response = fixture.send("POST /", &[("Content-Length", &long.len().to_string())], &long);
+    assert!(echoed_header(&response, "x-length").is_some_and(|text| text.starts_with("request body did not fit")));
+    let mut in_chunks = Vec::new();
+    for piece in long.chunks(10_000) {
+        in_chunks.extend(format!("{:x}\r\n", piece.len()).bytes());
+        in_chunks.extend(piece);
+        in_chunks.extend(b"\r\n");
+    }
+    in_chunks.extend(b"0\r\n\r\n");
+    let response = fixture.send("POST /", chunked, &in_chunks);
+    assert!(echoed_header(&response, "x-length").is_some_and(|text| text.starts_with("request body did not fit")));
+    assert_eq!(fixture.send("GET /", &[], b"").status, 200);
+    let bodies: Vec<Vec<u8>> = backend.requests().iter().map(|request| request.body.clone()).collect();
+    assert_eq!(bodies[0], b"HELLO");
+    assert_eq!(bodies[1], b"ABCDEF");
+    assert!(bodies[2] == long && bodies[3] == long, "what is too long goes upstream as it came");
+    assert!(bodies[4].is_empty());
+    fixture.gateway.assert_no_errors();
+}
+
+#[test]
+fn a_client_that_waits_for_100_gets_it_when_a_plugin_asks_for_the_body() {
+    let backend = Backend::echo();
+    let fixture = Fixture::new(&backend, &[("access", LOUDER)]);
+    let mut client = RawClient::connect(fixture.gateway.proxy());
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.read_response("POST").status, 100);
+    client.send(b"hello");
+    assert_eq!(client.read_response("POST").status, 200);
+    assert_eq!(backend.requests()[0].body, b"HELLO");
+}
+
+#[test]
+fn a_plugin_says_where_a_request_goes_and_how() {
+    let (first, second) = (Backend::echo(), Backend::echo());
+    let access = format!(
+        "local s = kong.service\n\
+         if kong.request.get_path() == '/there' then\n\
+           s.set_target('127.0.0.1', {})\n\
+           s.request.set_method('PUT') s.request.set_path('/a b') s.request.set_query({{ x = '1 2' }})\n\
+         elseif kong.request.get_path() == '/nowhere' then\n\
+           s.set_target('127.0.0.1', 1) s.set_retries(0) s.set_timeouts(200, 200, 200)\n\
+         elseif kong.request.get_path() == '/tls' then s.request.set_scheme('https')\n\
+         elseif kong.request.get_path() == '/upstream' then kong.response.set_header('X-Error', select(2, s.set_upstream('none'))) end",
+        second.addr().port()
+    );
+    let fixture = Fixture::new(&first, &[("access", &access)]);
+    assert_eq!(fixture.send("GET /there", &[], b"").status, 200);
+    let request = &second.requests()[0];
+    assert_eq!((request.method.as_str(), request.target.as_str()), ("PUT", "/a%20b?x=1%202"));
+    assert_eq!(request.header("host"), Some("127.0.0.1"));
+    assert_eq!(fixture.send("GET /here", &[], b"").status, 200);
+    assert_eq!((first.request_count(), second.request_count()), (1, 1));
+    assert_eq!(fixture.send("GET /nowhere", &[], b"").status, 502);
+    // The backend speaks no TLS.
+    assert_eq!(fixture.send("GET /tls", &[], b"").status, 502);
+    let response = fixture.send("GET /upstream", &[], b"");
+    assert_eq!(response.header("x-error"), Some("could not find an Upstream named 'none'"));
+}
+
+#[test]
+fn the_response_of_the_service_is_known_and_replaced() {
+    let backend = Backend::fixed(
+        "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nX-Up: u\r\nContent-Length: 7\r\n\r\n{\"a\":1}",
+    );
+    let fixture = Fixture::new(
+        &backend,
+        &[
+            ("access", "kong.response.set_header('X-Down', 'd') kong.service.request.enable_buffering()"),
+            (
+                "header_filter",
+                "local r = kong.service.response\n\
+                 assert(r.get_status() == 201 and r.get_header('x_up') == 'u' and r.get_header('x-down') == nil)\n\
+                 assert(r.get_headers()['X-Up'] == 'u' and r.get_headers().x_down == nil)\n\
+                 assert(r.get_body().a == 1 and r.get_raw_body() == '{\"a\":1}')\n\
+                 if kong.request.get_path() == '/replaced' then kong.response.exit(418, { tea = true }) end",
+            ),
+            (
+                "body_filter",
+                "local body = kong.response.get_raw_body()\n\
+                 if body then assert(kong.service.response.get_raw_body() == '{\"a\":1}') kong.response.set_raw_body(body .. '!') end",
+            ),
+            ("log", "kong.log.err('seen ', #kong.service.response.get_raw_body(), ' ', kong.response.get_status())"),
+        ],
+    );
+    for _ in 0..2 {
+        let response = fixture.send("GET /", &[], b"");
+        assert_eq!((response.status, response.text().as_str()), (201, "{\"a\":1}!"));
+        let response = fixture.send("GET /replaced", &[], b"");
+        assert_eq!((response.status, response.text().as_str()), (418, "{\"tea\":true}!"));
+        assert_eq!(response.header("x-down"), Some("d"));
+    }
+    fixture.gateway.expect_log("[p] seen 7 201");
+}
+
+#[test]
+fn a_head_that_is_replaced_leaves_nothing_of_the_upstreams_body() {
+    let backend = Backend::fixed(&format!("HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\n{}", "x".repeat(500_000)));
+    let fixture = Fixture::new(&backend, &[("header_filter", "kong.response.exit(503, 'no')")]);
+    for _ in 0..3 {
+        let response = fixture.send("GET /", &[], b"");
+        assert_eq!((response.status, response.text().as_str()), (503, "no"));
+    }
+}
+
+#[test]
+fn answers_have_kongs_form() {
+    let backend = Backend::echo();
+    let access = "local path = kong.request.get_path()\n\
+        if path == '/text' then kong.response.exit(200, 'plain') end\n\
+        if path == '/many' then kong.response.exit(204, nil, { ['X-Many'] = { 'a', 'b' } }) end\n\
+        if path == '/error' then kong.response.error(404, 'gone <b>') end\n\
+        kong.response.error(400, 'bad', { ['Content-Type'] = 'text/plain' })";
+    let fixture = Fixture::new(&backend, &[("access", access)]);
+    let response = fixture.send("GET /text", &[], b"");
+    assert_eq!((response.text().as_str(), response.header("content-type")), ("plain", None));
+    let response = fixture.send("GET /many", &[], b"");
+    assert_eq!((response.status, response.header_all("x-many")), (204, vec!["a", "b"]));
+    let response = fixture.send("GET /error", &[("Accept", "text/html")], b"");
+    assert!(response.text().contains("<p>gone &lt;b&gt;.</p>"), "{}", response.text());
+    let response = fixture.send("GET /other", &[("Accept", "text/html")], b"");
+    assert!(response.text().starts_with("bad\nrequest_id: "), "{}", response.text());
+    assert_eq!(response.header("content-type"), Some("text/plain"));
+}
