@@ -4,6 +4,7 @@
 mod answer;
 mod arguments;
 mod body;
+mod codec;
 mod dict;
 mod digest;
 mod entities;
@@ -13,6 +14,7 @@ mod message;
 mod names;
 mod node;
 mod onward;
+mod regex;
 pub(crate) mod request;
 mod semaphore;
 mod snapshot;
@@ -33,6 +35,7 @@ pub(crate) fn add(lua: &Lua, functions: &Table, code: &Arc<Code>, shared: &Rc<Sh
     answer::add(lua, functions, shared)?;
     arguments::add(lua, functions)?;
     body::add(lua, functions, shared)?;
+    codec::add(lua, functions)?;
     dict::add(lua, functions)?;
     digest::add(lua, functions)?;
     entities::add(lua, functions, code, shared)?;
@@ -43,6 +46,7 @@ pub(crate) fn add(lua: &Lua, functions: &Table, code: &Arc<Code>, shared: &Rc<Sh
     node::add(lua, functions, code)?;
     onward::add(lua, functions, code, shared)?;
     request::add(lua, functions, shared)?;
+    regex::add(lua, functions)?;
     semaphore::add(lua, functions)?;
     snapshot::add(lua, functions, shared)?;
     socket::add(lua, functions, shared)?;

@@ -33,6 +33,7 @@ const FILES: &[(&str, &str)] = &[
     ("modules", include_str!("../lua/modules.lua")),
     ("ngx", include_str!("../lua/ngx.lua")),
     ("pdk.cache", include_str!("../lua/pdk/cache.lua")),
+    ("ngx_http", include_str!("../lua/ngx_http.lua")),
     ("pdk.base", include_str!("../lua/pdk/base.lua")),
     ("pdk.body", include_str!("../lua/pdk/body.lua")),
     ("pdk.client", include_str!("../lua/pdk/client.lua")),

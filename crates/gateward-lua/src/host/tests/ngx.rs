@@ -1,0 +1,116 @@
+//! The part of `ngx` that is about one request.
+
+use super::*;
+use gateward_http::BodyFraming;
+
+fn exchange() -> Exchange {
+    let mut exchange = Exchange::new();
+    exchange.id = "0123".to_owned();
+    exchange.client.peer = "10.0.0.1:4711".parse().unwrap();
+    exchange.client.ip = "192.0.2.7".parse().unwrap();
+    exchange.client.port = 8000;
+    exchange.request.authority = "a.example".to_owned();
+    exchange.request.target = "/c?x=1&x=2&y".to_owned();
+    exchange.request.headers.add("Host", "a.example");
+    exchange.request.headers.add("Cookie", "a=1; b=2");
+    exchange
+}
+
+fn handler(body: &str) -> String {
+    format!(
+        "local function is(found, expected) if found ~= expected then \
+         error(tostring(found) .. ' instead of ' .. tostring(expected), 2) end end\n\
+         local P = {{ PRIORITY = 5 }}\nfunction P:access(conf)\n{body}\nend\nreturn P"
+    )
+}
+
+#[test]
+fn the_request_is_read_and_changed() {
+    let (_folder, plugin) = plugin(
+        "ngx-request",
+        &handler(
+            r#"
+            local v, req = ngx.var, ngx.req
+            is(v.request_method, "GET") is(v.request_uri, "/c?x=1&x=2&y") is(v.uri, "/c") is(v.args, "x=1&x=2&y")
+            is(v.arg_x, "1") is(v.arg_y, "") is(v.arg_none, nil) is(v.host, "a.example") is(v.http_host, "a.example")
+            is(v.cookie_b, "2") is(v.remote_addr, "192.0.2.7") is(v.realip_remote_addr, "10.0.0.1") is(v.server_port, "8000")
+            is(v.request_id, "0123") is(v.is_args, "?") is(v.https, "") is(v.scheme, "http") is(v.no_such, nil)
+            v.mine = 5 is(v.mine, "5") is(pcall(function() v.host = "x" end), false)
+            v.upstream_host = "up" v.args = "z=1" is(v.args, "z=1") is(req.get_uri_args().z, "1")
+            is(req.get_headers().host, "a.example") is(req.get_headers(0, true).Host, "a.example")
+            is(select(2, req.get_headers(1)), "truncated")
+            req.set_header("X-List", { "1", "2" }) req.set_header("X-N", 1) req.clear_header("Cookie")
+            req.set_uri_args({ a = "b c" }) is(v.args, "a=b%20c") req.set_method(ngx.HTTP_PUT) is(req.get_method(), "PUT")
+            req.set_uri("/new") is(v.upstream_uri, "/new") is(req.http_version(), 1.1) is(req.is_internal(), false)
+            assert(req.raw_header():find("GET /c?x=1&x=2&y HTTP/1.1\r\n", 1, true))
+            is(req.get_body_data(), nil) req.read_body() is(req.get_body_data(), "p=1&q") is(req.get_post_args().q, true)
+            req.set_body_data("new") is(req.get_body_data(), "new") is(req.get_body_file(), nil)
+            ngx.header.x_a = { "1", "2" } is(ngx.header["X-A"][2], "2") ngx.header["X-B"] = 1 ngx.header["X-B"] = nil
+            is(ngx.header["X-B"], nil) is(ngx.resp.get_headers()["x-a"][1], "1") is(ngx.status, 0)
+            is(pcall(ngx.exec, "/x"), false) is(ngx.HTTP_NOT_FOUND, 404) is(ngx.config.subsystem, "http")
+            "#,
+        ),
+    );
+    let mut exchange = exchange();
+    exchange.request.framing = BodyFraming::Chunked;
+    assert_eq!(status(&access(&plugin, &mut exchange, Ok("p=1&q"))), None);
+    assert_eq!(exchange.upstream.host.as_deref(), Some("up"));
+    assert_eq!((exchange.upstream.path.as_str(), exchange.upstream.query.as_deref()), ("/new", Some("a=b%20c")));
+    assert_eq!((exchange.request.headers.count("x-list"), exchange.request.headers.contains("cookie")), (2, false));
+    assert_eq!((exchange.body.as_deref(), exchange.response.early.count("x-a")), (Some(&b"new"[..]), 2));
+}
+
+#[test]
+fn texts_times_and_patterns_are_openrestys() {
+    let (_folder, plugin) = plugin(
+        "ngx-texts",
+        &handler(
+            r#"
+            is(ngx.escape_uri("a b/c"), "a%20b%2Fc") is(ngx.escape_uri("/a b", 0), "/a%20b") is(ngx.unescape_uri("a%20b+c"), "a b c")
+            is(ngx.encode_args({ a = "b c" }), "a=b%20c") is(ngx.decode_args("a=1&a=2").a[2], "2")
+            is(ngx.encode_base64("hello"), "aGVsbG8=") is(ngx.encode_base64("hello", true), "aGVsbG8")
+            is(ngx.decode_base64("aGVsbG8="), "hello") is(ngx.decode_base64("aGVsbG8"), "hello") is(ngx.decode_base64("*"), nil)
+            is(ngx.crc32_short("123456789"), 3421780262) is(ngx.md5("hello"), "5d41402abc4b2a76b9719d911017c592")
+            is(ngx.encode_base64(ngx.sha1_bin("hello")), "qvTGHdzF6KLavt4PO0gs2a6pQ00=") is(#ngx.hmac_sha1("k", "v"), 20)
+            is(ngx.quote_sql_str("a'b"), "'a\\'b'")
+            is(ngx.http_time(784111777), "Sun, 06 Nov 1994 08:49:37 GMT") is(ngx.parse_http_time("Sun, 06 Nov 1994 08:49:37 GMT"), 784111777)
+            is(ngx.cookie_time(784111777), "Sun, 06-Nov-1994 08:49:37 GMT") is(ngx.parse_http_time("x"), nil)
+            is(ngx.time(), math.floor(ngx.time())) assert(ngx.today():find("^%d%d%d%d%-%d%d%-%d%d$"))
+            local m = ngx.re.match("hello, 1234", "(?<word>[a-z]+), ([0-9]+)(x)?", "jo")
+            is(m[0], "hello, 1234") is(m[1], "hello") is(m.word, "hello") is(m[2], "1234") is(m[3], false)
+            is(ngx.re.match("x", "y"), nil) is(ngx.re.match("HELLO", "hello", "i")[0], "HELLO")
+            local _, err = ngx.re.match("x", "(") assert(err:find("regex compile failed"))
+            local from, to = ngx.re.find("hello, 1234", "([0-9])([0-9]+)") is(from, 8) is(to, 11)
+            is(ngx.re.find("hello, 1234", "([0-9])([0-9]+)", "jo", nil, 2), 9)
+            local ctx = { pos = 2 } is(ngx.re.match("1a2", "[0-9]", "", ctx)[0], "2") is(ctx.pos, 4)
+            local all = {} for found in ngx.re.gmatch("a1b22", "[0-9]+", "jo") do all[#all + 1] = found[0] end
+            is(table.concat(all, ","), "1,22")
+            is(ngx.re.sub("hello 12", "([0-9])([0-9])", "[$2${1}0$$]"), "hello [210$]")
+            local text, n = ngx.re.gsub("a.b.c", "\\.", "-", "jo") is(text, "a-b-c") is(n, 2)
+            is(ngx.re.gsub("abc", "[ac]", function(m) return m[0]:upper() end), "AbC") is(ngx.re.gsub("ab", "x*", "-"), "-a-b-")
+            "#,
+        ),
+    );
+    assert_eq!(status(&run(plugin.access(&mut exchange()))), None, "see the log");
+}
+
+#[test]
+fn handlers_leave_with_answers() {
+    let answer = |name: &str, body: &str| {
+        let (_folder, plugin) = plugin(name, &handler(body));
+        match run(plugin.access(&mut exchange())) {
+            Outcome::Respond(response) => (response.status, response.body),
+            other => panic!("no answer: {other:?}"),
+        }
+    };
+    let text = |text: &str| LocalBody::Bytes(String::new(), text.as_bytes().to_vec());
+    assert_eq!(
+        answer("ngx-say", "ngx.status = 201 ngx.say('a', { 1, 'b' }) ngx.print('c') ngx.exit(201)"),
+        (201, text("a1b\nc"))
+    );
+    assert_eq!(answer("ngx-exit", "pcall(ngx.exit, 403)"), (403, LocalBody::Message("Forbidden".into())));
+    assert_eq!(answer("ngx-status", "ngx.status = 202 ngx.say('x') ngx.exit(ngx.OK)"), (202, text("x\n")));
+    assert_eq!(answer("ngx-redirect", "ngx.redirect('/there', 301)").0, 301);
+    let (_folder, plugin) = plugin("ngx-ok", &handler("ngx.exit(ngx.OK) kong.response.exit(500)"));
+    assert_eq!(status(&run(plugin.access(&mut exchange()))), None, "it leaves the phase only");
+}

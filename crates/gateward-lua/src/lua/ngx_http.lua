@@ -1,0 +1,527 @@
+-- The part of `ngx` that is about one request: variables, fields, bodies, answers.
+-- https://github.com/openresty/lua-nginx-module
+local core = ...
+local host, state, slice, copy, ngx = core.host, core.state, core.slice, core.copy, core.ngx
+local lower, sub, find = string.lower, string.sub, string.find
+local band = bit.band
+local known = host.request
+
+-- Constants --------------------------------------------------------------------------------------------------------------
+
+for name, status in pairs {
+  CONTINUE = 100, SWITCHING_PROTOCOLS = 101, OK = 200, CREATED = 201, ACCEPTED = 202, NO_CONTENT = 204,
+  PARTIAL_CONTENT = 206, SPECIAL_RESPONSE = 300, MOVED_PERMANENTLY = 301, MOVED_TEMPORARILY = 302, SEE_OTHER = 303,
+  NOT_MODIFIED = 304, TEMPORARY_REDIRECT = 307, PERMANENT_REDIRECT = 308, BAD_REQUEST = 400, UNAUTHORIZED = 401,
+  PAYMENT_REQUIRED = 402, FORBIDDEN = 403, NOT_FOUND = 404, NOT_ALLOWED = 405, NOT_ACCEPTABLE = 406,
+  REQUEST_TIMEOUT = 408, CONFLICT = 409, GONE = 410, UPGRADE_REQUIRED = 426, TOO_MANY_REQUESTS = 429, CLOSE = 444,
+  ILLEGAL = 451, INTERNAL_SERVER_ERROR = 500, NOT_IMPLEMENTED = 501, METHOD_NOT_IMPLEMENTED = 501, BAD_GATEWAY = 502,
+  SERVICE_UNAVAILABLE = 503, GATEWAY_TIMEOUT = 504, VERSION_NOT_SUPPORTED = 505, INSUFFICIENT_STORAGE = 507,
+} do
+  ngx["HTTP_" .. name] = status
+end
+local method_of, bit_of = {}, 2
+for name in ("GET HEAD POST PUT DELETE MKCOL COPY MOVE OPTIONS PROPFIND PROPPATCH LOCK UNLOCK PATCH TRACE"):gmatch("%a+") do
+  ngx["HTTP_" .. name] = bit_of
+  method_of[bit_of] = name
+  bit_of = bit_of * 2
+end
+ngx.config = { subsystem = "http", debug = false, nginx_version = 1027001, ngx_lua_version = 10027 }
+function ngx.config.prefix() return "/usr/local/kong/" end
+function ngx.config.nginx_configure() return "" end
+ngx.is_subrequest = false
+ngx.worker = {
+  pid = function() return host.pid end, exiting = function() return false end,
+  id = function() return 0 end, count = function() return 1 end, pids = function() return { host.pid } end,
+}
+
+local with_request = core.set_of("rewrite", "access", "response", "header_filter", "body_filter", "log")
+local changing = core.set_of("rewrite", "access", "response", "header_filter")
+local asking = core.set_of("rewrite", "access")
+
+local function check(set)
+  if band(state.phase, set) == 0 then
+    error("API disabled in the context of " .. (core.phase_name() or "a module being loaded"), 3)
+  end
+end
+
+-- ngx.req ------------------------------------------------------------------------------------------------------------------
+
+local req = {}
+ngx.req = req
+
+local raw_names = { __index = function() end }
+
+local function fields(which, most, raw)
+  if most ~= nil and type(most) ~= "number" then most = 100 end
+  most = most or 100
+  if raw then
+    local list, more = host.fields(which, most == 0 and 1e6 or most, true)
+    return setmetatable(list, raw_names), more and "truncated" or nil
+  end
+  return core.fields(which, most)
+end
+
+function req.get_headers(most, raw)
+  check(with_request)
+  return fields(core.REQUEST, most, raw)
+end
+
+function req.set_header(name, value)
+  check(changing)
+  if value ~= nil and type(value) ~= "table" then value = tostring(value) end
+  core.change_field(core.REQUEST, "set", tostring(name), value)
+end
+
+function req.clear_header(name)
+  check(changing)
+  core.change_field(core.REQUEST, "set", tostring(name), nil)
+end
+
+local function args_of(text, most)
+  local args, more = host.decode_args(text, most or 100)
+  if more then return args, "truncated" end
+  return args
+end
+
+function req.get_uri_args(most)
+  check(with_request)
+  return args_of(known("query"), most)
+end
+
+function req.set_uri_args(args)
+  check(changing)
+  if type(args) == "table" then args = ngx.encode_args(args) end
+  if not host.set_request("query", tostring(args)) then error("the arguments cannot be part of a request", 2) end
+end
+
+-- The request body as a text; read before.
+function req.read_body()
+  check(asking)
+  core.request_body()
+end
+
+function req.get_body_data(most)
+  check(with_request)
+  local body = host.body()
+  if body == "" or body == nil then return nil end
+  return most and most > 0 and sub(body, 1, most) or body
+end
+
+-- Bodies are never in files.
+function req.get_body_file() return nil end
+
+function req.discard_body() check(asking) end
+
+function req.get_post_args(most)
+  check(with_request)
+  local body = host.body()
+  if body == nil then
+    return nil, core.tables().body_too_long and "request body in temp file not supported" or "no request body found"
+  end
+  return args_of(body, most)
+end
+
+function req.set_body_data(body)
+  check(asking)
+  core.set_request_body(tostring(body))
+end
+
+function req.get_method() check(with_request) return known("method") end
+
+function req.set_method(id)
+  check(changing)
+  local name = method_of[id]
+  if not name then error("unsupported HTTP method: " .. tostring(id), 2) end
+  host.set_request("method", name)
+end
+
+function req.set_uri(uri, jump)
+  check(asking)
+  if type(uri) ~= "string" or uri == "" then error("attempt to use zero-length uri", 2) end
+  if jump then error("set_uri with jump is not supported: requests are routed once", 2) end
+  if not host.set_request("path", uri) then error("the uri cannot be part of a request", 2) end
+end
+
+function req.start_time() check(with_request) return known("started") / 1000 end
+function req.http_version() check(with_request) return known("version") end
+function req.is_internal() return false end
+
+function req.raw_header(no_request_line)
+  check(with_request)
+  local lines = {}
+  if not no_request_line then
+    lines[1] = known("client_method") .. " " .. known("target") .. " " .. known("protocol") .. "\r\n"
+  end
+  for name, value in pairs((host.fields(core.REQUEST, 1e6, true))) do
+    for _, each in ipairs(type(value) == "table" and value or { value }) do
+      lines[#lines + 1] = name .. ": " .. each .. "\r\n"
+    end
+  end
+  lines[#lines + 1] = "\r\n"
+  return table.concat(lines)
+end
+
+-- ngx.resp, ngx.header, ngx.status -------------------------------------------------------------------------------------------
+
+ngx.resp = {
+  get_headers = function(most, raw)
+    check(with_request)
+    return fields(core.RESPONSE, most, raw)
+  end,
+  add_header = function(name, value)
+    check(changing)
+    core.change_field(core.RESPONSE, "add", tostring(name), value)
+  end,
+}
+
+ngx.header = setmetatable({}, {
+  __index = function(_, name)
+    check(with_request)
+    return core.fields(core.RESPONSE, 0)[tostring(name)]
+  end,
+  __newindex = function(_, name, value)
+    check(changing)
+    if type(value) == "table" and #value == 0 then value = nil end
+    if value ~= nil and type(value) ~= "table" then value = tostring(value) end
+    core.change_field(core.RESPONSE, "set", tostring(name), value)
+  end,
+})
+
+local function status()
+  local found = known("status")
+  if found and found ~= 0 then return found end
+  return core.tables().status or 0
+end
+
+-- Answers ------------------------------------------------------------------------------------------------------------------
+
+local function flat(out, value)
+  if type(value) == "table" then
+    for _, each in ipairs(value) do flat(out, each) end
+  else
+    out[#out + 1] = value == core.null and "null" or tostring(value)
+  end
+end
+
+-- What is printed is kept until the handler leaves with `ngx.exit`, which makes an answer of it.
+local function print(ending, ...)
+  check(core.set_of("rewrite", "access", "response"))
+  local own = core.tables()
+  local out = own.printed or {}
+  own.printed = out
+  for i = 1, select("#", ...) do flat(out, (select(i, ...))) end
+  out[#out + 1] = ending
+  return 1
+end
+
+function ngx.print(...) return print(nil, ...) end
+function ngx.say(...) return print("\n", ...) end
+function ngx.flush() return 1 end
+function ngx.send_headers() return 1 end
+function ngx.eof() return 1 end
+
+function ngx.exit(code)
+  if type(code) ~= "number" then error("bad argument #1 to 'exit' (number expected, got " .. type(code) .. ")", 2) end
+  check(with_request)
+  local own = core.tables()
+  if state.phase == core.phases.header_filter then
+    if code >= 200 then host.set_status(code) end
+  elseif band(state.phase, core.waits) ~= 0 and (code >= 200 or own.printed) then
+    local answer = code >= 200 and code or own.status or 200
+    if own.printed then
+      host.answer(answer, table.concat(own.printed), nil)
+    elseif answer >= 400 then
+      host.fail(answer, core.message_of(answer), nil)
+    else
+      host.answer(answer, nil, nil)
+    end
+  end
+  core.leave()
+end
+
+function ngx.redirect(uri, code)
+  check(asking)
+  code = code or 302
+  if code ~= 301 and code ~= 302 and code ~= 303 and code ~= 307 and code ~= 308 then
+    error("only ngx.HTTP_MOVED_TEMPORARILY, ngx.HTTP_MOVED_PERMANENTLY, ngx.HTTP_PERMANENT_REDIRECT, "
+      .. "ngx.HTTP_SEE_OTHER, and ngx.HTTP_TEMPORARY_REDIRECT are allowed", 2)
+  end
+  host.answer(code, nil, { Location = tostring(uri) })
+  core.leave()
+end
+
+function ngx.exec() error("ngx.exec is not supported: there are no locations", 2) end
+
+-- Texts --------------------------------------------------------------------------------------------------------------------
+
+local function text(value)
+  if value == nil then return "" end
+  return tostring(value)
+end
+
+function ngx.escape_uri(value, kind) return host.escape_uri(text(value), kind) end
+function ngx.unescape_uri(value) return host.unescape_uri(text(value)) end
+function ngx.encode_args(args)
+  if type(args) ~= "table" then error("bad argument #1 to 'encode_args' (table expected)", 2) end
+  local encoded, err = core.encode_args(args)
+  if not encoded then error(err, 2) end
+  return encoded
+end
+function ngx.decode_args(value, most) return args_of(text(value), most) end
+function ngx.encode_base64(value, no_padding)
+  local encoded = host.encode_base64(text(value))
+  return no_padding and (encoded:gsub("=+$", "")) or encoded
+end
+function ngx.decode_base64(value)
+  if type(value) ~= "string" then error("string argument only", 2) end
+  return host.decode_base64(value)
+end
+function ngx.crc32_short(value) return host.crc32(text(value)) end
+ngx.crc32_long = ngx.crc32_short
+local function hex(bytes) return (bytes:gsub(".", function(byte) return ("%02x"):format(byte:byte()) end)) end
+function ngx.md5_bin(value) return host.digest("md5", text(value)) end
+function ngx.md5(value) return hex(ngx.md5_bin(value)) end
+function ngx.sha1_bin(value) return host.digest("sha1", text(value)) end
+function ngx.hmac_sha1(key, value) return host.hmac("sha1", text(key), text(value)) end
+
+local quoted = { ["\0"] = "\\0", ["\b"] = "\\b", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t", ["\26"] = "\\Z",
+  ["\\"] = "\\\\", ["'"] = "\\'", ['"'] = '\\"' }
+function ngx.quote_sql_str(value) return "'" .. text(value):gsub("[%z\b\n\r\t\26\\'\"]", quoted) .. "'" end
+
+-- Times --------------------------------------------------------------------------------------------------------------------
+
+local date = os.date
+local months = { Jan = 1, Feb = 2, Mar = 3, Apr = 4, May = 5, Jun = 6, Jul = 7, Aug = 8, Sep = 9, Oct = 10, Nov = 11, Dec = 12 }
+local days = { "Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat" }
+local names = { "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec" }
+
+function ngx.time() return math.floor(host.now()) end
+function ngx.today() return date("%Y-%m-%d") end
+function ngx.localtime() return date("%Y-%m-%d %H:%M:%S") end
+function ngx.utctime() return date("!%Y-%m-%d %H:%M:%S") end
+function ngx.update_time() end
+local function in_words(seconds, between)
+  local at = date("!*t", seconds)
+  return ("%s, %02d%s%s%s%04d %02d:%02d:%02d GMT"):format(days[at.wday], at.day, between, names[at.month], between, at.year,
+    at.hour, at.min, at.sec)
+end
+function ngx.http_time(seconds) return in_words(seconds, " ") end
+function ngx.cookie_time(seconds) return in_words(seconds, "-") end
+function ngx.parse_http_time(value)
+  local day, month, year, hour, minute, second = text(value):match("^%a+, (%d%d) (%a%a%a) (%d%d%d%d) (%d%d):(%d%d):(%d%d) GMT$")
+  if not months[month] then return nil end
+  year, month = tonumber(year), months[month]
+  -- Days since 1970 by the calendar that begins in March.
+  local from_march = (month + 9) % 12
+  if month <= 2 then year = year - 1 end
+  local since = 365 * year + math.floor(year / 4) - math.floor(year / 100) + math.floor(year / 400)
+    + math.floor((153 * from_march + 2) / 5) + tonumber(day) - 1 - 719468
+  return since * 86400 + tonumber(hour) * 3600 + tonumber(minute) * 60 + tonumber(second)
+end
+
+-- ngx.re -------------------------------------------------------------------------------------------------------------------
+
+local re = {}
+ngx.re = re
+
+function re.match(subject, pattern, options, context, into)
+  local from = context and context.pos or 1
+  local captures, spans = host.re_match(text(subject), text(pattern), options or "", from - 1)
+  if not captures then return nil, spans end
+  if context then context.pos = spans[1] + 1 end
+  if into then
+    for name, value in pairs(captures) do into[name] = value end
+    return into
+  end
+  return captures
+end
+
+function re.find(subject, pattern, options, context, nth)
+  local from = context and context.pos or 1
+  local captures, spans = host.re_match(text(subject), text(pattern), options or "", from - 1)
+  if not captures then return nil, nil, spans end
+  if context then context.pos = spans[1] + 1 end
+  nth = nth or 0
+  return spans[nth * 2], spans[nth * 2 + 1]
+end
+
+-- The next match from `at` (counted from 0): captures, where it begins and ends, and where to go on.
+local function next_match(subject, pattern, options, at)
+  local captures, spans = host.re_match(subject, pattern, options, at)
+  if not captures then return nil, spans end
+  local from, to = spans[0], spans[1]
+  return captures, from, to, to < from and to + 1 or to
+end
+
+function re.gmatch(subject, pattern, options)
+  subject, pattern, options = text(subject), text(pattern), options or ""
+  local _, err = host.re_match("", pattern, options, 0)
+  if type(err) == "string" then return nil, err end
+  local at = 0
+  return function()
+    if not at or at > #subject then return nil end
+    local captures, _, _, on = next_match(subject, pattern, options, at)
+    at = on
+    return captures
+  end
+end
+
+local function filled(template, captures)
+  if type(template) == "function" then return text(template(captures)) end
+  return (template:gsub("%$(%$?)({?)(%w*)(}?)", function(dollar, open, name, close)
+    if dollar == "$" then return "$" .. open .. name .. close end
+    local digits = open == "" and name:match("^%d+") or name
+    if not digits or digits == "" then return "$" .. open .. name .. close end
+    local value = captures[tonumber(digits) or digits]
+    return (value or "") .. (open == "" and name:sub(#digits + 1) .. close or "")
+  end))
+end
+
+local function replace(subject, pattern, template, options, most)
+  subject, pattern, options = text(subject), text(pattern), options or ""
+  if type(template) ~= "function" then template = text(template) end
+  local out, at, done, copied = {}, 0, 0, 0
+  while done < most and at <= #subject do
+    local captures, from, to, on = next_match(subject, pattern, options, at)
+    if not captures then
+      if from then return nil, nil, from end
+      break
+    end
+    out[#out + 1] = sub(subject, copied + 1, from - 1)
+    out[#out + 1] = filled(template, captures)
+    copied, at, done = to, on, done + 1
+  end
+  out[#out + 1] = sub(subject, copied + 1)
+  return table.concat(out), done
+end
+
+function re.sub(subject, pattern, template, options) return replace(subject, pattern, template, options, 1) end
+function re.gsub(subject, pattern, template, options) return replace(subject, pattern, template, options, math.huge) end
+
+-- ngx.var --------------------------------------------------------------------------------------------------------------------
+
+local function number_text(name)
+  return function() local value = known(name) return value and ("%d"):format(value) end
+end
+
+-- A figure of the record, which is there in the log phase.
+local function figure(read)
+  return function() local record = host.record() return record and read(record) end
+end
+
+local function field(name)
+  return function() return core.kong.request.get_header(name) end
+end
+
+local function named(name) return function() return known(name) end end
+
+local variables = {
+  request_method = named("client_method"), request_uri = named("target"), uri = named("path"), args = named("query"),
+  query_string = named("query"), scheme = named("scheme"), host = named("host"), request_id = named("id"),
+  kong_request_id = named("id"), server_protocol = named("protocol"), remote_addr = named("forwarded_ip"),
+  realip_remote_addr = named("ip"), remote_port = number_text("peer_port"), realip_remote_port = number_text("peer_port"),
+  server_port = number_text("port"), content_type = field("Content-Type"), content_length = field("Content-Length"),
+  upstream_uri = named("upstream_path"), upstream_scheme = named("upstream_scheme"), upstream_host = named("upstream_host"),
+  upstream_x_forwarded_prefix = named("forwarded_prefix"), upstream_x_forwarded_proto = named("forwarded_scheme"),
+  upstream_x_forwarded_host = named("forwarded_host"), upstream_x_forwarded_port = number_text("forwarded_port"),
+  upstream_x_forwarded_path = named("forwarded_path"), upstream_status = number_text("upstream_status"),
+  ssl_server_name = named("sni"), ssl_protocol = named("tls_version"), ssl_cipher = named("tls_cipher"),
+  ssl_client_s_dn = named("tls_subject"), ssl_client_i_dn = named("tls_issuer"), ssl_client_serial = named("tls_serial"),
+  ssl_client_fingerprint = named("tls_fingerprint"),
+  ssl_client_verify = function() return core.tables().client_verify or known("tls_verify") end,
+  https = function() return known("scheme") == "https" and "on" or "" end,
+  is_args = function() return known("query") ~= "" and "?" or "" end,
+  request = function() return known("client_method") .. " " .. known("target") .. " " .. known("protocol") end,
+  status = function() return ("%03d"):format(status()) end,
+  msec = function() return ("%.3f"):format(host.now()) end,
+  time_iso8601 = function() return date("!%Y-%m-%dT%H:%M:%S+00:00") end,
+  time_local = function() return date("!%d/%b/%Y:%H:%M:%S +0000") end,
+  pid = function() return tostring(host.pid) end, hostname = function() return host.hostname end,
+  request_body = function() return host.body() end,
+  request_length = figure(function(record) return tostring(record.request.size) end),
+  bytes_sent = figure(function(record) return tostring(record.response.size) end),
+  request_time = function()
+    local record = host.record()
+    local spent = record and record.latencies.request or math.max(0, host.now() * 1000 - known("started"))
+    return ("%.3f"):format(spent / 1000)
+  end,
+}
+
+local function cookie(name)
+  local header = core.kong.request.get_header("Cookie")
+  if not header then return nil end
+  for key, value in header:gmatch("%s*([^=;]+)=([^;]*)") do
+    if lower(key) == lower(name) then return value end
+  end
+end
+
+local prefixes = {
+  http_ = function(name) return core.kong.request.get_header(name) end,
+  arg_ = function(name)
+    local value = host.decode_args(known("query"), 0)[name]
+    if type(value) == "table" then value = value[1] end
+    return value == true and "" or value
+  end,
+  cookie_ = cookie,
+  sent_http_ = function(name) local value = core.fields(core.RESPONSE, 0)[name] return type(value) == "table" and value[1] or value end,
+  upstream_http_ = function(name)
+    if not host.came_from_upstream(name) then return nil end
+    local value = core.fields(core.RESPONSE, 0)[name]
+    return type(value) == "table" and value[1] or value
+  end,
+}
+
+local writable = {
+  args = function(value) return host.set_request("query", value) end,
+  upstream_uri = function(value) return host.set_request("raw_path", value) end,
+  upstream_host = function(value) return host.set_request("host", value) end,
+  upstream_scheme = function(value) host.detour("https", (value == "https" or value == "grpcs") and 1 or 0) return true end,
+}
+
+ngx.var = setmetatable({}, {
+  __index = function(_, name)
+    check(with_request)
+    if type(name) ~= "string" then return nil end
+    local read = variables[name]
+    if read then return read() end
+    for prefix, find_by in pairs(prefixes) do
+      if sub(name, 1, #prefix) == prefix then return find_by(sub(name, #prefix + 1)) end
+    end
+    local own = core.tables().variables
+    return own and own[name]
+  end,
+  __newindex = function(_, name, value)
+    check(with_request)
+    local write = writable[name]
+    if write then
+      if band(state.phase, asking) == 0 or not write(text(value)) then
+        error('variable "' .. name .. '" cannot be set to this, or not any more', 2)
+      end
+    elseif variables[name] then
+      error('variable "' .. name .. '" not changeable', 2)
+    else
+      -- What nginx would want declared is as good here as what Kong declares.
+      local own = core.tables()
+      own.variables = own.variables or {}
+      own.variables[name] = value ~= nil and tostring(value) or nil
+    end
+  end,
+})
+
+-- Values that are looked up whenever they are used ---------------------------------------------------------------------------
+
+local before = getmetatable(ngx)
+setmetatable(ngx, {
+  __index = function(self, name)
+    if name == "status" then check(with_request) return status() end
+    if name == "headers_sent" then return state.phase == core.phases.body_filter or state.phase == core.phases.log end
+    return before.__index(self, name)
+  end,
+  __newindex = function(self, name, value)
+    if name == "status" then
+      check(changing)
+      return core.set_status(tonumber(value))
+    end
+    return before.__newindex(self, name, value)
+  end,
+})
