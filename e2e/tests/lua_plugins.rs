@@ -171,6 +171,23 @@ fn code_in_a_configuration_runs_before_and_after_everything_else() {
 }
 
 #[test]
+fn templates_are_lua_where_they_are_more_than_look_ups() {
+    let backend = Backend::echo();
+    let transformer =
+        |value: &str| format!("- name: request-transformer\n  config: {{add: {{headers: [\"X-Made:{value}\"]}}}}\n");
+    let shares = "- name: pre-function\n  config: {access: [\"kong.ctx.shared.word = 'shared'\"]}\n";
+    let value = "$(headers.x_in:upper() .. shared.word)/$(query_params.v or 'none')";
+    let gateway = Gateway::builder(&config(&backend, &(transformer(value) + shares))).start();
+    let response = get(&gateway, "/?v=2", &[("X-In", "abc")]);
+    assert_eq!(echoed_header(&response, "x-made").as_deref(), Some("ABCshared/2"));
+    assert_eq!(get(&gateway, "/", &[]).status, 500, "there is no such header to be changed");
+    gateway.expect_log("attempt to index field 'x_in'");
+    let refused = Gateway::builder(&config(&backend, &transformer("$(1 +)"))).try_start();
+    let error = refused.err().map(|error| format!("{error:#}")).unwrap_or_default();
+    assert!(error.contains("plugins[0].config.add.headers[0]: template '$(1 +)' is not right"), "{error}");
+}
+
+#[test]
 fn a_folder_is_checked_before_it_is_used() {
     let schema = "return { name = 'p', fields = { { config = { type = 'record', fields = {} } } } }";
     let folder = Folder::new(&[

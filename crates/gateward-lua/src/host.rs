@@ -7,13 +7,14 @@ use crate::instance::{Configured, Counts, Info, Instance};
 use crate::plugin::LuaPlugin;
 use crate::schema::{self, PluginSchema};
 use crate::socket::Network;
+use crate::templates::LuaTemplates;
 use crate::vm::{self, Vm};
 use gateward_model::schema::Schema;
 use gateward_model::{PluginConfig, Snapshot};
 use gateward_net::dns::Names;
 use gateward_net::tls::Context;
 use gateward_plugin::native::settings::http;
-use gateward_plugin::{BuildError, Plugin, PluginEnv, PluginHost, WorkerStart};
+use gateward_plugin::{BuildError, Plugin, PluginEnv, PluginHost, Templates, WorkerStart};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -37,7 +38,7 @@ pub struct LuaOptions {
 pub struct LuaHost {
     options: LuaOptions,
     network: Option<Network>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
@@ -59,7 +60,7 @@ type Inspected = (BTreeMap<String, Result<Info, String>>, BTreeMap<String, Resul
 impl LuaHost {
     /// A host of the plugins in these folders.
     pub fn new(options: LuaOptions) -> Self {
-        let host = Self { options, network: None, state: Mutex::default() };
+        let host = Self { options, network: None, state: Arc::default() };
         host.refresh();
         host
     }
@@ -221,6 +222,13 @@ impl PluginHost for LuaHost {
 
     fn default_protocols(&self, name: &str) -> Option<Vec<String>> {
         self.plugin_schema(name)?.default_protocols()
+    }
+
+    fn templates(&self) -> Option<Arc<dyn Templates>> {
+        let state = self.state.clone();
+        // Those of the sources that count then.
+        let code = move || state.lock().unwrap_or_else(PoisonError::into_inner).code.clone();
+        Some(Arc::new(LuaTemplates(code)))
     }
 
     fn check_scope(&self, entity: &PluginConfig) -> Result<(), String> {

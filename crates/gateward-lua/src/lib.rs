@@ -25,6 +25,7 @@ mod shared;
 mod slot;
 mod socket;
 mod state;
+mod templates;
 mod timers;
 mod vm;
 mod watchdog;

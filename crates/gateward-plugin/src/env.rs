@@ -2,6 +2,7 @@
 
 use crate::counter_store::{Redis, RedisStats};
 use crate::counters::Counters;
+use crate::exchange::Exchange;
 use gateward_model::{Directory, PluginConfig};
 use std::future::Future;
 use std::pin::Pin;
@@ -21,6 +22,26 @@ pub struct PluginEnv {
     pub redis: Arc<dyn Redis>,
     /// What plugins count over all instances and generations; for `/metrics`.
     pub stats: Arc<PluginStats>,
+    /// Who evaluates templates that are more than look-ups, if anybody does.
+    pub templates: Option<Arc<dyn Templates>>,
+}
+
+/// Evaluates templates with expressions: `$(headers.a:upper())`.
+pub trait Templates: Send + Sync {
+    /// Make the templates of these texts.
+    ///
+    /// # Errors
+    /// The first text that is none, and why.
+    fn compile(&self, texts: &[String]) -> Result<Arc<dyn RequestTemplates>, (usize, String)>;
+}
+
+/// Templates over a request.
+pub trait RequestTemplates: Send + Sync {
+    /// What each of them comes to for this request, in their order.
+    ///
+    /// # Errors
+    /// One failed.
+    fn render(&self, exchange: &mut Exchange) -> Result<Vec<String>, String>;
 }
 
 /// What plugins count since the process started. Counters only grow; read them with `Relaxed` loads.

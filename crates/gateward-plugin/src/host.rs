@@ -1,7 +1,7 @@
 //! Hosts of plugins in other languages: plugins that are known by name only while the process runs.
 
 use crate::contract::{BuildError, Plugin};
-use crate::env::PluginEnv;
+use crate::env::{PluginEnv, Templates};
 use crate::native;
 use gateward_model::schema::Schema;
 use gateward_model::{PluginConfig, Snapshot};
@@ -81,6 +81,11 @@ pub trait PluginHost: Send + Sync + 'static {
         None
     }
 
+    /// Who evaluates the templates of native plugins where these are more than look-ups.
+    fn templates(&self) -> Option<Arc<dyn Templates>> {
+        None
+    }
+
     /// Whether the entity may have the scope and protocols it has; the error is a text for the user.
     ///
     /// # Errors
@@ -150,6 +155,10 @@ impl PluginHost for Hosts {
 
     fn default_protocols(&self, name: &str) -> Option<Vec<String>> {
         self.of(name)?.default_protocols(name)
+    }
+
+    fn templates(&self) -> Option<Arc<dyn Templates>> {
+        self.0.iter().find_map(|host| host.templates())
     }
 
     fn check_scope(&self, entity: &PluginConfig) -> Result<(), String> {

@@ -26,7 +26,7 @@ pub use contract::{
     AfterBody, BodyRead, BuildError, Definition, Flow, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, Step,
 };
 pub use counter_store::{Addition, Answer, Ask, CounterStore, Limited, Redis, RedisSettings, StoreError};
-pub use env::{BuildContext, HttpPost, PluginEnv, PluginStats, PostRequest};
+pub use env::{BuildContext, HttpPost, PluginEnv, PluginStats, PostRequest, RequestTemplates, Templates};
 pub use exchange::{
     Authentication, Captures, Client, Credential, Detour, Exchange, MetricGroups, ResponseState, Scheme, Source,
     UpstreamRequest,

@@ -68,8 +68,15 @@ impl NativePlugins {
 
     /// Likewise, beside the plugins of `host`. Of plugins with the same name the native one counts.
     pub fn and(host: Arc<dyn PluginHost>) -> Self {
+        let templates = host.templates();
+        let schema = |definition: &Definition| match &templates {
+            Some(templates) if definition.name == "request-transformer" => {
+                native::request_transformer::schema_with(templates.clone())
+            }
+            _ => (definition.schema)(),
+        };
         let schemas =
-            definitions().iter().map(|definition| (definition.name, (Arc::new((definition.schema)()), definition)));
+            definitions().iter().map(|definition| (definition.name, (Arc::new(schema(definition)), definition)));
         Self { schemas: schemas.collect(), host }
     }
 }

@@ -53,6 +53,7 @@ pub(crate) fn plan(config: &str, generation: u64, settings: &Settings, telemetry
         http: Arc::new(Nowhere),
         redis: Arc::new(Nowhere),
         stats: Arc::default(),
+        templates: None,
     };
     let tls = gateward_net::tls::Context::new(settings.tls.clone()).expect("the TLS settings are right");
     Plan::compile(Arc::new(snapshot), settings, &env, &gateward_plugin::NoHost, telemetry, &Arc::new(tls))

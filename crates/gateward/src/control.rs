@@ -95,6 +95,7 @@ pub(crate) mod testing {
             http: Arc::new(Egress::new(runtime, tls.clone())),
             redis: Arc::new(NoStores),
             stats: Arc::default(),
+            templates: None,
         };
         let telemetry = Telemetry::new(1, Limits::default());
         let compiler = Arc::new(Compiler {

@@ -171,6 +171,7 @@ fn compiler(
         http: egress,
         redis: Arc::new(Stores::new(control.handle().clone(), tls.clone(), stats.clone())),
         stats,
+        templates: hosts.all.templates(),
     };
     let telemetry = Telemetry::new(options.workers, Limits::default());
     let plugins = NativePlugins::and(hosts.all.clone());

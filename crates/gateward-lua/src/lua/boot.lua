@@ -37,5 +37,6 @@ boot.schema = files["schema.describe"](core)
 files.modules(core)
 files["pdk.cache"](core)
 files["pdk.db"](core)
+boot.templates = files.template(core)
 boot.about = files.check(core)
 return require

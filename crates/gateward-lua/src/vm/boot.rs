@@ -56,6 +56,7 @@ const FILES: &[(&str, &str)] = &[
     ("semaphore", include_str!("../lua/semaphore.lua")),
     ("shared", include_str!("../lua/shared.lua")),
     ("socket", include_str!("../lua/socket.lua")),
+    ("template", include_str!("../lua/template.lua")),
     ("thread", include_str!("../lua/thread.lua")),
     ("timer", include_str!("../lua/timer.lua")),
     ("tools.sandbox", include_str!("../lua/tools/sandbox.lua")),
@@ -84,6 +85,7 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
     let start: Function = files.raw_get("boot")?;
     let require: Function = start.call(boot.clone())?;
     let (schemas, about) = (boot.raw_get("schema")?, boot.raw_get("about")?);
+    let templates = boot.raw_get("templates")?;
     lua.set_memory_limit(MEMORY)?;
     Ok(Vm {
         watched: Watched::new(main),
@@ -94,6 +96,7 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
         require,
         schemas,
         about,
+        templates,
         lua,
         shared,
         code: Arc::downgrade(code),

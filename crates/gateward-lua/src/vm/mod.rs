@@ -8,12 +8,13 @@ mod ask;
 mod boot;
 mod run;
 mod schema;
+mod template;
 mod timers;
 mod waiting;
 
 pub(crate) use adopt::adopt;
 pub(crate) use run::{Ended, Started};
-pub(crate) use schema::{Said, ask};
+pub(crate) use schema::{Said, ask, check_template};
 pub(crate) use waiting::Waiting;
 
 use crate::code::Code;
@@ -49,6 +50,8 @@ pub(crate) struct Vm {
     schemas: Table,
     /// What says what is in the machine (`check.lua`).
     about: Table,
+    /// What renders templates (`template.lua`).
+    templates: Table,
     lua: Lua,
     shared: Rc<Shared>,
     code: Weak<Code>,

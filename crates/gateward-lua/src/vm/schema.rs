@@ -30,15 +30,27 @@ pub(crate) enum Said {
 /// # Errors
 /// The function failed, or was stopped.
 pub(crate) fn ask(code: &Arc<Code>, plugin: &str, what: &str, id: &str, values: &[Json]) -> Result<Said, String> {
-    let vm = MACHINE.with_borrow_mut(|machine| {
+    machine(code)?.ask(code, plugin, what, id, values)
+}
+
+/// Whether `text` is a template.
+///
+/// # Errors
+/// It is not, and why.
+pub(crate) fn check_template(code: &Arc<Code>, text: &str) -> Result<(), String> {
+    machine(code)?.template(text)
+}
+
+/// The machine of this thread in which what stands in a configuration is checked.
+fn machine(code: &Arc<Code>) -> Result<Rc<Vm>, String> {
+    MACHINE.with_borrow_mut(|machine| {
         if let Some(vm) = machine.as_ref().filter(|vm| vm.code.as_ptr() == Arc::as_ptr(code)) {
             return Ok(vm.clone());
         }
         let vm = Rc::new(Vm::new(code)?);
         *machine = Some(vm.clone());
-        Ok::<_, String>(vm)
-    })?;
-    vm.ask(code, plugin, what, id, values)
+        Ok(vm)
+    })
 }
 
 impl Vm {

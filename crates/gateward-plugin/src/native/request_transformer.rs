@@ -1,7 +1,7 @@
 //! `request-transformer`: changes method, path, headers, query and body on the way to the upstream.
 //!
 //! Settings and rules are those of Kong 3.9 (kong/plugins/request-transformer). Steps: path, method, headers,
-//! body, query; within a step remove, rename, replace, add, append. Values are templates without Lua (see
+//! body, query; within a step remove, rename, replace, add, append. Values are templates (see
 //! [`crate::native::template`]) that see the request as it was before this plugin changed it. Bodies are edited
 //! when they are a JSON object or a form; others, `multipart/form-data` among them, go through unchanged.
 //!
@@ -14,12 +14,16 @@
 use crate::native::edits::{self, Arguments, Edits, Fields, JsonFields, push_escaped};
 use crate::native::settings;
 use crate::native::template::{Template, Values};
-use crate::{BuildContext, BuildError, Captures, Definition, Exchange, Needs, Phases, Plugin, Step};
+use crate::{
+    BuildContext, BuildError, Captures, Definition, Exchange, LocalResponse, Needs, Phases, Plugin, RequestTemplates,
+    Step, Templates,
+};
 use gateward_http::{Headers, Method};
-use gateward_model::schema::{Field, Rule, Schema};
+use gateward_model::schema::{Field, HostedRule, Rule, Schema, Test};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// The plugin as the registry lists it.
 pub fn definition() -> Definition {
@@ -27,13 +31,36 @@ pub fn definition() -> Definition {
 }
 
 fn schema() -> Schema {
+    schema_of(&Rule::Custom(check_template), Rule::Custom(check_uri))
+}
+
+/// The schema where `templates` evaluates what is more than look-ups.
+pub fn schema_with(templates: Arc<dyn Templates>) -> Schema {
+    let evaluates = move |text: &str| match Template::parse(text) {
+        Ok(_) => Ok(()),
+        Err(_) => templates.compile(&[text.to_owned()]).map(drop).map_err(|(_, reason)| reason),
+    };
+    let in_uri = evaluates.clone();
+    let hosted = |test: Arc<Test>| Rule::Hosted(HostedRule { name: "template".into(), argument: Value::Null, test });
+    let entry = hosted(Arc::new(move |value| {
+        evaluates(edits::entry(value.as_str().unwrap_or_default()).1.unwrap_or_default())
+    }));
+    let uri = hosted(Arc::new(move |value| {
+        let text = value.as_str().unwrap_or_default();
+        in_uri(text)?;
+        starts_as_path(text.split("$(").next().unwrap_or_default(), value)
+    }));
+    schema_of(&entry, uri)
+}
+
+/// With a rule for the entries that hold templates, and one for the path.
+fn schema_of(entry: &Rule, uri: Rule) -> Schema {
     let list = |element: Field| Field::array(element).default(json!([]));
     let name = || list(Field::string());
-    let value = || list(Field::string().rule(Rule::Custom(edits::check_entry)).rule(Rule::Custom(check_template)));
-    let header =
-        || list(Field::string().rule(Rule::Custom(edits::check_header_entry)).rule(Rule::Custom(check_template)));
+    let value = || list(Field::string().rule(Rule::Custom(edits::check_entry)).rule(entry.clone()));
+    let header = || list(Field::string().rule(Rule::Custom(edits::check_header_entry)).rule(entry.clone()));
     let valued = || [("body", value()), ("headers", header()), ("querystring", value())];
-    let uri = Field::string().rule(Rule::Custom(check_uri));
+    let uri = Field::string().rule(uri);
     let replace = valued().into_iter().chain([("uri", uri)]);
     Schema::new([
         ("http_method", Field::string().rule(Rule::Match("^[A-Z]+$".into()))),
@@ -55,7 +82,11 @@ fn check_template(value: &Value) -> Result<(), String> {
 
 fn check_uri(value: &Value) -> Result<(), String> {
     let template = Template::parse(value.as_str().unwrap_or_default())?;
-    match template.prefix() {
+    starts_as_path(template.prefix(), value)
+}
+
+fn starts_as_path(prefix: &str, value: &Value) -> Result<(), String> {
+    match prefix {
         "" => Ok(()),
         prefix if prefix.starts_with('/') => Ok(()),
         _ => Err(format!("{value} is not a path: it must start with '/'")),
@@ -88,29 +119,39 @@ struct RequestTransformer {
     body: Edits<Template>,
     /// Whether any template looks at the request, so that it must be kept as it was.
     looks_up: bool,
+    /// Renders what is more than look-ups.
+    expressions: Option<Arc<dyn RequestTemplates>>,
 }
 
 fn build(context: &BuildContext<'_>) -> Result<Box<dyn Plugin>, BuildError> {
     let settings: Settings = settings::read(context)?;
-    RequestTransformer::new(&settings)
+    RequestTransformer::new(&settings, context.env.templates.as_deref())
         .map(|plugin| Box::new(plugin) as Box<dyn Plugin>)
         .map_err(|reason| settings::refuse(context, reason))
 }
 
 impl RequestTransformer {
-    fn new(settings: &Settings) -> Result<Self, String> {
+    fn new(settings: &Settings, templates: Option<&dyn Templates>) -> Result<Self, String> {
+        let mut expressions = Vec::new();
         let method = settings.http_method.as_deref();
         let method =
             method.map(|text| Method::parse(text).ok_or_else(|| format!("http_method '{text}' is not a method")));
-        let uri = settings.replace.uri.as_deref().filter(|uri| !uri.is_empty()).map(Template::parse).transpose()?;
-        let headers = compile(settings, |lists| &lists.headers)?;
-        let query = compile(settings, |lists| &lists.querystring)?;
-        let body = compile(settings, |lists| &lists.body)?;
+        let uri = settings.replace.uri.as_deref().filter(|uri| !uri.is_empty());
+        let uri = uri.map(|uri| Template::with_expressions(uri, &mut expressions));
+        let headers = compile(settings, &mut expressions, |lists| &lists.headers);
+        let query = compile(settings, &mut expressions, |lists| &lists.querystring);
+        let body = compile(settings, &mut expressions, |lists| &lists.body);
         let looks_up = {
             let mut templates = headers.values().chain(query.values()).chain(body.values()).chain(&uri);
             templates.any(|template| !template.is_constant())
         };
-        Ok(Self { method: method.transpose()?, uri, headers, query, body, looks_up })
+        let expressions = match (expressions.as_slice(), templates) {
+            ([], _) => None,
+            // Says what is served instead.
+            ([text, ..], None) => return Err(Template::parse(text).err().unwrap_or_default()),
+            (texts, Some(templates)) => Some(templates.compile(texts).map_err(|(_, reason)| reason)?),
+        };
+        Ok(Self { method: method.transpose()?, uri, headers, query, body, looks_up, expressions })
     }
 
     fn moves_form_to_query(&self) -> bool {
@@ -164,8 +205,20 @@ impl Plugin for RequestTransformer {
     }
 
     fn access<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
+        let rendered = match self.expressions.as_ref().map(|expressions| expressions.render(exchange)).transpose() {
+            Ok(rendered) => rendered.unwrap_or_default(),
+            Err(reason) => {
+                tracing::error!(plugin = "request-transformer", "a template failed: {reason}");
+                return Step::Respond(LocalResponse::message(500, "An unexpected error occurred"));
+            }
+        };
         let before = if self.looks_up { Before::of(exchange) } else { Before::default() };
-        let values = Values { headers: &before.headers, query: before.query.as_deref(), captures: &before.captures };
+        let values = Values {
+            headers: &before.headers,
+            query: before.query.as_deref(),
+            captures: &before.captures,
+            rendered: &rendered,
+        };
         if let Some(uri) = &self.uri {
             exchange.upstream.path = escape_path(&uri.render(&values));
         }
@@ -270,25 +323,28 @@ fn content(headers: &Headers) -> Content {
     }
 }
 
-fn compile(settings: &Settings, pick: impl Fn(&Lists) -> &Vec<String>) -> Result<Edits<Template>, String> {
-    let optional = |lists: &Lists| {
+fn compile(
+    settings: &Settings,
+    expressions: &mut Vec<String>,
+    pick: impl Fn(&Lists) -> &Vec<String>,
+) -> Edits<Template> {
+    let mut optional = |lists: &Lists| -> Vec<(String, Option<Template>)> {
         let entries = pick(lists).iter().map(|text| {
             let (name, value) = edits::entry(text);
-            Ok((name.to_owned(), value.map(Template::parse).transpose()?))
+            (name.to_owned(), value.map(|value| Template::with_expressions(value, expressions)))
         });
-        entries.collect::<Result<Vec<_>, String>>()
+        entries.collect()
     };
-    let valued = |lists: &Lists| {
-        let entries = optional(lists)?;
-        Ok::<_, String>(entries.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+    let valued = |entries: Vec<(String, Option<Template>)>| {
+        entries.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     };
-    Ok(Edits {
+    Edits {
         remove: pick(&settings.remove).iter().map(|text| edits::entry(text).0.to_owned()).collect(),
-        rename: valued(&settings.rename)?,
-        replace: optional(&settings.replace)?,
-        add: valued(&settings.add)?,
-        append: valued(&settings.append)?,
-    })
+        rename: valued(optional(&settings.rename)),
+        replace: optional(&settings.replace),
+        add: valued(optional(&settings.add)),
+        append: valued(optional(&settings.append)),
+    }
 }
 
 /// A rendered path as it can stand in a request line: a leading slash, everything outside of RFC 3986's path
@@ -458,7 +514,7 @@ mod tests {
         }
         assert_eq!(problems(&schema(), json!({ "replace": { "uri": "$(headers.a)" } })), [""; 0]);
         let entity = entity(&definition(), json!({ "add": { "body": ["a:$(f())"] } }));
-        let (env, directory) = (environment(), std::sync::Arc::default());
+        let (env, directory) = (environment(), Arc::default());
         let refusal = super::build(&BuildContext { entity: &entity, directory: &directory, env: &env }).err().unwrap();
         assert!(refusal.to_string().contains("Lua expressions in templates are not served"), "{refusal}");
     }

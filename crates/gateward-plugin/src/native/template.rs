@@ -1,9 +1,9 @@
 //! Value templates of the transformers: `$(headers.x)`, `$(query_params["a-b"])`, `$(uri_captures[1] or 'none')`.
 //!
-//! Kong hands `$( ... )` to Lua. This build has no Lua on this path; it serves the look-ups people write, and
-//! chains of them joined by `or` that may end in a quoted text. Everything else is refused when the configuration
-//! is loaded, never when a request comes. A template is compiled once; rendering allocates only when it has to
-//! join pieces or decode a query value.
+//! Kong hands `$( ... )` to Lua. The look-ups people write, and chains of them joined by `or` that may end in a quoted
+//! text, are served here without it. Everything else is rendered before the template is needed, by the node's
+//! [`Templates`](crate::Templates), and taken from there; without one it is refused when the configuration is loaded.
+//! A template is compiled once; rendering allocates only when it has to join pieces or decode a query value.
 
 use crate::Captures;
 use crate::query;
@@ -25,6 +25,8 @@ pub struct Values<'a> {
     pub query: Option<&'a str>,
     /// `uri_captures`: what the route's regex captured.
     pub captures: &'a Captures,
+    /// What templates with expressions came to.
+    pub rendered: &'a [String],
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,8 @@ enum Part {
     Text(String),
     /// The first of these that exists; none: nothing.
     FirstOf(Vec<Term>),
+    /// One of [`Values::rendered`].
+    Rendered(usize),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +64,14 @@ impl Template {
             parts.push(Part::Text(rest.to_owned()));
         }
         Ok(Self { parts })
+    }
+
+    /// Likewise; a text with expressions is put among `expressions`, to be rendered by others.
+    pub fn with_expressions(text: &str, expressions: &mut Vec<String>) -> Self {
+        Self::parse(text).unwrap_or_else(|_| {
+            expressions.push(text.to_owned());
+            Self { parts: vec![Part::Rendered(expressions.len() - 1)] }
+        })
     }
 
     /// The text with every look-up replaced by its value, or by nothing when there is none.
@@ -98,6 +110,7 @@ impl Part {
     fn value<'a>(&'a self, values: &Values<'a>) -> Cow<'a, str> {
         match self {
             Self::Text(text) => Cow::Borrowed(text),
+            Self::Rendered(index) => Cow::Borrowed(values.rendered.get(*index).map_or("", String::as_str)),
             Self::FirstOf(terms) => terms.iter().find_map(|term| term.value(values)).unwrap_or_default(),
         }
     }
@@ -215,7 +228,8 @@ mod tests {
             unnamed: vec!["/u/7".to_owned(), "7".to_owned()],
             named: vec![("user-id".to_owned(), "seven".to_owned())],
         };
-        let values = Values { headers: &headers, query: Some("a=1%202&b&c-d=x&a=9"), captures: &captures };
+        let values =
+            Values { headers: &headers, query: Some("a=1%202&b&c-d=x&a=9"), captures: &captures, rendered: &[] };
         for (template, expected) in [
             ("", ""),
             ("constant $ ( $5 )", "constant $ ( $5 )"),
@@ -266,7 +280,7 @@ mod tests {
         fn any_text_compiles_or_is_refused(text in "[$()\\[\\]'\" a-z.é_]{0,30}") {
             let (headers, captures) = Default::default();
             if let Ok(template) = Template::parse(&text) {
-                template.render(&Values { headers: &headers, query: None, captures: &captures });
+                template.render(&Values { headers: &headers, query: None, captures: &captures, rendered: &[] });
             }
         }
     }

@@ -198,6 +198,7 @@ pub(crate) fn environment_with(http: Arc<dyn HttpPost>) -> PluginEnv {
         http,
         redis: Arc::new(Memory::default()),
         stats: Arc::default(),
+        templates: None,
     }
 }
 

@@ -152,6 +152,7 @@ pub(crate) fn compiler(
         http: egress,
         redis: Arc::new(NoStores),
         stats: Arc::default(),
+        templates: hosts.all.templates(),
     };
     let telemetry = Telemetry::new(0, Limits::default());
     let plugins = NativePlugins::and(hosts.all.clone());

@@ -55,6 +55,8 @@ local function environment(more)
   return env
 end
 
+core.sandbox_environment = environment
+
 local sandbox = {}
 
 -- The function that `code` is, in an environment of its own; nil and why not. Options: `env`, what it has beside the
