@@ -45,6 +45,11 @@ const FOR_TESTS: &[Need] = &[
 
 const FOR_BENCH: &[Need] = &[
     Need { program: "nginx", package: "nginx", without: "the comparison with nginx" },
+    Need {
+        program: "/usr/lib/nginx/modules/ngx_http_lua_module.so",
+        package: "libnginx-mod-http-lua",
+        without: "nginx in Lua",
+    },
     Need { program: "haproxy", package: "haproxy", without: "the comparison with HAProxy" },
     Need { program: "wrk", package: "wrk", without: "every measurement" },
     Need { program: "h2load", package: "nghttp2-client", without: "the rows of HTTP/2 and gRPC" },

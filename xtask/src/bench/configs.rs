@@ -17,7 +17,18 @@ pub(crate) struct Site<'a> {
     pub(crate) certificate: &'a Certificate,
     /// The Wasm filter to run, for those that can.
     pub(crate) filter: Option<&'a Path>,
+    /// Run the work of `bench/lua`, in nginx.
+    pub(crate) lua: bool,
 }
+
+/// Where Debian puts nginx's Lua module.
+pub(crate) const NGINX_LUA: &str = "/usr/lib/nginx/modules/ngx_http_lua_module.so";
+
+/// What `bench/lua` does, for nginx's Lua module.
+const LUA_WORK: &str = "access_by_lua_block {\n        local var = ngx.var\n        \
+    local agent, accept, kind = var.http_user_agent or \"\", var.http_accept or \"\", var.http_content_type or \"\"\n        \
+    ngx.req.set_header(\"X-Device\", #agent > 3 and accept ~= kind and \"mobile\" or \"other\")\n      }\n      \
+    header_filter_by_lua_block { ngx.header[\"X-Kind\"] = \"plain\" }";
 
 /// nginx; `folder` holds its temporary files.
 pub(crate) fn nginx(site: &Site<'_>, folder: &str) -> String {
@@ -36,20 +47,26 @@ pub(crate) fn nginx(site: &Site<'_>, folder: &str) -> String {
         Service::Grpc => ("grpc_pass grpc://backend;", "grpc_set_header"),
         _ => ("proxy_pass http://backend;\n      proxy_http_version 1.1;", "proxy_set_header"),
     };
+    let (modules, work) = match site.lua {
+        true => {
+            (format!("load_module /usr/lib/nginx/modules/ndk_http_module.so;\nload_module {NGINX_LUA};\n"), LUA_WORK)
+        }
+        false => (String::new(), ""),
+    };
     let connection = match site.service {
         Service::Grpc => String::new(),
         Service::WebSocket => format!("{set} Upgrade $http_upgrade;\n      {set} Connection upgrade;"),
         _ => format!("{set} Connection \"\";"),
     };
     format!(
-        "worker_processes 1;\ndaemon off;\npid {folder}/nginx.pid;\nerror_log {folder}/nginx-error.log;\n\
+        "{modules}worker_processes 1;\ndaemon off;\npid {folder}/nginx.pid;\nerror_log {folder}/nginx-error.log;\n\
          events {{ worker_connections {connections}; }}\n\
          http {{\n  access_log off;\n  server_tokens off;\n  tcp_nodelay on;\n  keepalive_requests 1000000000;\n  \
          client_body_temp_path {folder}/nginx-body;\n  proxy_temp_path {folder}/nginx-proxy;\n  \
          fastcgi_temp_path {folder}/nginx-fastcgi;\n  uwsgi_temp_path {folder}/nginx-uwsgi;\n  \
          scgi_temp_path {folder}/nginx-scgi;\n  \
          upstream backend {{ server {backend}; keepalive 512; keepalive_requests 1000000000; }}\n  \
-         server {{\n    listen {listen}{flags};\n    {tls}\n    location / {{\n      {pass}\n      {connection}\n      \
+         server {{\n    listen {listen}{flags};\n    {tls}\n    location / {{\n      {work}\n      {pass}\n      {connection}\n      \
          {set} Host {backend};\n      \
          {set} X-Forwarded-For $proxy_add_x_forwarded_for;\n      \
          {set} X-Request-Id $request_id;\n    }}\n  }}\n}}\n",

@@ -45,6 +45,11 @@ pub(crate) fn filtered(backend: u16, filters: &[&str]) -> String {
     bare(backend) + &chain
 }
 
+/// One route with the Lua plugin of `bench/lua`.
+pub(crate) fn lua(backend: u16) -> String {
+    bare(backend) + "plugins:\n- name: bench\n"
+}
+
 /// Ten thousand routes over a thousand hosts; [`middle_path`] is one of those for any host.
 pub(crate) fn routes(backend: u16) -> String {
     let mut text =

@@ -65,6 +65,7 @@ const ROWS: &[RowPlan] = &[
     row("h2c", Service::H2c, Work::Requests, ALL),
     row("grpc", Service::Grpc, Work::Calls, ALL),
     row("wasm", Service::Fields, Work::Requests, &[Peer::Gateward, Peer::GatewardFilter, Peer::Envoy, Peer::EnvoyFilter]),
+    row("lua", Service::Fields, Work::Requests, &[Peer::Gateward, Peer::GatewardLua, Peer::Nginx, Peer::NginxLua]),
     row("websocket", Service::WebSocket, Work::Messages, ALL),
 ];
 
@@ -78,7 +79,7 @@ const START: &str = "start";
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Only these rows, separated by commas: bare, routes10k, plugins, tls, handshakes, resumptions, h2, h2c, grpc,
-    /// wasm, websocket, idle, idle10k, start.
+    /// wasm, lua, websocket, idle, idle10k, start.
     #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(names()))]
     only: Vec<String>,
     /// Seconds of one round of one contestant.

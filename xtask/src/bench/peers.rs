@@ -12,7 +12,7 @@ use super::configs::{self, Site};
 use super::load::{Certificate, Service};
 use super::{filter, gateway_config};
 use crate::setup;
-use crate::shell::find;
+use crate::shell::{find, root};
 
 /// The port of the HTTP/1.1 backend.
 pub(crate) const BACKEND_PORT: u16 = 9201;
@@ -38,6 +38,10 @@ pub(crate) enum Peer {
     GatewardFilter,
     /// Envoy with the same file.
     EnvoyFilter,
+    /// The gateway with the Lua plugin of `bench/lua`.
+    GatewardLua,
+    /// nginx with its Lua module doing the same.
+    NginxLua,
 }
 
 impl Peer {
@@ -53,6 +57,8 @@ impl Peer {
             Peer::GatewardPlugins => "gateward-plugins",
             Peer::GatewardFilter => "gateward-filter",
             Peer::EnvoyFilter => "envoy-filter",
+            Peer::GatewardLua => "gateward-lua",
+            Peer::NginxLua => "nginx-lua",
         }
     }
 
@@ -68,13 +74,16 @@ impl Peer {
             Peer::GatewardPlugins => 9217,
             Peer::GatewardFilter => 9218,
             Peer::EnvoyFilter => 9219,
+            Peer::GatewardLua => 9220,
+            Peer::NginxLua => 9221,
         }
     }
 
-    /// The one without the Wasm filter that this one has.
+    /// The one without the Wasm filter or the Lua plugin that this one has.
     pub(crate) fn unfiltered(self) -> Option<Self> {
         match self {
-            Peer::GatewardFilter => Some(Peer::Gateward),
+            Peer::GatewardFilter | Peer::GatewardLua => Some(Peer::Gateward),
+            Peer::NginxLua => Some(Peer::Nginx),
             Peer::EnvoyFilter => Some(Peer::Envoy),
             _ => None,
         }
@@ -103,7 +112,7 @@ impl Peer {
     pub(crate) fn command(self, out: &Path, release: &Path, service: Service, connections: u64) -> Result<Command> {
         let certificate = Certificate::make(out)?;
         let backend = backend_port(service);
-        let filter = self.unfiltered().map(|_| filter::module(out));
+        let filter = matches!(self, Peer::GatewardFilter | Peer::EnvoyFilter).then(|| filter::module(out));
         let site = Site {
             service,
             port: self.port(),
@@ -111,11 +120,16 @@ impl Peer {
             connections,
             certificate: &certificate,
             filter: filter.as_deref(),
+            lua: self == Peer::NginxLua,
         };
         Ok(match self {
-            Peer::Nginx => {
+            Peer::Nginx | Peer::NginxLua => {
                 let program = find("nginx").context("nginx is not installed")?;
-                let file = write(out, "nginx.conf", &configs::nginx(&site, &out.display().to_string()))?;
+                if self == Peer::NginxLua && !Path::new(configs::NGINX_LUA).is_file() {
+                    bail!("{} is missing (apt-get install libnginx-mod-http-lua)", configs::NGINX_LUA);
+                }
+                let file =
+                    write(out, &format!("{}.conf", self.name()), &configs::nginx(&site, &out.display().to_string()))?;
                 let mut command = Command::new(program);
                 command.arg("-p").arg(out).arg("-c").arg(file);
                 command
@@ -152,6 +166,11 @@ impl Peer {
             Peer::Gateward => gateward(out, release, self, &gateway_config::bare(backend), &site)?,
             Peer::GatewardRoutes => gateward(out, release, self, &gateway_config::routes(backend), &site)?,
             Peer::GatewardPlugins => gateward(out, release, self, &gateway_config::plugins(backend), &site)?,
+            Peer::GatewardLua => {
+                let mut command = gateward(out, release, self, &gateway_config::lua(backend), &site)?;
+                command.arg("--plugins-dir").arg(root().join("bench/lua"));
+                command
+            }
             Peer::GatewardFilter => {
                 let config = gateway_config::filtered(backend, &["bench"]);
                 let mut command = gateward(out, release, self, &config, &site)?;

@@ -96,7 +96,7 @@ impl Row {
             "bare" => vec![("best of nginx, haproxy", self.best_peer()), ("floor", self.cpu("floor"))],
             "plugins" | "tls" | "handshakes" | "resumptions" | "websocket" => vec![("nginx", self.cpu("nginx"))],
             "h2" | "h2c" | "grpc" => vec![("envoy", self.cpu("envoy")), ("nginx", self.cpu("nginx"))],
-            "wasm" => vec![("gateward", self.cpu("gateward"))],
+            "wasm" | "lua" => vec![("gateward", self.cpu("gateward"))],
             _ => vec![("one route", self.cpu("gateward"))],
         }
     }
@@ -118,7 +118,7 @@ pub(crate) fn table(rows: &[Row], memory: &[Memory], starts: &[Start]) -> String
         }
         for entry in &row.entries {
             if let Some(added) = row.added(entry) {
-                text += &format!("\n{}: the filter adds {added:.2} us to each {unit}.\n", entry.name);
+                text += &format!("\n{}: the plugin adds {added:.2} us to each {unit}.\n", entry.name);
             }
         }
     }
@@ -258,7 +258,7 @@ mod tests {
         filtered.unfiltered = Some("gateward".to_owned());
         let entries = vec![entry("gateward", &[10.0, 15.0, 12.0]), filtered];
         let text = table(&[Row { name: "wasm", unit: "request", entries }], &[], &[]);
-        assert!(text.contains("gateward-filter: the filter adds 1.00 us to each request."), "{text}");
+        assert!(text.contains("gateward-filter: the plugin adds 1.00 us to each request."), "{text}");
         assert!(text.contains("| gateward-filter | 13.10 | 0 | - | - | 0 | 1.09x |"), "{text}");
     }
 

@@ -1,0 +1,6 @@
+return {
+  name = "bench",
+  fields = {
+    { config = { type = "record", fields = { { kind = { type = "string", default = "plain" } } } } },
+  },
+}
