@@ -1,0 +1,221 @@
+//! Measures in-process what a plugin in another language costs a request: nanoseconds of processor time for the phases of
+//! one request, without a network.
+//!
+//! The Wasm filter is that of `bench/filter`, the Lua plugin that of `bench/lua`; each makes three reads and two writes.
+//! Each figure is the median of several rounds; what making and clearing the exchange costs is taken off.
+//!
+//! ```text
+//! cargo build --release --target wasm32-wasip1 --manifest-path bench/filter/Cargo.toml --target-dir target/filters
+//! cargo run --release -p gateward-bench --bin plugin_bench
+//! ```
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use gateward_http::BodyFraming;
+use gateward_lua::{LuaHost, LuaOptions};
+use gateward_model::{EntityId, PluginConfig, Snapshot};
+use gateward_plugin::{
+    CounterStore, Exchange, Flow, HttpPost, Plugin, PluginEnv, PluginHost, PostRequest, Redis, RedisSettings,
+    RequestRecord, Source, Step,
+};
+use gateward_wasm::callout::{CalloutStatus, GrpcCall, GrpcEvent, HttpCall, HttpReply, Messages};
+use gateward_wasm::plugin::{Carried, Carrier, Destination, WasmHost};
+use gateward_wasm::{Runtime, Services, Tracing};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+/// Rounds per figure.
+const ROUNDS: usize = 9;
+
+#[derive(Parser)]
+#[command(about = "Nanoseconds that a Wasm filter and a Lua plugin add to a request")]
+struct Arguments {
+    /// Folder with the compiled filter, bench_filter.wasm.
+    #[arg(long, default_value = "target/filters/wasm32-wasip1/release")]
+    filters: PathBuf,
+    /// Folder with the Lua plugin.
+    #[arg(long, default_value = "bench/lua")]
+    lua: PathBuf,
+    /// Requests per round.
+    #[arg(long, default_value_t = 200_000)]
+    requests: u32,
+    /// Only this one: wasm or lua.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+/// Nobody is called.
+struct Nobody;
+
+impl Carrier for Nobody {
+    fn http(&self, _: Destination, _: HttpCall, _: usize) -> Carried<HttpReply> {
+        Box::pin(async { HttpReply::failure("nobody is called") })
+    }
+
+    fn grpc(
+        &self,
+        _: Destination,
+        _: GrpcCall,
+        _: Messages,
+        _: mpsc::Sender<GrpcEvent>,
+        _: usize,
+    ) -> Carried<CalloutStatus> {
+        Box::pin(async { CalloutStatus { code: 14, message: "nobody is called".to_owned() } })
+    }
+}
+
+impl HttpPost for Nobody {
+    fn post(&self, _: PostRequest) -> std::pin::Pin<Box<dyn Future<Output = Result<u16, String>> + Send + '_>> {
+        Box::pin(async { Err("nobody is called".to_owned()) })
+    }
+}
+
+impl Redis for Nobody {
+    fn store(&self, _: &RedisSettings) -> Result<Arc<dyn CounterStore>, String> {
+        Err("no plugin here counts".to_owned())
+    }
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let env = PluginEnv {
+        background: runtime.handle().clone(),
+        counters: Arc::default(),
+        http: Arc::new(Nobody),
+        redis: Arc::new(Nobody),
+        stats: Arc::default(),
+    };
+    let wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
+    let bare = measure(arguments.requests, None);
+    println!("| plugin | ns per request |\n|---|---|");
+    if wanted("wasm") {
+        let wasm = Runtime::new(Services::new(Arc::new(Tracing)), None)?;
+        let host = WasmHost::new(wasm, arguments.filters.clone(), Arc::new(Nobody));
+        report("wasm filter", &host, "bench_filter", &env, arguments.requests, bare)?;
+    }
+    if wanted("lua") {
+        let host = LuaHost::new(LuaOptions { folders: vec![arguments.lua.clone()], ..LuaOptions::default() });
+        report("lua plugin", &host, "bench", &env, arguments.requests, bare)?;
+    }
+    Ok(())
+}
+
+fn report(title: &str, host: &dyn PluginHost, name: &str, env: &PluginEnv, requests: u32, bare: f64) -> Result<()> {
+    host.refresh();
+    if !host.has(name) {
+        bail!("there is no plugin '{name}'; see --help");
+    }
+    let plugin = host.build(&entity(name), &Snapshot::empty(), env).with_context(|| title.to_owned())?;
+    println!("| {title} | {:.0} |", measure(requests, Some(&*plugin)) - bare);
+    Ok(())
+}
+
+fn entity(name: &str) -> PluginConfig {
+    PluginConfig {
+        id: EntityId::derived("bench", name),
+        name: name.to_owned(),
+        instance_name: None,
+        enabled: true,
+        protocols: Vec::new(),
+        route: None,
+        service: None,
+        consumer: None,
+        config: json!({"kind": "plain"}),
+        tags: None,
+        created_at: 0,
+        updated_at: 0,
+    }
+}
+
+/// The median over the rounds of nanoseconds per request.
+fn measure(requests: u32, plugin: Option<&dyn Plugin>) -> f64 {
+    let mut exchange = Exchange::new();
+    let mut piece = Vec::new();
+    let mut rounds: Vec<f64> = (0..=ROUNDS)
+        .map(|_| {
+            let began = processor_time();
+            for _ in 0..requests {
+                request(&mut exchange, &mut piece, plugin);
+            }
+            (processor_time() - began).as_secs_f64() * 1e9 / f64::from(requests)
+        })
+        // The first compiles and fills caches.
+        .skip(1)
+        .collect();
+    rounds.sort_by(f64::total_cmp);
+    rounds[ROUNDS / 2]
+}
+
+/// One request through every phase that the plugin takes part in.
+fn request(exchange: &mut Exchange, piece: &mut Vec<u8>, plugin: Option<&dyn Plugin>) {
+    exchange.reset();
+    exchange.request.headers.clear();
+    "/v1/orders/42".clone_into(&mut exchange.request.target);
+    "/v1/orders/42".clone_into(&mut exchange.path);
+    exchange.request.framing = BodyFraming::None;
+    for (name, value) in
+        [("Host", "api.example.com"), ("User-Agent", "Mozilla/5.0 Mobile"), ("Accept", "*/*"), ("Content-Type", "a/b")]
+    {
+        exchange.request.headers.add(name, value);
+    }
+    if let Some(plugin) = plugin {
+        let phases = plugin.needs().phases;
+        if phases.access {
+            assert!(matches!(plugin.access(exchange), Step::Next));
+        }
+        if phases.request_head {
+            assert!(matches!(plugin.request_head(exchange, true), Flow::Next));
+        }
+    }
+    exchange.response.status = 200;
+    exchange.response.source = Source::Service;
+    exchange.response.headers.add("Content-Type", "application/json; charset=utf-8");
+    exchange.response.headers.add("Content-Length", "2");
+    let Some(plugin) = plugin else { return };
+    let phases = plugin.needs().phases;
+    if phases.response_head {
+        assert!(matches!(plugin.response_head(exchange), Step::Next));
+    }
+    if phases.header_filter {
+        plugin.header_filter(exchange);
+    }
+    if phases.body_filter {
+        piece.clear();
+        piece.extend_from_slice(b"{}");
+        if phases.response_head {
+            assert!(matches!(plugin.response_piece(exchange, piece, true), Flow::Next));
+        } else {
+            plugin.body_filter(exchange, piece, true);
+        }
+    }
+    if phases.log {
+        plugin.log(&record(exchange));
+    }
+    assert!(exchange.response.headers.contains("x-kind"), "the plugin did not do its work");
+}
+
+fn record(exchange: &Exchange) -> RequestRecord<'_> {
+    RequestRecord {
+        exchange,
+        tries: &[],
+        request_bytes: 0,
+        response_bytes: 0,
+        request_us: 0,
+        gateway_us: 0,
+        upstream_us: None,
+        receive_us: 0,
+        upstream_status: None,
+        error: None,
+    }
+}
+
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
+}
