@@ -282,7 +282,7 @@ impl Instance {
             FieldMap::RequestHeaders | FieldMap::RequestTrailers => (&exports.request_headers, Phase::RequestHeaders),
             _ => (&exports.response_headers, Phase::ResponseHeaders),
         };
-        let count = count(stream, map);
+        let count = stream.count_fields(map);
         let scope = Scope::stream(phase, id, Some(stream));
         let action = match function {
             HeaderCallback::None => return Ok(Action::Continue),
@@ -304,7 +304,7 @@ impl Instance {
             _ => (&exports.response_trailers, Phase::ResponseTrailers),
         };
         let Some(function) = function else { return Ok(Action::Continue) };
-        let count = count(stream, map);
+        let count = stream.count_fields(map);
         let action = core.call(function, (id, count), Scope::stream(phase, id, Some(stream)))?;
         self.settle()?;
         Ok(Action::from_guest(action))
@@ -428,10 +428,4 @@ impl Instance {
             FieldMap::ResponseTrailers => self.exports.response_trailers.is_some(),
         }
     }
-}
-
-fn count(stream: &dyn Stream, map: FieldMap) -> u32 {
-    let mut count = 0;
-    stream.each_field(map, &mut |_, _| count += 1);
-    count
 }

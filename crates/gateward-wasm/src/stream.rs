@@ -23,6 +23,13 @@ pub trait Stream {
     /// Show every field of `map`, in order; `false`: there is no such map in this phase.
     fn each_field(&self, map: FieldMap, show: &mut dyn FnMut(&[u8], &[u8])) -> bool;
 
+    /// How many fields [`Self::each_field`] shows: asked for at every head, so worth an answer that shows none.
+    fn count_fields(&self, map: FieldMap) -> u32 {
+        let mut count = 0;
+        self.each_field(map, &mut |_, _| count += 1);
+        count
+    }
+
     /// Append the value of `name` to `out`; of a repeated field all values, joined as RFC 9110 section 5.3 says.
     /// `false`: there is none.
     fn field(&self, map: FieldMap, name: &[u8], out: &mut Vec<u8>) -> bool;

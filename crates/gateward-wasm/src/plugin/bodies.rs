@@ -48,7 +48,7 @@ struct Said {
 }
 
 impl FilterPlugin {
-    pub(super) fn show_request_head(&self, mut entry: Entry, exchange: &mut Exchange, end: bool) -> Flow {
+    pub(super) fn show_request_head(&self, mut entry: Box<Entry>, exchange: &mut Exchange, end: bool) -> Flow {
         entry.side(Direction::Request).ended = end;
         let (said, calls_out) = entry.call(Reach::Write(exchange), Stage::Request, None, |instance, id, view| {
             let action = instance.headers(id, view, FieldMap::RequestHeaders, end)?;

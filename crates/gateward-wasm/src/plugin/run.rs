@@ -32,7 +32,8 @@ pub(super) struct FilterPlugin {
 
 /// What an exchange keeps for its filters.
 #[derive(Default)]
-struct Streams(Vec<Entry>);
+#[expect(clippy::vec_box, reason = "an entry is taken out and put back at every phase; moving a box is cheaper")]
+struct Streams(Vec<Box<Entry>>);
 
 /// One filter's part of an exchange.
 pub(super) struct Entry {
@@ -74,11 +75,11 @@ impl FilterPlugin {
     }
 
     /// A context for the exchange; `None`: there is no instance that works.
-    fn begin(&self) -> Option<Entry> {
+    fn begin(&self) -> Option<Box<Entry>> {
         let running = self.shared.running()?;
         let created = running.instance().create_stream();
         match created {
-            Ok(context) => Some(Entry {
+            Ok(context) => Some(Box::new(Entry {
                 owner: self.id,
                 ticket: Ticket { running, context, ended: Cell::new(false) },
                 path: None,
@@ -86,7 +87,7 @@ impl FilterPlugin {
                 response: Side::default(),
                 head_seen: false,
                 failed: false,
-            }),
+            })),
             Err(failure) => {
                 report(&failure);
                 None
@@ -95,13 +96,13 @@ impl FilterPlugin {
     }
 
     /// Its part of the exchange, taken out so that both can be changed; `None`: it has none, or failed.
-    pub(super) fn take(&self, exchange: &mut Exchange) -> Option<Entry> {
+    pub(super) fn take(&self, exchange: &mut Exchange) -> Option<Box<Entry>> {
         let streams = exchange.kept_mut::<Streams>()?;
         let place = streams.0.iter().position(|entry| entry.owner == self.id && !entry.failed)?;
         Some(streams.0.swap_remove(place))
     }
 
-    pub(super) fn keep(exchange: &mut Exchange, entry: Entry) {
+    pub(super) fn keep(exchange: &mut Exchange, entry: Box<Entry>) {
         match exchange.kept_mut::<Streams>() {
             Some(streams) => streams.0.push(entry),
             None => exchange.put(Streams(vec![entry])),
@@ -109,7 +110,7 @@ impl FilterPlugin {
     }
 
     /// Likewise, and send its callouts if there are some.
-    pub(super) fn keep_settled(exchange: &mut Exchange, entry: Entry, calls_out: bool) {
+    pub(super) fn keep_settled(exchange: &mut Exchange, entry: Box<Entry>, calls_out: bool) {
         if calls_out {
             entry.ticket.running.settle();
         }
@@ -117,7 +118,7 @@ impl FilterPlugin {
     }
 
     /// The filter failed before the response head was sent.
-    fn fail(&self, mut entry: Entry, exchange: &mut Exchange, failure: &Failure) -> Outcome {
+    fn fail(&self, mut entry: Box<Entry>, exchange: &mut Exchange, failure: &Failure) -> Outcome {
         report(failure);
         entry.failed = true;
         Self::keep(exchange, entry);
@@ -140,7 +141,7 @@ impl FilterPlugin {
     }
 
     /// Carry on after the response's head was shown.
-    fn step<'a>(&'a self, mut entry: Entry, exchange: &'a mut Exchange) -> Step<'a> {
+    fn step<'a>(&'a self, mut entry: Box<Entry>, exchange: &'a mut Exchange) -> Step<'a> {
         let (progress, calls_out) = Self::head(&mut entry, exchange);
         let outcome = match progress {
             Ok(Progress::Wait) => {
@@ -158,7 +159,7 @@ impl FilterPlugin {
         outcome.into()
     }
 
-    fn resume(&self, entry: Entry, exchange: &mut Exchange, paused: Paused) -> Outcome {
+    fn resume(&self, entry: Box<Entry>, exchange: &mut Exchange, paused: Paused) -> Outcome {
         let running = entry.ticket.running.clone();
         let outcome = match paused {
             Paused::Ended(progress) => {

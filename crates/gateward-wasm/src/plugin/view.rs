@@ -206,6 +206,16 @@ impl Stream for View<'_> {
         true
     }
 
+    fn count_fields(&self, map: FieldMap) -> u32 {
+        let Some(headers) = self.map(map) else { return 0 };
+        let fields = match map {
+            FieldMap::RequestHeaders => headers.len() - headers.count("host") + REQUEST_PSEUDO.len(),
+            FieldMap::ResponseHeaders => headers.len() + RESPONSE_PSEUDO.len(),
+            FieldMap::RequestTrailers | FieldMap::ResponseTrailers => headers.len(),
+        };
+        fields as u32
+    }
+
     fn field(&self, map: FieldMap, name: &[u8], out: &mut Vec<u8>) -> bool {
         if name.first() == Some(&b':') {
             let mut number = itoa::Buffer::new();
