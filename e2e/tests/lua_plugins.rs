@@ -1,6 +1,6 @@
 //! Kong's Lua plugins in a running gateway: found in a folder, in their place among native plugins, replaced, fenced.
 
-use gateward_e2e::echoed_header;
+use gateward_e2e::{Metrics, echoed_header};
 use gateward_testkit::{Backend, Gateway, GatewayBuilder, RawResponse, TempDir, eventually, gateward_command, http};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -67,6 +67,15 @@ fn priorities_interleave_with_native_plugins() {
     assert_eq!(echoed_header(&response, "x-seen-1251").as_deref(), Some("nobody"));
     assert_eq!(echoed_header(&response, "x-seen-1249").as_deref(), Some("alice"));
     assert_eq!(get(&gateway, "/", &[]).status, 401);
+    let plugins = http(gateway.admin(), "GET /plugins", &[], b"").json();
+    let of = |name: &str| plugins["data"].as_array().and_then(|all| all.iter().find(|it| it["name"] == name)).cloned();
+    let runtime = of("early").map(|entity| entity["runtime"].clone()).unwrap_or_default();
+    assert_eq!((runtime["kind"].as_str(), runtime["version"].as_str()), (Some("lua"), Some("1.0.0")), "{plugins}");
+    assert!(runtime["hash"].as_str().is_some_and(|hash| hash.len() == 64), "{runtime}");
+    assert_eq!(of("key-auth").map(|entity| entity["runtime"].is_null()), Some(true));
+    let metrics = Metrics::scrape(&gateway);
+    assert!(metrics.sum("gateward_lua_calls_total", &[("plugin", "early"), ("phase", "access")]) >= 2.0);
+    assert!(metrics.sum("gateward_lua_memory_bytes", &[]) > 0.0);
 }
 
 #[test]

@@ -90,6 +90,7 @@ fn main() -> Result<()> {
         http: Arc::new(Nobody),
         redis: Arc::new(Nobody),
         stats: Arc::default(),
+        templates: None,
     };
     let wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
     let bare = measure(arguments.requests, None);

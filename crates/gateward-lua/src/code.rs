@@ -9,8 +9,8 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::SystemTime;
 
 /// Files of Lua code below all folders; more are refused.
@@ -43,6 +43,7 @@ pub(crate) struct Code {
     /// What code in a configuration may do.
     pub(crate) untrusted: Untrusted,
     served: RwLock<Arc<Served>>,
+    pub(crate) machines: Machines,
 }
 
 /// What plugins look up of the configuration that was last made into plugins.
@@ -95,6 +96,27 @@ fn walk(folder: &Path, depth: usize, stamps: &mut Vec<Stamp>) -> io::Result<()> 
     Ok(())
 }
 
+/// The machines that run on this code, one per worker, and the memory they said they use.
+#[derive(Debug, Default)]
+pub(crate) struct Machines(Mutex<Vec<Weak<AtomicUsize>>>);
+
+impl Machines {
+    /// A place for one more machine to say what it uses.
+    pub(crate) fn join(&self) -> Arc<AtomicUsize> {
+        let own = Arc::new(AtomicUsize::new(0));
+        let mut machines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        machines.retain(|machine| machine.strong_count() > 0);
+        machines.push(Arc::downgrade(&own));
+        own
+    }
+
+    /// What each of them uses.
+    pub(crate) fn memory_bytes(&self) -> Vec<usize> {
+        let machines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        machines.iter().filter_map(Weak::upgrade).map(|bytes| bytes.load(Ordering::Relaxed)).collect()
+    }
+}
+
 impl Code {
     /// Read the files.
     ///
@@ -128,7 +150,16 @@ impl Code {
         let plugin = |name: &String| Some(name.strip_prefix("kong.plugins.")?.strip_suffix(".handler")?.to_owned());
         let plugins = modules.keys().filter_map(plugin).filter(|name| !name.contains('.')).collect();
         let (facts, served) = (Arc::default(), RwLock::default());
-        Self { id, plugins, modules, facts, next_instance: AtomicU32::new(1), untrusted: Untrusted::default(), served }
+        Self {
+            id,
+            plugins,
+            modules,
+            facts,
+            next_instance: AtomicU32::new(1),
+            untrusted: Untrusted::default(),
+            served,
+            machines: Machines::default(),
+        }
     }
 
     /// What plugins look up.
@@ -151,6 +182,17 @@ impl Code {
     /// What `require` calls the files.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.modules.keys().map(String::as_str)
+    }
+
+    /// SHA-256 of a plugin's own files, in hex.
+    pub(crate) fn hash(&self, plugin: &str) -> String {
+        let prefix = format!("kong.plugins.{plugin}.");
+        let mut hasher = Sha256::new();
+        for (name, source) in self.modules.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix)) {
+            hasher.update(name);
+            hasher.update(&source.text);
+        }
+        hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// A number for a new instance.

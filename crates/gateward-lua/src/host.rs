@@ -3,7 +3,7 @@
 use crate::code::{Code, Stamp, stamps};
 use crate::facts::NodeFacts;
 use crate::functions::{self, Untrusted};
-use crate::instance::{Configured, Counts, Info, Instance};
+use crate::instance::{Configured, Counts, Info, Instance, PluginTotals};
 use crate::plugin::LuaPlugin;
 use crate::schema::{self, PluginSchema};
 use crate::socket::Network;
@@ -14,7 +14,8 @@ use gateward_model::{PluginConfig, Snapshot};
 use gateward_net::dns::Names;
 use gateward_net::tls::Context;
 use gateward_plugin::native::settings::http;
-use gateward_plugin::{BuildError, Plugin, PluginEnv, PluginHost, Templates, WorkerStart};
+use gateward_plugin::{BuildError, Plugin, PluginEnv, PluginHost, RuntimeStatus, Templates, WorkerStart, WorkerState};
+use serde_json::Value;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -50,6 +51,8 @@ struct State {
     /// Of those, what their `schema.lua` says; `None`: there is none.
     schemas: BTreeMap<String, Result<Option<Arc<PluginSchema>>, String>>,
     instances: HashMap<u64, Weak<Instance>>,
+    /// By plugin, since the start.
+    counts: BTreeMap<String, Arc<Counts>>,
     /// Generation, hash and code of the configuration for which plugins were made last.
     served: Option<(u64, String, u64)>,
 }
@@ -139,7 +142,7 @@ impl LuaHost {
 
     pub(crate) fn instance(&self, entity: &PluginConfig) -> Result<Arc<Instance>, String> {
         let mut state = self.state();
-        let State { code, plugins, schemas, instances, .. } = &mut *state;
+        let State { code, plugins, schemas, instances, counts, .. } = &mut *state;
         let (Some(code), Some(found)) = (code, plugins.get(&entity.name)) else {
             return Err(format!("there is no Lua plugin '{}'", entity.name));
         };
@@ -159,7 +162,7 @@ impl LuaHost {
             number: code.number(),
             entity: Arc::new(entity.clone()),
             info: info.narrowed(&entity.name, &entity.config),
-            counts: Counts::default(),
+            counts: counts.entry(entity.name.clone()).or_default().clone(),
         });
         instances.retain(|_, known| known.strong_count() > 0);
         instances.insert(key, Arc::downgrade(&made));
@@ -168,6 +171,16 @@ impl LuaHost {
 }
 
 impl LuaHost {
+    /// What was counted of every plugin that was ever configured.
+    pub fn totals(&self) -> Vec<PluginTotals> {
+        self.state().counts.iter().map(|(name, counts)| PluginTotals::of(name, counts)).collect()
+    }
+
+    /// Bytes that the machines of the sources in use take, one figure per worker.
+    pub fn memory_bytes(&self) -> Vec<usize> {
+        self.state().code.as_ref().map(|code| code.machines.memory_bytes()).unwrap_or_default()
+    }
+
     /// The plugins that `snapshot` configures, in order of execution, with their instances.
     fn configured(&self, snapshot: &Snapshot) -> Vec<Configured> {
         let mut plugins: Vec<Configured> = Vec::new();
@@ -235,6 +248,18 @@ impl PluginHost for LuaHost {
         // Handlers have no phases for streams here.
         http(entity)?;
         self.plugin_schema(&entity.name).map_or(Ok(()), |schema| schema.check_scope(entity))
+    }
+
+    fn status(&self, name: &str, _: &Value) -> Option<RuntimeStatus> {
+        let state = self.state();
+        let (code, info) = (state.code.as_ref()?, state.plugins.get(name)?.as_ref().ok()?);
+        let machines = code.machines.memory_bytes().len();
+        Some(RuntimeStatus {
+            kind: "lua",
+            version: info.version.clone(),
+            hash: code.hash(name),
+            workers: vec![WorkerState::Running; machines],
+        })
     }
 
     fn build(&self, entity: &PluginConfig, snapshot: &Snapshot, _: &PluginEnv) -> Result<Box<dyn Plugin>, BuildError> {

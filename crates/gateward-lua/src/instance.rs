@@ -45,7 +45,8 @@ pub(crate) struct Instance {
     pub(crate) number: u32,
     pub(crate) entity: Arc<PluginConfig>,
     pub(crate) info: Info,
-    pub(crate) counts: Counts,
+    /// Shared by all instances of the plugin, so that they only grow.
+    pub(crate) counts: Arc<Counts>,
 }
 
 /// A plugin and all its instances in one snapshot.
@@ -74,6 +75,30 @@ impl Counts {
 
     pub(crate) fn failed(&self, phase: Phase) {
         self.errors[index(phase)].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What was counted of one plugin, for metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginTotals {
+    /// The plugin.
+    pub name: String,
+    /// By phase: its name, calls, and calls that ended with an error; phases without calls are left out.
+    pub phases: Vec<(&'static str, u64, u64)>,
+    /// Calls that were stopped because they ran too long.
+    pub stopped: u64,
+}
+
+impl PluginTotals {
+    pub(crate) fn of(name: &str, counts: &Counts) -> Self {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let phases = Phase::ALL.iter().zip(&counts.calls).zip(&counts.errors);
+        let phases = phases.map(|((phase, calls), errors)| (phase.as_str(), load(calls), load(errors)));
+        Self {
+            name: name.to_owned(),
+            phases: phases.filter(|(_, calls, _)| *calls > 0).collect(),
+            stopped: load(&counts.stopped),
+        }
     }
 }
 

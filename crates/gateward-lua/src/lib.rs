@@ -34,3 +34,4 @@ pub use check::{CheckedPlugin, Finding, Module, Origin, Severity, check};
 pub use facts::NodeFacts;
 pub use functions::{NAMES as BROUGHT, Untrusted, UntrustedMode};
 pub use host::{LuaHost, LuaOptions};
+pub use instance::PluginTotals;

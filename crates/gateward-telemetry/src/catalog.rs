@@ -232,6 +232,14 @@ catalog! {
         "Questions to Redis that were answered, each one round trip.";
     REDIS_ANSWER_SECONDS = "gateward_redis_answer_seconds_total" Counter Seconds []
         "Time spent waiting for these answers; divided by their number, the mean.";
+    LUA_CALLS = "gateward_lua_calls_total" Counter Count ["plugin", "phase"]
+        "Calls of Lua plugins' handlers, by phase.";
+    LUA_ERRORS = "gateward_lua_errors_total" Counter Count ["plugin", "phase"]
+        "Calls of Lua plugins' handlers that ended with an error.";
+    LUA_STOPPED = "gateward_lua_stopped_total" Counter Count ["plugin"]
+        "Calls of Lua plugins' handlers that were stopped because they ran too long.";
+    LUA_MEMORY = "gateward_lua_memory_bytes" Gauge Bytes ["machine"]
+        "Memory of the Lua machines, one per worker, looked at with every 64th request.";
     WASM_CALLS = "gateward_wasm_calls_total" Counter Count ["filter", "phase"]
         "Calls into Wasm filters, by callback.";
     WASM_TIME = "gateward_wasm_timed_seconds" Histogram Seconds ["filter", "phase"]

@@ -104,6 +104,7 @@ pub(crate) mod testing {
             plugins: NativePlugins::new(),
             host: Arc::new(gateward_plugin::NoHost),
             filters: None,
+            lua: None,
             telemetry: telemetry.clone(),
             tls,
         });

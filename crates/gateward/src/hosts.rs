@@ -9,6 +9,7 @@ use gateward_lua::{LuaHost, LuaOptions, NodeFacts};
 use gateward_net::dns::Names;
 use gateward_net::tls::Context;
 use gateward_plugin::{Hosts, PluginHost};
+use gateward_telemetry::{ExtraMetric, catalog};
 use gateward_wasm::plugin::WasmHost;
 use serde_json::json;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use std::sync::Arc;
 pub(crate) struct PluginHosts {
     /// All of them; Lua before Wasm.
     pub(crate) all: Arc<dyn PluginHost>,
+    /// Of Lua plugins.
+    pub(crate) lua: Arc<LuaHost>,
     /// Of Wasm filters, if they are switched on.
     pub(crate) wasm: Option<Arc<WasmHost>>,
 }
@@ -61,8 +64,8 @@ pub(crate) fn set_up(
     network: Network,
 ) -> Result<PluginHosts> {
     let wasm = filters::host(wasm, callouts)?;
-    let lua_host = LuaHost::new(lua.clone()).on_network(network.names, network.tls);
-    let mut hosts: Vec<Arc<dyn PluginHost>> = vec![Arc::new(lua_host)];
+    let lua_host = Arc::new(LuaHost::new(lua.clone()).on_network(network.names, network.tls));
+    let mut hosts: Vec<Arc<dyn PluginHost>> = vec![lua_host.clone()];
     let known = |name: &&String| !hosts.iter().any(|host| host.has(name));
     let missing: Vec<&str> = lua.enabled.iter().flatten().filter(known).map(String::as_str).collect();
     ensure!(
@@ -71,5 +74,25 @@ pub(crate) fn set_up(
         missing.join(", ")
     );
     hosts.extend(wasm.clone().map(|host| host as Arc<dyn PluginHost>));
-    Ok(PluginHosts { all: Arc::new(Hosts::new(hosts)), wasm })
+    Ok(PluginHosts { all: Arc::new(Hosts::new(hosts)), lua: lua_host, wasm })
+}
+
+/// What Lua plugins counted, and what their machines use.
+pub(crate) fn lua_metrics(host: &LuaHost) -> [ExtraMetric; 4] {
+    let mut calls = ExtraMetric::of(&catalog::LUA_CALLS);
+    let mut errors = ExtraMetric::of(&catalog::LUA_ERRORS);
+    let mut stopped = ExtraMetric::of(&catalog::LUA_STOPPED);
+    for plugin in host.totals() {
+        for (phase, called, failed) in &plugin.phases {
+            let labels = [("plugin", plugin.name.as_str()), ("phase", *phase)];
+            calls = calls.sample(&labels, *called as f64);
+            errors = errors.sample(&labels, *failed as f64);
+        }
+        stopped = stopped.sample(&[("plugin", &plugin.name)], plugin.stopped as f64);
+    }
+    let machines = host.memory_bytes().into_iter().enumerate();
+    let memory = machines.fold(ExtraMetric::of(&catalog::LUA_MEMORY), |memory, (number, bytes)| {
+        memory.sample(&[("machine", &number.to_string())], bytes as f64)
+    });
+    [calls, errors, stopped, memory]
 }

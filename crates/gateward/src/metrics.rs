@@ -26,6 +26,7 @@ pub(crate) fn exposition(control: &Control) -> String {
     extra.extend(plugin_metrics(&env.stats, env.counters.evictions()));
     extra.extend(redis_metrics(&env.stats.redis));
     extra.extend(control.reloader.compiler().filters.iter().flat_map(|host| crate::filters::metrics(host)));
+    extra.extend(control.reloader.compiler().lua.iter().flat_map(|host| crate::hosts::lua_metrics(host)));
     extra.extend(target_health(&plan.snapshot.config, &node.health));
     extra.push(health_turns(&node.health));
     extra.extend(names(&node.names));

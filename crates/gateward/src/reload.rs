@@ -4,6 +4,7 @@
 //! text at a time; a text with mistakes changes nothing.
 
 use gateward_config::{Diagnostic, Format, Place, Severity};
+use gateward_lua::LuaHost;
 use gateward_model::{Config, EntityId, RouterFlavor, Snapshot};
 use gateward_net::tls::Context;
 use gateward_plugin::{NativePlugins, PluginEnv, PluginHost};
@@ -33,6 +34,8 @@ pub(crate) struct Compiler {
     pub(crate) telemetry: Arc<Telemetry>,
     /// Certificates and keys of the process.
     pub(crate) tls: Arc<Context>,
+    /// Where Lua plugins come from, but in tests.
+    pub(crate) lua: Option<Arc<LuaHost>>,
     /// Where Wasm filters come from, if they are switched on.
     pub(crate) filters: Option<Arc<WasmHost>>,
 }

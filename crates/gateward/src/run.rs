@@ -175,7 +175,7 @@ fn compiler(
     };
     let telemetry = Telemetry::new(options.workers, Limits::default());
     let plugins = NativePlugins::and(hosts.all.clone());
-    Ok(Compiler { settings, env, plugins, host: hosts.all, telemetry, tls, filters: hosts.wasm })
+    Ok(Compiler { settings, env, plugins, host: hosts.all, telemetry, tls, filters: hosts.wasm, lua: Some(hosts.lua) })
 }
 
 /// The plan a node starts with, where it came from, and who watches that.

@@ -10,7 +10,7 @@ use crate::shared::Shared;
 use crate::state::Phase;
 use crate::watchdog::Watched;
 use mlua::{Function, LightUserData, Lua, LuaOptions, StdLib, Table, Value};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::c_void;
 use std::ptr::{from_ref, null_mut};
 use std::rc::Rc;
@@ -103,6 +103,7 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
         requests: Cell::new(0.0),
         adopted: RefCell::default(),
         free_slots: Rc::default(),
+        memory: OnceCell::new(),
     })
 }
 

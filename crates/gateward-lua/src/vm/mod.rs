@@ -27,8 +27,9 @@ use crate::watchdog::Watched;
 use adopt::Adopted;
 use mlua::{Function, Lua, Table, Thread, Value};
 use rustc_hash::FxHashMap;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Bytes of memory of one machine.
@@ -58,6 +59,8 @@ pub(crate) struct Vm {
     requests: Cell<f64>,
     adopted: RefCell<Adopted>,
     free_slots: Rc<RefCell<FreeSlots>>,
+    /// Where a worker's machine says how much memory it uses.
+    memory: OnceCell<Arc<AtomicUsize>>,
 }
 
 /// A plugin's handler: the table it returned and its functions.
@@ -89,6 +92,8 @@ pub(crate) fn of(code: &Arc<Code>) -> Result<Rc<Vm>, String> {
         }
         machines.retain(|vm| vm.code.strong_count() > 0);
         let vm = Rc::new(Vm::new(code)?);
+        let _ = vm.memory.set(code.machines.join());
+        vm.tell_memory();
         machines.push(vm.clone());
         Ok(vm)
     })
@@ -197,7 +202,16 @@ impl Vm {
         let slot = self.own_slot();
         let request = (slot.request, slot.number);
         exchange.put(slot);
+        if slot_is_due(request.0) {
+            self.tell_memory();
+        }
         request
+    }
+
+    fn tell_memory(&self) {
+        if let Some(memory) = self.memory.get() {
+            memory.store(self.lua.used_memory(), Ordering::Relaxed);
+        }
     }
 
     /// Likewise of one that is over.
@@ -207,6 +221,11 @@ impl Vm {
             _ => (0.0, 0),
         }
     }
+}
+
+/// Whether the request is one of those after which memory is looked at.
+fn slot_is_due(request: f64) -> bool {
+    request % 64.0 == 0.0
 }
 
 /// What Kong adds to a configuration (kong/runloop/plugins_iterator.lua).

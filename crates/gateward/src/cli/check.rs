@@ -156,7 +156,16 @@ pub(crate) fn compiler(
     };
     let telemetry = Telemetry::new(0, Limits::default());
     let plugins = NativePlugins::and(hosts.all.clone());
-    Ok(Arc::new(Compiler { settings, env, plugins, host: hosts.all, telemetry, tls, filters: hosts.wasm }))
+    Ok(Arc::new(Compiler {
+        settings,
+        env,
+        plugins,
+        host: hosts.all,
+        telemetry,
+        tls,
+        filters: hosts.wasm,
+        lua: Some(hosts.lua),
+    }))
 }
 
 fn check(compiler: &Compiler, path: &Path, text: &[u8]) -> Checked {
