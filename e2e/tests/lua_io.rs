@@ -223,6 +223,10 @@ fn requests_are_logged_in_batches_by_a_timer() {
     let all = bodies();
     assert!((0..50).all(|index| all.contains(&format!("\\/{index}\""))), "{all}");
     assert!(sink.request_count() < 20, "they were sent together: {} requests", sink.request_count());
+    // What waits for company when the gateway ends is sent before it does.
+    assert_eq!(get(&gateway, "/last", &[]).status, 200);
+    gateway.stop();
+    assert!(bodies().contains("\\/last\""), "{}", bodies());
 }
 
 #[test]

@@ -20,6 +20,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Where plugins come from.
@@ -170,6 +171,24 @@ impl LuaHost {
     }
 }
 
+/// How workers begin and end with one snapshot.
+struct Start {
+    code: Arc<Code>,
+    configured: Vec<Configured>,
+    snapshot: Arc<Snapshot>,
+    network: Option<Network>,
+}
+
+impl WorkerStart for Start {
+    fn start(&self) {
+        vm::adopt(&self.code, &self.configured, &self.snapshot, self.network.as_ref());
+    }
+
+    fn stop(&self) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(vm::stop_all())
+    }
+}
+
 impl LuaHost {
     /// What was counted of every plugin that was ever configured.
     pub fn totals(&self) -> Vec<PluginTotals> {
@@ -269,11 +288,11 @@ impl PluginHost for LuaHost {
         Ok(Box::new(LuaPlugin::new(instance)))
     }
 
-    fn worker_start(&self, snapshot: &Arc<Snapshot>, _: &PluginEnv) -> Vec<WorkerStart> {
+    fn worker_start(&self, snapshot: &Arc<Snapshot>, _: &PluginEnv) -> Vec<Box<dyn WorkerStart>> {
         let Some(code) = self.state().code.clone() else { return Vec::new() };
         let configured = self.configured(snapshot);
         let (network, snapshot) = (self.network.clone(), snapshot.clone());
-        vec![Box::new(move || vm::adopt(&code, &configured, &snapshot, network.as_ref()))]
+        vec![Box::new(Start { code, configured, snapshot, network })]
     }
 }
 

@@ -6,6 +6,8 @@ use crate::native;
 use gateward_model::schema::Schema;
 use gateward_model::{PluginConfig, Snapshot};
 use serde_json::Value;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// What an operator sees of a plugin that a host runs.
@@ -35,8 +37,14 @@ pub enum WorkerState {
     Waiting,
 }
 
-/// What a worker does, on its thread and within its `LocalSet`, before its first request with a new plan. It must not block.
-pub type WorkerStart = Box<dyn Fn() + Send + Sync>;
+/// What a worker does for a host, on its thread and within its `LocalSet`. It must not block.
+pub trait WorkerStart: Send + Sync {
+    /// Before the first request with a new plan.
+    fn start(&self);
+
+    /// After the last request, when the worker ends: until what plugins hold back is delivered, or given up.
+    fn stop(&self) -> Pin<Box<dyn Future<Output = ()>>>;
+}
 
 /// Makes plugins that are not part of this program. Implemented by a plugin host, given to the node by the binary.
 pub trait PluginHost: Send + Sync + 'static {
@@ -108,7 +116,7 @@ pub trait PluginHost: Send + Sync + 'static {
     -> Result<Box<dyn Plugin>, BuildError>;
 
     /// What every worker does before it serves `snapshot`, whose plugins were made just now.
-    fn worker_start(&self, snapshot: &Arc<Snapshot>, env: &PluginEnv) -> Vec<WorkerStart> {
+    fn worker_start(&self, snapshot: &Arc<Snapshot>, env: &PluginEnv) -> Vec<Box<dyn WorkerStart>> {
         let _ = (snapshot, env);
         Vec::new()
     }
@@ -178,7 +186,7 @@ impl PluginHost for Hosts {
         self.of(&entity.name).unwrap_or(&NoHost).build(entity, snapshot, env)
     }
 
-    fn worker_start(&self, snapshot: &Arc<Snapshot>, env: &PluginEnv) -> Vec<WorkerStart> {
+    fn worker_start(&self, snapshot: &Arc<Snapshot>, env: &PluginEnv) -> Vec<Box<dyn WorkerStart>> {
         self.0.iter().flat_map(|host| host.worker_start(snapshot, env)).collect()
     }
 }

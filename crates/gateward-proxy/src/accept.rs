@@ -70,6 +70,7 @@ pub async fn run_worker(node: Arc<Node>, index: usize, sockets: WorkerSockets, f
         worker.cut.notify_waiters();
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
+    worker.plan().shared.stop_worker().await;
 }
 
 /// Accept until the node is closing, then what is left in the queue; or until another process has the socket.

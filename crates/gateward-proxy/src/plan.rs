@@ -36,7 +36,7 @@ pub struct Plan {
     pub(crate) global_chain: ChainId,
     pub(crate) upstreams: Vec<Arc<UpstreamPlan>>,
     pub(crate) tls: TlsPlan,
-    starts: Vec<WorkerStart>,
+    starts: Vec<Box<dyn WorkerStart>>,
 }
 
 /// What a route needs beyond its entity.
@@ -179,7 +179,14 @@ impl Plan {
 
     /// What a worker does before it serves this plan.
     pub(crate) fn start_worker(&self) {
-        self.starts.iter().for_each(|start| start());
+        self.starts.iter().for_each(|start| start.start());
+    }
+
+    /// What it does when it ends.
+    pub(crate) async fn stop_worker(&self) {
+        for start in &self.starts {
+            start.stop().await;
+        }
     }
 
     /// What an operator should know about this plan's streams, if anything.

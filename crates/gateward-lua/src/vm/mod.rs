@@ -104,6 +104,15 @@ fn is_made(code: &Arc<Code>) -> bool {
     MACHINES.with_borrow(|machines| machines.iter().any(|vm| vm.code.as_ptr() == Arc::as_ptr(code)))
 }
 
+/// End all machines of this thread: timers that wait are called with `premature`, and those that run are waited for while
+/// that takes a sensible time.
+pub(crate) async fn stop_all() {
+    let machines = MACHINES.with_borrow(Clone::clone);
+    for vm in machines {
+        timers::stop(&vm).await;
+    }
+}
+
 impl Vm {
     /// A new machine.
     ///

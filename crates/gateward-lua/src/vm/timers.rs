@@ -15,6 +15,7 @@ use tokio::task::spawn_local;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long the timers of a machine that ends may take, and how often it looks whether they are done.
 const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE_AT_STOP: Duration = Duration::from_secs(5);
 const WAIT: Duration = Duration::from_millis(20);
 
 /// Run the timers of `vm` from now on, as tasks of this worker. Once for each machine.
@@ -42,17 +43,36 @@ async fn keep(vm: Weak<Vm>, mut receiver: UnboundedReceiver<Timer>) {
     }
 }
 
-/// Call what is left, and wait for it while it takes a sensible time.
+/// Call what is left in a machine that nobody needs any more.
 async fn end(vm: &Rc<Vm>, mut receiver: UnboundedReceiver<Timer>) {
     vm.forget();
-    let timers = &vm.shared().timers;
-    timers.ending.set(true);
-    timers.ended.notify_waiters();
+    hurry(vm);
     while let Ok(timer) = receiver.try_recv() {
         spawn_local(serve_one(Rc::downgrade(vm), timer));
     }
-    let patience = tokio::time::Instant::now() + PATIENCE;
-    while timers.pending() + timers.running() > 0 && tokio::time::Instant::now() < patience {
+    settle(vm, PATIENCE).await;
+}
+
+/// Likewise in one whose worker ends.
+pub(super) async fn stop(vm: &Rc<Vm>) {
+    hurry(vm);
+    settle(vm, PATIENCE_AT_STOP).await;
+}
+
+fn hurry(vm: &Rc<Vm>) {
+    let timers = &vm.shared().timers;
+    timers.ending.set(true);
+    timers.ended.notify_waiters();
+}
+
+async fn settle(vm: &Rc<Vm>, patience: Duration) {
+    let timers = &vm.shared().timers;
+    // Of a machine that never was a worker's nothing runs.
+    if timers.receiver.borrow().is_some() {
+        return;
+    }
+    let deadline = tokio::time::Instant::now() + patience;
+    while timers.pending() + timers.running() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(WAIT).await;
     }
 }
