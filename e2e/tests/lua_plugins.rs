@@ -74,7 +74,7 @@ fn priorities_interleave_with_native_plugins() {
     assert!(runtime["hash"].as_str().is_some_and(|hash| hash.len() == 64), "{runtime}");
     assert_eq!(of("key-auth").map(|entity| entity["runtime"].is_null()), Some(true));
     let metrics = Metrics::scrape(&gateway);
-    assert!(metrics.sum("gateward_lua_calls_total", &[("plugin", "early"), ("phase", "access")]) >= 2.0);
+    assert!(metrics.sum("gateward_lua_calls_total", &["plugin=\"early\"", "phase=\"access\""]) >= 2.0);
     assert!(metrics.sum("gateward_lua_memory_bytes", &[]) > 0.0);
 }
 
