@@ -1,9 +1,9 @@
 //! Kong's Lua plugins on LuaJIT.
 //!
-//! A plugin is a folder `kong/plugins/NAME` with `handler.lua` and `schema.lua`. [`Code`](code::Code) is the sources of all
-//! plugins, read once; every worker makes one virtual machine ([`vm`]) of them, whose handlers run as coroutines on the
+//! A plugin is a folder `kong/plugins/NAME` with `handler.lua` and `schema.lua`. `code` is the sources of all
+//! plugins, read once; every worker makes one virtual machine (`vm`) of them, whose handlers run as coroutines on the
 //! worker's own runtime. What a handler calls (`kong.*`, `ngx.*`) is written in Lua (`src/lua`) on top of a few
-//! functions in Rust, the frequent ones reached through LuaJIT's FFI ([`fast`]).
+//! functions in Rust, the frequent ones reached through LuaJIT's FFI (`fast`).
 //!
 //! Lua is the tier for code that somebody has reviewed: it is fenced (memory, time, a sandbox), but LuaJIT is not a
 //! boundary that holds against an attacker. Code nobody has read belongs into a Wasm filter.
