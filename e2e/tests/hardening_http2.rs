@@ -251,14 +251,14 @@ fn frames_that_mean_nothing_run_out() {
     ] {
         let before = refused(&gateway, reason);
         check_cut(&gateway, &repeated(&frame, 20_000), ENHANCE_YOUR_CALM);
-        assert_eq!(refused(&gateway, reason), before + 1.0, "{reason} is counted");
+        eventually(Duration::from_secs(5), || refused(&gateway, reason) == before + 1.0);
     }
     // DATA that says nothing: empty, or only padding.
     for (flags, payload, count) in [(0, &[][..], 1.0), (PADDED, &[0], 2.0), (PADDED, &[7, 0, 0, 0, 0, 0, 0, 0], 3.0)] {
         let mut empty = Frame::new(kind::HEADERS, END_HEADERS, 1, block(&get("/"))).bytes();
         empty.extend(repeated(&Frame::new(kind::DATA, flags, 1, payload), 20_000));
         check_cut(&gateway, &empty, ENHANCE_YOUR_CALM);
-        assert_eq!(refused(&gateway, "http2_empty_data_flood"), count);
+        eventually(Duration::from_secs(5), || refused(&gateway, "http2_empty_data_flood") == count);
     }
     // Goodbyes, while a request keeps the connection.
     let mut goodbyes = Frame::new(kind::HEADERS, END_HEADERS, 1, block(&get("/"))).bytes();

@@ -101,6 +101,7 @@ async fn watched(
             let deadline = &own_deadline;
             move || -> Attempt<'_> {
                 session.excluded.extend(target.get());
+                session.role = Role::Second(target.get());
                 Box::pin(async move {
                     let connection = Connection { worker, client, deadline, session, served, age };
                     second_try(connection, asking, tries.left).await
@@ -266,7 +267,7 @@ fn copy(connection: &Connection<'_>) -> Box<Session> {
     copy.peer.clone_from(&session.peer);
     copy.direct.clone_from(&session.direct);
     copy.route = session.route;
-    copy.role = Role::Second;
+    copy.role = Role::Second(None);
     copy.excluded.clone_from(&session.excluded);
     copy.excluded_of = session.excluded_of;
     copy.times = session.times;

@@ -91,8 +91,8 @@ pub(crate) enum Role {
     Only,
     /// It is watched, and another may start beside it.
     First(Rc<WatchedTry>),
-    /// It started beside a first one, and is of use with another target only.
-    Second,
+    /// It started beside a first one, and is of use with another target than that one's only.
+    Second(Option<usize>),
 }
 
 /// What is known of a try from outside.

@@ -125,15 +125,22 @@ fn pick(
         session.excluded.clear();
         session.excluded_of = upstream.generation();
     }
-    let (ticket, target) = upstream.pick(hash, &session.excluded, now_us).ok_or(ProxyError::NoTarget)?;
+    let mut picked = upstream.pick(hash, &session.excluded, now_us).ok_or(ProxyError::NoTarget)?;
+    if let Role::Second(Some(first)) = session.role
+        && session.excluded.contains(&picked.0.index())
+    {
+        // All were tried: one that failed may do better now, the one that hangs will not.
+        picked = upstream.pick(hash, &[first], now_us).ok_or(ProxyError::NoTarget)?;
+    }
+    let (ticket, target) = picked;
     let watched = match &session.role {
         Role::Only => None,
         Role::First(watched) => {
             watched.target.set(Some(ticket.index()));
             Some(watched.clone())
         }
-        Role::Second if session.excluded.contains(&ticket.index()) => return Err(ProxyError::NoTarget),
-        Role::Second => None,
+        Role::Second(first) if *first == Some(ticket.index()) => return Err(ProxyError::NoTarget),
+        Role::Second(_) => None,
     };
     session.excluded.push(ticket.index());
     upstream.started(ticket, now_us);
