@@ -16,6 +16,7 @@ mod metrics;
 mod nginx;
 pub mod nlb;
 pub mod protocol_load;
+mod redis;
 pub mod resilience;
 pub mod streams;
 pub mod websocket;
@@ -24,6 +25,7 @@ pub use certificates::{Authority, Issued, indented};
 pub use curl::{curl, has_program, has_tool};
 pub use metrics::Metrics;
 pub use nginx::{Nginx, large};
+pub use redis::redis_with_tls;
 
 use gateward_testkit::{RawClient, RawResponse, eventually};
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! What Lua plugins wait for and share, in a running gateway: timers, light threads, dictionaries, connections.
 
-use gateward_e2e::{Authority, has_tool};
+use gateward_e2e::{Authority, has_tool, redis_with_tls};
 use gateward_testkit::{
     Backend, Gateway, GatewayBuilder, Next, RawClient, RawResponse, RedisServer, TempDir, eventually, http, pause,
 };
@@ -249,23 +249,10 @@ fn tls_is_verified_when_the_plugin_asks() {
         return P"#,
     );
     let (authority, backend) = (Authority::new(), Backend::echo());
-    let dir = TempDir::new().expect("a directory can be made");
-    let (cert, key) = authority.issue("redis.test").write(dir.path(), "redis");
-    let trusted = dir.path().join("ca.pem");
-    std::fs::write(&trusted, authority.pem()).expect("files can be written");
-    let text = |path: &std::path::Path| path.display().to_string();
-    let redis = RedisServer::start_tls(&[
-        "--tls-cert-file",
-        &text(&cert),
-        "--tls-key-file",
-        &text(&key),
-        "--tls-ca-cert-file",
-        &text(&trusted),
-        "--tls-auth-clients",
-        "no",
-    ]);
+    let (redis, dir) = redis_with_tls(&authority, "redis.test");
+    let trusted = dir.path().join("ca.pem").display().to_string();
     let gateway = folder.gateway(&backend, &format!("{{port: {}}}", redis.tls_port())).workers(1);
-    let gateway = gateway.env("KONG_LUA_SSL_TRUSTED_CERTIFICATE", text(&trusted)).start();
+    let gateway = gateway.env("KONG_LUA_SSL_TRUSTED_CERTIFICATE", trusted).start();
     for (headers, status) in [
         (&[("X-Name", "redis.test")][..], 200),
         (&[("X-Name", "redis.test"), ("X-Verify", "1")][..], 200),

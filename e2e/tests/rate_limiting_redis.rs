@@ -1,7 +1,7 @@
 //! `rate-limiting` with policy `redis`, against a real server: Kong's keys, exactness over nodes, batches, and what
 //! happens when the server is slow, gone, encrypted or wants to know who asks.
 
-use gateward_e2e::{Authority, Metrics, has_tool};
+use gateward_e2e::{Authority, Metrics, has_tool, redis_with_tls};
 use gateward_testkit::{Backend, Gateway, RawClient, RawResponse, RedisReply, RedisServer, eventually, http, pause};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -359,21 +359,8 @@ fn encrypted_and_verified_where_asked() {
         return;
     }
     let (authority, backend) = (Authority::new(), Backend::echo());
-    let dir = gateward_testkit::TempDir::new().expect("a directory can be made");
-    let (cert, key) = authority.issue("redis.test").write(dir.path(), "redis");
-    let trusted = dir.path().join("ca.pem");
-    std::fs::write(&trusted, authority.pem()).expect("files can be written");
-    let text = |path: &std::path::Path| path.display().to_string();
-    let redis = RedisServer::start_tls(&[
-        "--tls-cert-file",
-        &text(&cert),
-        "--tls-key-file",
-        &text(&key),
-        "--tls-ca-cert-file",
-        &text(&trusted),
-        "--tls-auth-clients",
-        "no",
-    ]);
+    let (redis, dir) = redis_with_tls(&authority, "redis.test");
+    let trusted = dir.path().join("ca.pem").display().to_string();
     let to = |more: &str| {
         let port = redis.tls_port();
         format!(
@@ -389,7 +376,7 @@ fn encrypted_and_verified_where_asked() {
             ("no-name", &to(", ssl_verify: true")),
         ],
     );
-    let mut gateway = Gateway::builder(&config).env("KONG_LUA_SSL_TRUSTED_CERTIFICATE", text(&trusted)).start();
+    let mut gateway = Gateway::builder(&config).env("KONG_LUA_SSL_TRUSTED_CERTIFICATE", trusted).start();
     gateway.expect_error("Redis");
     for path in ["/limited", "/unverified"] {
         let response = get(&gateway, path);

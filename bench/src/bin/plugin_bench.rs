@@ -118,20 +118,7 @@ fn report(title: &str, host: &dyn PluginHost, name: &str, env: &PluginEnv, reque
 }
 
 fn entity(name: &str) -> PluginConfig {
-    PluginConfig {
-        id: EntityId::derived("bench", name),
-        name: name.to_owned(),
-        instance_name: None,
-        enabled: true,
-        protocols: Vec::new(),
-        route: None,
-        service: None,
-        consumer: None,
-        config: json!({"kind": "plain"}),
-        tags: None,
-        created_at: 0,
-        updated_at: 0,
-    }
+    PluginConfig::new(EntityId::derived("bench", name), name, json!({"kind": "plain"}))
 }
 
 /// The median over the rounds of nanoseconds per request.
@@ -196,24 +183,9 @@ fn request(exchange: &mut Exchange, piece: &mut Vec<u8>, plugin: Option<&dyn Plu
         }
     }
     if phases.log {
-        plugin.log(&record(exchange));
+        plugin.log(&RequestRecord::of(exchange));
     }
     assert!(exchange.response.headers.contains("x-kind"), "the plugin did not do its work");
-}
-
-fn record(exchange: &Exchange) -> RequestRecord<'_> {
-    RequestRecord {
-        exchange,
-        tries: &[],
-        request_bytes: 0,
-        response_bytes: 0,
-        request_us: 0,
-        gateway_us: 0,
-        upstream_us: None,
-        receive_us: 0,
-        upstream_status: None,
-        error: None,
-    }
 }
 
 fn processor_time() -> Duration {

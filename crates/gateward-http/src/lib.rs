@@ -2,7 +2,7 @@
 //!
 //! Everything here is a function of its arguments: no socket, no clock, no runtime. The data plane reads
 //! bytes, calls in, and acts on what comes back, so that every rule of RFC 9110/9112 can be tested and
-//! fuzzed without a network.
+//! fuzzed without a network. `protobuf` is here for the messages that gRPC puts into bodies.
 
 #[doc(hidden)]
 pub mod fuzzing;
@@ -12,6 +12,7 @@ pub mod head;
 pub mod headers;
 pub mod hop;
 pub mod method;
+pub mod protobuf;
 pub mod uri;
 pub mod websocket;
 

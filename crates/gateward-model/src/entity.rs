@@ -277,6 +277,26 @@ pub struct PluginConfig {
     pub updated_at: u64,
 }
 
+impl PluginConfig {
+    /// An enabled plugin for everything, without more.
+    pub fn new(id: EntityId, name: impl Into<String>, config: Value) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            instance_name: None,
+            enabled: true,
+            protocols: Vec::new(),
+            route: None,
+            service: None,
+            consumer: None,
+            config,
+            tags: None,
+            created_at: 0,
+            updated_at: 0,
+        }
+    }
+}
+
 /// A certificate with its key, and optionally a pair of the other key type.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "Kong's field names")]

@@ -7,6 +7,7 @@
 #[doc(hidden)]
 pub mod fuzzing;
 
+pub mod cases;
 pub mod client_tls;
 pub mod contract;
 pub mod counter_store;

@@ -69,7 +69,14 @@ pub fn decode(raw: &str) -> Cow<'_, str> {
     if !needs_decoding(raw) {
         return Cow::Borrowed(raw);
     }
-    let bytes = raw.as_bytes();
+    let decoded = decode_bytes(raw.as_bytes());
+    Cow::Owned(
+        String::from_utf8(decoded).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+    )
+}
+
+/// Likewise of bytes that need not be text.
+pub fn decode_bytes(bytes: &[u8]) -> Vec<u8> {
     let digit = |index: usize| bytes.get(index).and_then(|byte| char::from(*byte).to_digit(16));
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut index = 0;
@@ -84,9 +91,7 @@ pub fn decode(raw: &str) -> Cow<'_, str> {
         }
         index += 1;
     }
-    Cow::Owned(
-        String::from_utf8(decoded).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
-    )
+    decoded
 }
 
 #[cfg(test)]

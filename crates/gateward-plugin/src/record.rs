@@ -78,6 +78,24 @@ pub struct RequestRecord<'a> {
     pub error: Option<&'static str>,
 }
 
+impl<'a> RequestRecord<'a> {
+    /// Of an exchange that asked nobody and took no time.
+    pub fn of(exchange: &'a Exchange) -> Self {
+        Self {
+            exchange,
+            tries: &[],
+            request_bytes: 0,
+            response_bytes: 0,
+            request_us: 0,
+            gateway_us: 0,
+            upstream_us: None,
+            receive_us: 0,
+            upstream_status: None,
+            error: None,
+        }
+    }
+}
+
 impl RequestRecord<'_> {
     /// Kong's log record. Parses what [`Self::write_json`] writes: for tests and tools, not for every request.
     pub fn to_json(&self) -> serde_json::Value {
@@ -518,16 +536,12 @@ pub(crate) mod testing {
     /// A record of an exchange that ended without asking an upstream.
     pub(crate) fn record(exchange: &Exchange) -> RequestRecord<'_> {
         RequestRecord {
-            exchange,
-            tries: &[],
             request_bytes: 100,
             response_bytes: 200,
             request_us: 5_900,
             gateway_us: 1_200,
-            upstream_us: None,
             receive_us: 300,
-            upstream_status: None,
-            error: None,
+            ..RequestRecord::of(exchange)
         }
     }
 }

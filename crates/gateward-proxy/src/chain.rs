@@ -166,18 +166,10 @@ mod tests {
 
     fn instance(name: &str, route: bool, service: bool, consumer: bool) -> Instance {
         let entity = PluginConfig {
-            id: id(&format!("{name}{route}{service}{consumer}")),
-            name: name.into(),
-            instance_name: None,
-            enabled: true,
-            protocols: Vec::new(),
             route: route.then(|| id("r")),
             service: service.then(|| id("s")),
             consumer: consumer.then(|| id("c")),
-            config: serde_json::Value::Null,
-            tags: None,
-            created_at: 0,
-            updated_at: 0,
+            ..PluginConfig::new(id(&format!("{name}{route}{service}{consumer}")), name, serde_json::Value::Null)
         };
         Instance { plugin: Arc::new(Nothing), needs: Needs::default(), entity: Arc::new(entity) }
     }

@@ -448,20 +448,7 @@ mod tests {
             let seen = Arc::default();
             let plugins: Vec<_> =
                 plugins.into_iter().map(|plugin| Arc::new(Noting { seen: Arc::clone(&seen), ..plugin })).collect();
-            let entity = Arc::new(PluginConfig {
-                id: EntityId::derived("test", "p"),
-                name: "p".into(),
-                instance_name: None,
-                enabled: true,
-                protocols: Vec::new(),
-                route: None,
-                service: None,
-                consumer: None,
-                config: serde_json::Value::Null,
-                tags: None,
-                created_at: 0,
-                updated_at: 0,
-            });
+            let entity = Arc::new(PluginConfig::new(EntityId::derived("test", "p"), "p", serde_json::Value::Null));
             let instance = |plugin: &Arc<Noting>| Instance {
                 plugin: plugin.clone(),
                 needs: Needs::default(),

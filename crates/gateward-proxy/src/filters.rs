@@ -72,20 +72,7 @@ pub(crate) fn filter_chains(
 
 /// The filter as a plugin entity with the chain's id.
 fn plugin(chain: &GenericEntity, filter: Filter, route: Option<EntityId>, service: Option<EntityId>) -> PluginConfig {
-    PluginConfig {
-        id: chain.id,
-        name: filter.name,
-        instance_name: None,
-        enabled: true,
-        protocols: Vec::new(),
-        route,
-        service,
-        consumer: None,
-        config: filter.config.unwrap_or_default(),
-        tags: None,
-        created_at: 0,
-        updated_at: 0,
-    }
+    PluginConfig { route, service, ..PluginConfig::new(chain.id, filter.name, filter.config.unwrap_or_default()) }
 }
 
 impl FilterChains {

@@ -92,7 +92,7 @@ async fn exchange(client: HttpClient, request: PostRequest) -> Result<u16, Strin
 }
 
 /// An error with its causes: hyper's own text alone says little.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -1,5 +1,6 @@
 //! Query strings and forms: `decode_args`, and escaping as nginx does it.
 
+use gateward_plugin::query::decode_bytes;
 use mlua::{Lua, LuaString, Result, Table, Value};
 
 pub(super) fn add(lua: &Lua, functions: &Table) -> Result<()> {
@@ -9,7 +10,7 @@ pub(super) fn add(lua: &Lua, functions: &Table) -> Result<()> {
         lua.create_string(escape(&text.as_bytes(), kind.unwrap_or(2)))
     })?;
     functions.raw_set("escape_uri", escape)?;
-    let unescape = lua.create_function(|lua, text: LuaString| lua.create_string(unescape(&text.as_bytes())))?;
+    let unescape = lua.create_function(|lua, text: LuaString| lua.create_string(decode_bytes(&text.as_bytes())))?;
     functions.raw_set("unescape_uri", unescape)?;
     let without = lua.create_function(|lua, (query, name): (LuaString, LuaString)| {
         lua.create_string(without(&query.as_bytes(), &name.as_bytes()))
@@ -22,7 +23,7 @@ fn without(text: &[u8], name: &[u8]) -> Vec<u8> {
     let mut rest = Vec::with_capacity(text.len());
     for pair in text.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
         let own = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
-        if unescape(own) != name {
+        if decode_bytes(own) != name {
             if !rest.is_empty() {
                 rest.push(b'&');
             }
@@ -43,11 +44,11 @@ fn decode(lua: &Lua, text: &[u8], most: usize) -> Result<(Table, bool)> {
             return Ok((table, true));
         }
         let mut parts = pair.splitn(2, |byte| *byte == b'=');
-        let name = unescape(parts.next().unwrap_or_default());
+        let name = decode_bytes(parts.next().unwrap_or_default());
         let value = match parts.next() {
             // An argument without a name is none.
             _ if name.is_empty() => continue,
-            Some(value) => Value::String(lua.create_string(unescape(value))?),
+            Some(value) => Value::String(lua.create_string(decode_bytes(value))?),
             None => Value::Boolean(true),
         };
         count += 1;
@@ -83,25 +84,6 @@ pub(crate) fn escape(text: &[u8], kind: u32) -> Vec<u8> {
     escaped
 }
 
-/// `%XX` and `+` decoded; a `%` that begins no escape stands for itself.
-pub(crate) fn unescape(text: &[u8]) -> Vec<u8> {
-    let digit = |index: usize| text.get(index).and_then(|byte| char::from(*byte).to_digit(16));
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut index = 0;
-    while index < text.len() {
-        match (text[index], digit(index + 1), digit(index + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push((high * 16 + low) as u8);
-                index += 2;
-            }
-            (b'+', ..) => decoded.push(b' '),
-            (byte, ..) => decoded.push(byte),
-        }
-        index += 1;
-    }
-    decoded
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,7 +92,7 @@ mod tests {
     fn escaping_and_back() {
         assert_eq!(escape(b"a b/c?~\xff", 2), b"a%20b%2Fc%3F~%FF");
         assert_eq!(escape(b"/a b?c=d&e", 0), b"/a%20b%3Fc=d&e");
-        assert_eq!(unescape(b"a%20b+c%zz%4"), b"a b c%zz%4");
+        assert_eq!(decode_bytes(b"a%20b+c%zz%4"), b"a b c%zz%4");
         assert_eq!(without(b"a=1&b&%61=2&c=", b"a"), b"b&c=");
     }
 }

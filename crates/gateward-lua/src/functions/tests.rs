@@ -13,20 +13,7 @@ fn host(untrusted: Untrusted) -> LuaHost {
 }
 
 fn made(host: &LuaHost, name: &str, config: Value) -> LuaPlugin {
-    let entity = PluginConfig {
-        id: EntityId::derived("test", &config.to_string()),
-        name: name.to_owned(),
-        instance_name: None,
-        enabled: true,
-        protocols: Vec::new(),
-        route: None,
-        service: None,
-        consumer: None,
-        config,
-        tags: None,
-        created_at: 0,
-        updated_at: 0,
-    };
+    let entity = PluginConfig::new(EntityId::derived("test", &config.to_string()), name, config);
     LuaPlugin::new(host.instance(&entity).unwrap())
 }
 

@@ -46,20 +46,7 @@ impl Drop for Folder {
 }
 
 fn entity(name: &str, config: Value) -> PluginConfig {
-    PluginConfig {
-        id: EntityId::derived("test", name),
-        name: name.to_owned(),
-        instance_name: None,
-        enabled: true,
-        protocols: Vec::new(),
-        route: None,
-        service: None,
-        consumer: None,
-        config,
-        tags: None,
-        created_at: 0,
-        updated_at: 0,
-    }
+    PluginConfig::new(EntityId::derived("test", name), name, config)
 }
 
 fn made(host: &LuaHost, name: &str, config: Value) -> Result<LuaPlugin, String> {

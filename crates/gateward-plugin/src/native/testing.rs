@@ -138,18 +138,12 @@ fn field_problems(field: &Field, value: &Value, found: &mut Vec<String>) {
 /// An entity of `definition` without scope; `config` before defaults.
 pub(crate) fn entity(definition: &Definition, config: Value) -> PluginConfig {
     PluginConfig {
-        id: EntityId::derived("plugins", definition.name),
-        name: definition.name.to_owned(),
-        instance_name: None,
-        enabled: true,
         protocols: vec![Protocol::Http, Protocol::Https, Protocol::Grpc, Protocol::Grpcs],
-        route: None,
-        service: None,
-        consumer: None,
-        config: with_defaults(&(definition.schema)(), config),
-        tags: None,
-        created_at: 0,
-        updated_at: 0,
+        ..PluginConfig::new(
+            EntityId::derived("plugins", definition.name),
+            definition.name,
+            with_defaults(&(definition.schema)(), config),
+        )
     }
 }
 

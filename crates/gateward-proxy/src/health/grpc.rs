@@ -5,6 +5,7 @@
 
 use super::probe::Line;
 use bytes::Bytes;
+use gateward_http::protobuf;
 use h2::client::{self, SendRequest};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use std::io;
@@ -95,35 +96,12 @@ pub(crate) fn serving_status(framed: &[u8]) -> Option<u64> {
         return None;
     }
     let mut status = 0;
-    while !message.is_empty() {
-        let key = varint(&mut message)?;
-        match (key >> 3, key & 7) {
-            (1, 0) => status = varint(&mut message)?,
-            (_, 0) => drop(varint(&mut message)?),
-            (_, 1) => message = message.get(8..)?,
-            (_, 2) => {
-                let length = usize::try_from(varint(&mut message)?).ok()?;
-                message = message.get(length..)?;
-            }
-            (_, 5) => message = message.get(4..)?,
-            _ => return None,
+    while let Some((number, value)) = protobuf::field(&mut message)? {
+        if let (1, protobuf::Value::Number(value)) = (number, value) {
+            status = value;
         }
     }
     Some(status)
-}
-
-/// Take a variable-length integer (protobuf's base 128) from the front.
-fn varint(input: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = input.split_first()?;
-        *input = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -107,20 +107,9 @@ async fn send_while_waiting(
     let mut upload = std::mem::take(&mut session.upload);
     let sent_at = Cell::new(None);
     let outcome = {
-        let mut sending = std::pin::pin!(upload.run(&client, &upstream, deadline, pace));
-        let answer = answer::receive(upstream, Receiver::of(session), limits, answered.read_ms, &sent_at, client);
-        let mut receiving = std::pin::pin!(answer);
-        tokio::select! {
-            biased;
-            received = &mut receiving => received,
-            sent = &mut sending => match tolerate_early_answer(sent) {
-                Ok(()) => {
-                    sent_at.set(Some(worker.deadlines.now_ms()));
-                    receiving.await
-                }
-                Err(error) => Err(error),
-            },
-        }
+        let sending = upload.run(&client, &upstream, deadline, pace);
+        let receiving = answer::receive(upstream, Receiver::of(session), limits, answered.read_ms, &sent_at, client);
+        send_beside(sending, receiving, || sent_at.set(Some(worker.deadlines.now_ms()))).await
     };
     session.upload = upload;
     if outcome.is_ok() && session.response_head.status == 101 && !session.upload.is_finished() {
@@ -128,6 +117,24 @@ async fn send_while_waiting(
         return Err(ProxyError::UpstreamHead(HeadError::StatusLine));
     }
     outcome
+}
+
+/// Send the body and receive the answer at the same time; the answer may come before the body's end.
+async fn send_beside(
+    sending: impl Future<Output = Result<(), PumpError>>,
+    receiving: impl Future<Output = Result<(), ProxyError>>,
+    note_sent: impl FnOnce(),
+) -> Result<(), ProxyError> {
+    let (mut sending, mut receiving) = (std::pin::pin!(sending), std::pin::pin!(receiving));
+    tokio::select! {
+        biased;
+        received = &mut receiving => received,
+        sent = &mut sending => {
+            tolerate_early_answer(sent)?;
+            note_sent();
+            receiving.await
+        }
+    }
 }
 
 /// Likewise a body that goes through plugins piece by piece.
@@ -151,20 +158,9 @@ async fn send_through_plugins(
     let desk = Desk { metrics: &worker.metrics, instances: &plan.shared.instances, request: course, response: returns };
     let sent_at = Cell::new(None);
     let work = async {
-        let mut sending = std::pin::pin!(pieces::run(upload, desk.request, &client, &upstream, deadline, pace));
-        let answer = answer::receive(upstream, receiver, limits, answered.read_ms, &sent_at, client);
-        let mut receiving = std::pin::pin!(answer);
-        tokio::select! {
-            biased;
-            received = &mut receiving => received,
-            sent = &mut sending => match tolerate_early_answer(sent) {
-                Ok(()) => {
-                    sent_at.set(Some(worker.deadlines.now_ms()));
-                    receiving.await
-                }
-                Err(error) => Err(error),
-            },
-        }
+        let sending = pieces::run(upload, desk.request, &client, &upstream, deadline, pace);
+        let receiving = answer::receive(upstream, receiver, limits, answered.read_ms, &sent_at, client);
+        send_beside(sending, receiving, || sent_at.set(Some(worker.deadlines.now_ms()))).await
     };
     match desk.beside(exchange, work).await {
         Ok(Ok(())) if session.response_head.status == 101 && !session.upload.is_finished() => {

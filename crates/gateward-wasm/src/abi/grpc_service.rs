@@ -4,6 +4,7 @@
 //! `google_grpc.target_uri`, and `initial_metadata`. Its timeout is that of the call.
 
 use crate::callout::Fields;
+use gateward_http::protobuf;
 
 /// What the message says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -19,12 +20,12 @@ impl GrpcService {
         let mut service = Self::default();
         let text = |bytes: &[u8]| Some(str::from_utf8(bytes).ok()?.to_owned());
         let mut input = message;
-        while let Some((number, field)) = field(&mut input)? {
+        while let Some((number, field)) = protobuf::field(&mut input)? {
             match number {
                 // EnvoyGrpc, GoogleGrpc
                 1 | 2 => {
                     let mut inner = field.bytes()?;
-                    while let Some((inner_number, value)) = self::field(&mut inner)? {
+                    while let Some((inner_number, value)) = protobuf::field(&mut inner)? {
                         match (number, inner_number) {
                             (_, 1) => service.name = text(value.bytes()?)?,
                             (1, 2) => service.authority = Some(text(value.bytes()?)?).filter(|it| !it.is_empty()),
@@ -36,7 +37,7 @@ impl GrpcService {
                 5 => {
                     let (mut name, mut value) = (Vec::new(), Vec::new());
                     let mut inner = field.bytes()?;
-                    while let Some((inner_number, part)) = self::field(&mut inner)? {
+                    while let Some((inner_number, part)) = protobuf::field(&mut inner)? {
                         match inner_number {
                             1 => name = part.bytes()?.to_ascii_lowercase(),
                             2 | 3 => value = part.bytes()?.to_vec(),
@@ -50,66 +51,6 @@ impl GrpcService {
         }
         (!service.name.is_empty()).then_some(service)
     }
-}
-
-/// The value of a field: its bytes, or a number of no interest here.
-enum Value<'a> {
-    Bytes(&'a [u8]),
-    Number,
-}
-
-impl<'a> Value<'a> {
-    fn bytes(self) -> Option<&'a [u8]> {
-        match self {
-            Self::Bytes(bytes) => Some(bytes),
-            Self::Number => None,
-        }
-    }
-}
-
-/// Take a field from the front (<https://protobuf.dev/programming-guides/encoding/>): its number and value. The inner `None` is the
-/// end, the outer one nonsense.
-fn field<'a>(input: &mut &'a [u8]) -> Option<Option<(u64, Value<'a>)>> {
-    if input.is_empty() {
-        return Some(None);
-    }
-    let key = varint(input)?;
-    let value = match key & 7 {
-        0 => {
-            varint(input)?;
-            Value::Number
-        }
-        1 => {
-            *input = input.get(8..)?;
-            Value::Number
-        }
-        2 => {
-            let len = usize::try_from(varint(input)?).ok()?;
-            let (bytes, rest) = input.split_at_checked(len)?;
-            *input = rest;
-            Value::Bytes(bytes)
-        }
-        5 => {
-            *input = input.get(4..)?;
-            Value::Number
-        }
-        _ => return None,
-    };
-    (key >> 3 > 0).then_some(Some((key >> 3, value)))
-}
-
-/// Take a variable-length integer from the front.
-fn varint(input: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = input.split_first()?;
-        *input = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use crate::filter::Filter;
 use crate::instance::Instance;
 use crate::stream::LocalReply;
 use crate::types::{Action, DataBuffer, Direction, FieldMap};
+use gateward_plugin::cases::{Came, Expected, Message};
 use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Callouts answered in one case; a filter that sends more is told that they failed.
@@ -50,37 +50,6 @@ pub struct Case {
     expect: Expected,
 }
 
-/// Headers and a body.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Message {
-    #[serde(default)]
-    headers: Vec<(String, String)>,
-    #[serde(default)]
-    body: String,
-}
-
-/// Expectations; what is not named is not looked at. `null` expects a field not to be there.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Expected {
-    #[serde(default)]
-    request_headers: BTreeMap<String, Option<String>>,
-    request_body: Option<String>,
-    #[serde(default)]
-    response_headers: BTreeMap<String, Option<String>>,
-    response_body: Option<String>,
-    reply: Option<ExpectedReply>,
-}
-
-/// A response of the filter's own.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ExpectedReply {
-    status: u16,
-    body: Option<String>,
-}
-
 /// Run one case on a new instance; what came out differently, one line each.
 ///
 /// # Errors
@@ -95,12 +64,24 @@ pub fn run(filter: &Arc<Filter>, case: &Case) -> Result<Vec<String>, Failure> {
         reply = trial.response(&mut instance, &mut stream, &case.response.body)?;
     }
     instance.end_stream(trial.context, &mut stream)?;
-    let mut differences = Vec::new();
+    let mut differences = case.expect.differences(&came(stream, reply));
     if trial.stuck {
-        differences.push("the filter paused and nothing made it go on".to_owned());
+        differences.insert(0, "the filter paused and nothing made it go on".to_owned());
     }
-    case.expect.compare(&stream, reply.as_ref(), &mut differences);
     Ok(differences)
+}
+
+fn came(stream: Plain, reply: Option<LocalReply>) -> Came {
+    let request_body = stream.request_body.unwrap_or_default();
+    let (response_headers, response_body, reply) = match reply {
+        None => (stream.response_headers.unwrap_or_default(), stream.response_body.unwrap_or_default(), None),
+        Some(reply) => {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let headers = reply.headers.iter().map(|(name, value)| (text(name), value.clone())).collect();
+            (headers, reply.body, Some(reply.status))
+        }
+    };
+    Came { request_headers: stream.request_headers, request_body, response_headers, response_body, reply }
 }
 
 fn fields(message: &Message) -> Vec<(String, Vec<u8>)> {
@@ -205,79 +186,5 @@ impl Trial {
         let message = self.answers.remove(0);
         let headers: Fields = message.headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         HttpReply { headers, body: message.body.into_bytes(), ..HttpReply::default() }
-    }
-}
-
-impl Expected {
-    fn compare(&self, stream: &Plain, reply: Option<&LocalReply>, differences: &mut Vec<String>) {
-        let own = reply.map(|reply| {
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            reply.headers.iter().map(|(name, value)| (text(name), value.clone())).collect::<Vec<_>>()
-        });
-        let response = own.as_ref().or(stream.response_headers.as_ref());
-        compare_fields("request", &self.request_headers, Some(&stream.request_headers), differences);
-        compare_fields("response", &self.response_headers, response, differences);
-        compare_body("request body", self.request_body.as_deref(), stream.request_body.as_deref(), differences);
-        compare_body("response body", self.response_body.as_deref(), stream.response_body.as_deref(), differences);
-        match (&self.reply, reply) {
-            (None, None) => {}
-            (None, Some(reply)) => differences.push(format!("the filter answered {} itself", reply.status)),
-            (Some(expected), None) => differences.push(format!("the filter did not answer {} itself", expected.status)),
-            (Some(expected), Some(reply)) => {
-                if expected.status != reply.status {
-                    differences.push(format!("reply: status {}, not {}", reply.status, expected.status));
-                }
-                compare_body("reply body", expected.body.as_deref(), Some(&reply.body), differences);
-            }
-        }
-    }
-}
-
-fn compare_fields(
-    what: &str,
-    expected: &BTreeMap<String, Option<String>>,
-    found: Option<&Vec<(String, Vec<u8>)>>,
-    differences: &mut Vec<String>,
-) {
-    for (name, expected) in expected {
-        let values = found.into_iter().flatten().filter(|(known, _)| known.eq_ignore_ascii_case(name));
-        let values: Vec<_> = values.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect();
-        let value = (!values.is_empty()).then(|| values.join(", "));
-        if value != *expected {
-            let show =
-                |value: &Option<String>| value.as_ref().map_or("absent".to_owned(), |value| format!("{value:?}"));
-            differences.push(format!("{what} header {name}: {}, not {}", show(&value), show(expected)));
-        }
-    }
-}
-
-fn compare_body(what: &str, expected: Option<&str>, found: Option<&[u8]>, differences: &mut Vec<String>) {
-    let Some(expected) = expected else { return };
-    let found = String::from_utf8_lossy(found.unwrap_or_default());
-    if found != expected {
-        differences.push(format!("{what}: {found:?}, not {expected:?}"));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn differences_are_told() {
-        let expected: Expected = serde_json::from_str(
-            r#"{"request_headers": {"a": "1", "b": null, "c": "x"}, "request_body": "no", "reply": {"status": 403}}"#,
-        )
-        .unwrap();
-        let stream = Plain::request(&[("A", "1"), ("b", "2")]);
-        let mut differences = Vec::new();
-        expected.compare(&stream, None, &mut differences);
-        let wanted = [
-            "request header b: \"2\", not absent",
-            "request header c: absent, not \"x\"",
-            "request body: \"\", not \"no\"",
-            "the filter did not answer 403 itself",
-        ];
-        assert_eq!(differences, wanted);
     }
 }

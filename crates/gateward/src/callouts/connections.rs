@@ -4,7 +4,7 @@
 //! made others wait for it. What came of ALPN is remembered per destination.
 
 use super::body::Body;
-use super::chain;
+use crate::egress::chain;
 use gateward_net::Stream;
 use gateward_net::tls::{HTTP_2, Offer};
 use gateward_proxy::Callee;

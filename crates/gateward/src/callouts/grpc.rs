@@ -1,10 +1,11 @@
 //! A gRPC callout: messages both ways in their frames, metadata, and the status that everything comes to
 //! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
+use super::Callouts;
 use super::body::Body;
 use super::connections::{Answer, SendFailure};
 use super::http::{fields, shown};
-use super::{Callouts, chain};
+use crate::egress::chain;
 use bytes::{BufMut, Bytes, BytesMut};
 use gateward_proxy::Callee;
 use gateward_wasm::callout::{CalloutStatus, GrpcCall, GrpcEvent, Messages};

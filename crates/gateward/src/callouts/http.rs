@@ -1,8 +1,9 @@
 //! A callout over HTTP: one request, one answer, content and trailers both ways.
 
+use super::Callouts;
 use super::body::Body;
 use super::connections::{Answer, SendFailure};
-use super::{Callouts, chain};
+use crate::egress::chain;
 use gateward_proxy::Callee;
 use gateward_wasm::callout::{Fields, HttpCall, HttpReply};
 use gateward_wasm::plugin::Destination;

@@ -111,15 +111,3 @@ impl Carrier for ByNode {
         })
     }
 }
-
-/// An error with its causes: hyper's own text alone says little.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}

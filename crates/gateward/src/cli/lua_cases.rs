@@ -4,19 +4,19 @@
 //! that the schema has its say; the handler runs in the machine that a worker would run it in, phase by phase. What it
 //! calls over the network it really calls.
 
+use crate::cli::cases::Tally;
 use crate::cli::check;
-use crate::cli::print;
 use crate::reload::Compiler;
 use crate::settings::WasmOptions;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use gateward_config::Format;
 use gateward_http::{Headers, Method};
 use gateward_lua::LuaOptions;
 use gateward_model::{EntityId, RouterFlavor, Snapshot};
+use gateward_plugin::cases::{Came, Expected, Message};
 use gateward_plugin::{Exchange, LocalBody, LocalResponse, Plugin, RequestRecord, Source, Step};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tokio::task::LocalSet;
@@ -46,47 +46,6 @@ struct Case {
     expect: Expected,
 }
 
-/// Headers and a body. `:method` and `:path` of a request, `:status` of a response stand among the headers.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Message {
-    #[serde(default)]
-    headers: Vec<(String, String)>,
-    #[serde(default)]
-    body: String,
-}
-
-/// Expectations; what is not named is not looked at. `null` expects a field not to be there.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Expected {
-    #[serde(default)]
-    request_headers: BTreeMap<String, Option<String>>,
-    request_body: Option<String>,
-    #[serde(default)]
-    response_headers: BTreeMap<String, Option<String>>,
-    response_body: Option<String>,
-    /// The plugin answers itself.
-    reply: Option<ExpectedReply>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ExpectedReply {
-    status: u16,
-    body: Option<String>,
-}
-
-/// What came of a case.
-#[derive(Default)]
-struct Came {
-    request_headers: Vec<(String, String)>,
-    request_body: String,
-    response_headers: Vec<(String, String)>,
-    response_body: String,
-    reply: Option<u16>,
-}
-
 /// Whether `folder` has plugins in Lua.
 pub(crate) fn is_lua(folder: &Path) -> bool {
     let has_handler = |folder: &Path| folder.join("handler.lua").is_file();
@@ -100,11 +59,6 @@ pub(crate) fn is_lua(folder: &Path) -> bool {
 /// # Errors
 /// A file cannot be used, a plugin does not load, or a case came out differently.
 pub(crate) fn run(folder: &Path) -> Result<()> {
-    let tests = folder.join("tests");
-    let files = fs::read_dir(&tests).with_context(|| format!("cannot read {}", tests.display()))?;
-    let mut files: Vec<_> = files.flatten().map(|entry| entry.path()).collect();
-    files.retain(|path| path.extension().is_some_and(|end| end == "json"));
-    files.sort();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let background = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let lua = LuaOptions { folders: vec![folder.to_owned()], ..LuaOptions::default() };
@@ -113,27 +67,16 @@ pub(crate) fn run(folder: &Path) -> Result<()> {
     let log =
         tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::INFO).without_time();
     let _ = log.try_init();
-    let (mut passed, mut failed) = (0, 0);
-    for file in files {
-        let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let cases: Cases = serde_json::from_slice(&text).with_context(|| file.display().to_string())?;
+    let mut tally = Tally::new(folder);
+    for (file, cases) in tally.files::<Cases>()? {
         let plugin = plugin(&compiler, &cases).with_context(|| file.display().to_string())?;
         for case in &cases.cases {
             let came = LocalSet::new().block_on(&runtime, exchange(&*plugin, case));
-            let differences = case.expect.differences(&came);
-            let word = if differences.is_empty() { "ok" } else { "FAILED" };
-            print(&format!("{word}: {}\n", case.name));
-            differences.iter().for_each(|difference| print(&format!("  {difference}\n")));
-            if differences.is_empty() { passed += 1 } else { failed += 1 }
+            tally.note(&case.name, &case.expect.differences(&came));
         }
     }
     background.shutdown_background();
-    print(&format!("{passed} passed, {failed} failed\n"));
-    if passed + failed == 0 {
-        bail!("there are no cases in {}", tests.display());
-    }
-    ensure!(failed == 0, "{failed} cases failed");
-    Ok(())
+    tally.conclude()
 }
 
 /// The plugin with its configuration, through the loader.
@@ -174,7 +117,7 @@ async fn exchange(plugin: &dyn Plugin, case: &Case) -> Came {
     }
     let mut came = Came {
         request_headers: pairs(&exchange.request.headers),
-        request_body: text(exchange.body.as_deref().unwrap_or_default()),
+        request_body: exchange.body.clone().unwrap_or_default(),
         ..Came::default()
     };
     let mut body = case.response.body.clone().into_bytes();
@@ -201,27 +144,11 @@ async fn exchange(plugin: &dyn Plugin, case: &Case) -> Came {
         plugin.body_filter(&mut exchange, &mut body, true);
     }
     if phases.log {
-        plugin.log(&record(&exchange));
+        plugin.log(&RequestRecord::of(&exchange));
     }
     came.response_headers = pairs(&exchange.response.headers);
-    came.response_body = text(&body);
+    came.response_body = body;
     came
-}
-
-/// The end of an exchange that took no time.
-fn record(exchange: &Exchange) -> RequestRecord<'_> {
-    RequestRecord {
-        exchange,
-        tries: &[],
-        request_bytes: 0,
-        response_bytes: 0,
-        request_us: 0,
-        gateway_us: 0,
-        upstream_us: None,
-        receive_us: 0,
-        upstream_status: None,
-        error: None,
-    }
 }
 
 async fn outcome(step: Step<'_>) -> Option<LocalResponse> {
@@ -240,10 +167,8 @@ async fn outcome(step: Step<'_>) -> Option<LocalResponse> {
 fn begun(message: &Message) -> Exchange {
     let mut exchange = Exchange::new();
     exchange.id = EntityId::derived("case", &message.body).to_string().replace('-', "");
-    let pseudo =
-        |wanted: &str| message.headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
-    let target = pseudo(":path").unwrap_or("/");
-    exchange.request.method = Method::parse(pseudo(":method").unwrap_or("GET")).unwrap_or_default();
+    let target = message.header(":path").unwrap_or("/");
+    exchange.request.method = Method::parse(message.header(":method").unwrap_or("GET")).unwrap_or_default();
     target.clone_into(&mut exchange.request.target);
     exchange.path = exchange.request.raw_path().to_owned();
     exchange.upstream.path.clone_from(&exchange.path);
@@ -256,7 +181,7 @@ fn begun(message: &Message) -> Exchange {
 }
 
 fn answer(exchange: &mut Exchange, message: &Message) {
-    let status = message.headers.iter().find(|(name, _)| name == ":status").and_then(|(_, value)| value.parse().ok());
+    let status = message.header(":status").and_then(|status| status.parse().ok());
     exchange.response.status = status.unwrap_or(200);
     exchange.response.source = Source::Service;
     exchange.response.upstream_status = exchange.response.status;
@@ -293,58 +218,6 @@ fn fill(headers: &mut Headers, message: &Message) {
     }
 }
 
-fn pairs(headers: &Headers) -> Vec<(String, String)> {
-    headers.iter().map(|(name, value)| (name.to_owned(), text(value))).collect()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-impl Expected {
-    /// What came out differently, one line each.
-    fn differences(&self, came: &Came) -> Vec<String> {
-        let mut differences = Vec::new();
-        compare_fields("request", &self.request_headers, &came.request_headers, &mut differences);
-        compare_fields("response", &self.response_headers, &came.response_headers, &mut differences);
-        let mut body = |what: &str, expected: &Option<String>, found: &str| {
-            if let Some(expected) = expected.as_ref().filter(|expected| *expected != found) {
-                differences.push(format!("{what}: {found:?}, not {expected:?}"));
-            }
-        };
-        body("request body", &self.request_body, &came.request_body);
-        body("response body", &self.response_body, &came.response_body);
-        if let Some(reply) = &self.reply {
-            body("reply body", &reply.body, &came.response_body);
-        }
-        match (self.reply.as_ref().map(|reply| reply.status), came.reply) {
-            (None, Some(status)) => {
-                differences.push(format!("the plugin answered {status} itself: {}", came.response_body));
-            }
-            (Some(status), None) => differences.push(format!("the plugin did not answer {status} itself")),
-            (Some(expected), Some(found)) if expected != found => {
-                differences.push(format!("reply: status {found}, not {expected}: {}", came.response_body));
-            }
-            _ => {}
-        }
-        differences
-    }
-}
-
-fn compare_fields(
-    what: &str,
-    expected: &BTreeMap<String, Option<String>>,
-    found: &[(String, String)],
-    differences: &mut Vec<String>,
-) {
-    for (name, expected) in expected {
-        let values = found.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
-        let values: Vec<_> = values.map(|(_, value)| value.as_str()).collect();
-        let value = (!values.is_empty()).then(|| values.join(", "));
-        if value != *expected {
-            let show =
-                |value: &Option<String>| value.as_ref().map_or("absent".to_owned(), |value| format!("{value:?}"));
-            differences.push(format!("{what} header {name}: {}, not {}", show(&value), show(expected)));
-        }
-    }
+fn pairs(headers: &Headers) -> Vec<(String, Vec<u8>)> {
+    headers.iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect()
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod cases;
 mod check;
 mod echo;
 mod faults;

@@ -2,9 +2,10 @@
 
 mod lua;
 
+use crate::cli::cases::Tally;
 use crate::cli::check::Form;
 use crate::cli::{FAILURE, complain, lua_cases, print};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
 use gateward_wasm::callout::Upstreams;
 use gateward_wasm::trial::{self, Cases};
@@ -184,15 +185,8 @@ fn start(runtime: &Arc<Runtime>, module: &Module, file: &Path, configuration: Ve
 fn test(folder: &Path) -> Result<()> {
     let module_file = build(folder)?;
     let (runtime, module) = load(&module_file)?;
-    let tests = folder.join("tests");
-    let files = fs::read_dir(&tests).with_context(|| format!("cannot read {}", tests.display()))?;
-    let mut files: Vec<_> = files.flatten().map(|entry| entry.path()).collect();
-    files.retain(|path| path.extension().is_some_and(|end| end == "json"));
-    files.sort();
-    let (mut passed, mut failed) = (0, 0);
-    for file in files {
-        let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let cases: Cases = serde_json::from_slice(&text).with_context(|| file.display().to_string())?;
+    let mut tally = Tally::new(folder);
+    for (_, cases) in tally.files::<Cases>()? {
         let configuration = match &cases.configuration {
             Value::Null => Vec::new(),
             Value::String(text) => text.clone().into_bytes(),
@@ -201,18 +195,10 @@ fn test(folder: &Path) -> Result<()> {
         let filter = start(&runtime, &module, &module_file, configuration)?;
         for case in &cases.cases {
             let differences = trial::run(&filter, case).unwrap_or_else(|failure| vec![failure.to_string()]);
-            let word = if differences.is_empty() { "ok" } else { "FAILED" };
-            print(&format!("{word}: {}\n", case.name));
-            differences.iter().for_each(|difference| print(&format!("  {difference}\n")));
-            if differences.is_empty() { passed += 1 } else { failed += 1 }
+            tally.note(&case.name, &differences);
         }
     }
-    print(&format!("{passed} passed, {failed} failed\n"));
-    if passed + failed == 0 {
-        bail!("there are no cases in {}", tests.display());
-    }
-    ensure!(failed == 0, "{failed} cases failed");
-    Ok(())
+    tally.conclude()
 }
 
 fn check(file: &Path, config: Option<&str>) -> Result<()> {

@@ -429,18 +429,7 @@ fn the_record_takes_values_of_plugins() {
     );
     let mut exchange = exchange();
     assert_eq!(status(&run(plugin.access(&mut exchange))), None);
-    let record = RequestRecord {
-        exchange: &exchange,
-        tries: &[],
-        request_bytes: 0,
-        response_bytes: 0,
-        request_us: 0,
-        gateway_us: 0,
-        upstream_us: None,
-        receive_us: 0,
-        upstream_status: None,
-        error: None,
-    };
+    let record = RequestRecord::of(&exchange);
     plugin.log(&record);
     assert_eq!(plugin.vm().unwrap().evaluate("logged"), "yes");
 }

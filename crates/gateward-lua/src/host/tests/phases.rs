@@ -103,18 +103,7 @@ fn every_function_has_kongs_phases() {
     run(second.response(&mut exchange));
     first.header_filter(&mut exchange);
     first.body_filter(&mut exchange, &mut b"body".to_vec(), true);
-    let record = RequestRecord {
-        exchange: &exchange,
-        tries: &[],
-        request_bytes: 0,
-        response_bytes: 0,
-        request_us: 0,
-        gateway_us: 0,
-        upstream_us: None,
-        receive_us: 0,
-        upstream_status: None,
-        error: None,
-    };
+    let record = RequestRecord::of(&exchange);
     first.log(&record);
     let code = host.state().code.clone().unwrap();
     let vm = vm::of(&code).unwrap();
