@@ -154,6 +154,34 @@ fn a_head_that_is_replaced_leaves_nothing_of_the_upstreams_body() {
 }
 
 #[test]
+fn an_answer_in_place_of_a_response_in_hand_is_the_plugins_alone() {
+    let backend = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nX-Up: 1\r\n\r\nsecret");
+    let fixture = Fixture::new(&backend, &[("response", "kong.response.exit(403, 'no')")]);
+    let mut client = RawClient::connect(fixture.gateway.proxy());
+    for _ in 0..3 {
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let response = client.read_response("GET");
+        assert_eq!((response.status, response.text().as_str(), response.header("x-up")), (403, "no", None));
+    }
+}
+
+#[test]
+fn a_body_that_came_with_a_replaced_head_does_not_follow_the_answer() {
+    let backend = Backend::fixed(&format!("HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n{}", "x".repeat(3000)));
+    for more in ["", "function P:body_filter() end\n"] {
+        let exit = format!("kong.response.exit(503, 'no')\nend\n{more}function P:unused()");
+        let fixture = Fixture::new(&backend, &[("header_filter", &exit)]);
+        let mut client = RawClient::connect(fixture.gateway.proxy());
+        for _ in 0..3 {
+            client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            let response = client.read_response("GET");
+            assert_eq!((response.status, response.text().as_str()), (503, "no"), "{more}");
+        }
+        client.expect_silence(std::time::Duration::from_millis(100));
+    }
+}
+
+#[test]
 fn answers_have_kongs_form() {
     let backend = Backend::echo();
     let access = "local path = kong.request.get_path()\n\

@@ -63,7 +63,8 @@ pub trait Plugin: Send + Sync + 'static {
         Step::Next
     }
 
-    /// Before the response head is sent, whoever made the response.
+    /// Before the response head is sent, whoever made the response. Again when another plugin answers after it in the
+    /// upstream's place, in `response_piece` or `poll_response`.
     fn header_filter(&self, exchange: &mut Exchange) {
         let _ = exchange;
     }
@@ -241,6 +242,11 @@ pub struct Phases {
 }
 
 impl Phases {
+    /// Whether the plugin sees requests on their way to the upstream.
+    pub fn screens_request(self) -> bool {
+        self.request_head || self.request_piece
+    }
+
     /// Whether the plugin acts on streams.
     pub fn of_streams(self) -> bool {
         self.preread || self.log_stream

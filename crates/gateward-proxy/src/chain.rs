@@ -79,7 +79,7 @@ impl Scopes {
             let (_, name) = names.last_mut().expect("one was pushed when there was none");
             let scope = (instance.entity.route, instance.entity.service);
             name.buffers_request |= instance.needs.request_body;
-            name.screens_request |= instance.needs.phases.request_head;
+            name.screens_request |= instance.needs.phases.screens_request();
             match instance.entity.consumer {
                 None => {
                     name.everybody.insert(scope, index as u32);

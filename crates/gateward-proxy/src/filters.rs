@@ -88,7 +88,7 @@ impl FilterChains {
         for filter in of_service.into_iter().chain(of_route).flatten() {
             let needs = self.needs.get(filter).copied().unwrap_or_default();
             chain.buffers_request |= needs.request_body;
-            chain.screens_request |= needs.phases.request_head;
+            chain.screens_request |= needs.phases.screens_request();
             chain.links.push(Link::always(*filter));
         }
     }

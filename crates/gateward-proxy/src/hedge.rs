@@ -15,6 +15,7 @@ use crate::session::{Arrival, Role, Session, WatchedTry};
 use crate::upstream::{self, Again, Answered, Asking, Failed, Tries, body_limit, is_idempotent};
 use gateward_http::BodyFraming;
 use gateward_telemetry::{Counter, WorkerMetrics};
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -31,7 +32,7 @@ pub(crate) async fn attempt(
     connection: &mut Connection<'_>,
     asking: &Asking<'_>,
     protection: &Protection,
-    tries: Tries,
+    tries: &mut Tries,
 ) -> Result<Box<Answered>, Failed> {
     let answered = if protection.watches() && can_watch(connection) {
         watched(connection, asking, protection, tries).await?
@@ -84,33 +85,36 @@ async fn watched(
     connection: &mut Connection<'_>,
     asking: &Asking<'_>,
     protection: &Protection,
-    tries: Tries,
+    tries: &mut Tries,
 ) -> Result<Box<Answered>, Failed> {
     let worker = connection.worker;
     let hedge_after = protection.hedge_after().filter(|_| asking.has_alternatives(worker));
     let mut copy = hedge_after.map(|_| copy(connection));
     let try_one = Rc::new(WatchedTry::default());
     connection.session.role = Role::First(try_one.clone());
-    let watch = Watch::new(connection, asking, protection, tries, hedge_after, &try_one);
+    // Of both: what the second spends the request has not any more.
+    let left = Cell::new(tries.left);
+    let watch = Watch::new(connection, asking, protection, &left, hedge_after, &try_one);
     let own_deadline = worker.deadlines.register();
     let raced = {
         let (client, served, age) = (connection.client, connection.served, connection.age);
         let first: Attempt<'_> = Box::pin(upstream::attempt(connection, asking, tries.fresh_only));
         let second = copy.as_deref_mut().map(|session| {
             let target = &try_one.target;
-            let deadline = &own_deadline;
+            let (deadline, left) = (&own_deadline, &left);
             move || -> Attempt<'_> {
                 session.excluded.extend(target.get());
                 session.role = Role::Second(target.get());
                 Box::pin(async move {
                     let connection = Connection { worker, client, deadline, session, served, age };
-                    second_try(connection, asking, tries.left).await
+                    second_try(connection, asking, left).await
                 })
             }
         });
         watch.race(first, second).await
     };
     connection.session.role = Role::Only;
+    tries.left = left.get();
     let answered = match raced {
         Ok(Raced::Second(answered)) => {
             worker.metrics.count(Counter::UpstreamHedgesWon);
@@ -141,7 +145,7 @@ struct Watch<'a> {
     metrics: &'a WorkerMetrics,
     protection: &'a Protection,
     first: &'a WatchedTry,
-    tries: Tries,
+    left: &'a Cell<u16>,
     hedge_at: Option<Instant>,
     per_try: Option<Duration>,
     /// When the service's own time is over, whatever is still going on.
@@ -153,7 +157,7 @@ impl<'a> Watch<'a> {
         connection: &Connection<'a>,
         asking: &Asking<'_>,
         protection: &'a Protection,
-        tries: Tries,
+        left: &'a Cell<u16>,
         hedge_after: Option<Duration>,
         first: &'a WatchedTry,
     ) -> Self {
@@ -166,7 +170,7 @@ impl<'a> Watch<'a> {
             metrics: &worker.metrics,
             protection,
             first,
-            tries,
+            left,
             hedge_at: hedge_after.map(|after| now + after),
             per_try: protection.per_try(),
             ends: now + whole.saturating_sub(Duration::from_micros(since_us)),
@@ -217,7 +221,7 @@ impl<'a> Watch<'a> {
                         }
                     } else if try_ends.is_some_and(|ends| now >= ends) {
                         try_ends = None;
-                        if self.tries.left > 0 && self.protection.may_repeat(metrics) {
+                        if self.left.get() > 0 && self.protection.may_repeat(metrics) {
                             metrics.count(Counter::UpstreamTriesAbandoned);
                             return Err(self.give_up(Again::Paid));
                         }
@@ -237,14 +241,19 @@ impl Watch<'_> {
 }
 
 /// The try beside the first. One that fails while the first still hangs is made again elsewhere, as the first would be:
-/// otherwise the request would have to wait for the target that made it late.
-async fn second_try(mut connection: Connection<'_>, asking: &Asking<'_>, left: u16) -> Result<Box<Answered>, Failed> {
-    let mut tries = Tries { left, fresh_only: false };
+/// otherwise the request would have to wait for the target that made it late. `left`: tries that the request has left.
+async fn second_try(
+    mut connection: Connection<'_>,
+    asking: &Asking<'_>,
+    left: &Cell<u16>,
+) -> Result<Box<Answered>, Failed> {
+    let mut tries = Tries { left: left.get(), fresh_only: false };
     loop {
         match upstream::attempt(&mut connection, asking, tries.fresh_only).await {
             Ok(answered) => return Ok(answered),
             Err(failed) => repeat::prepare(&mut connection, asking, &mut tries, failed)?,
         }
+        left.set(tries.left);
         connection.session.download.input.reset();
     }
 }
@@ -424,6 +433,17 @@ mod tests {
             }
             assert!(reset.get() > 0, "targets of equal weight take turns");
             assert_eq!(counts(&telemetry), [u64::from(reset.get()), 0, 0, 4, 4]);
+        });
+    }
+
+    #[test]
+    fn both_tries_together_make_no_more_than_the_service_allows() {
+        local(async {
+            let ((slow, asked, _), (dead, reset, _)) = (target("").await, target("reset").await);
+            let service = ", retries: 2, read_timeout: 600, connect_timeout: 1";
+            let (gateway, telemetry) = start(&[slow, dead], "hedging: {delay_ms: 30}, per_try_timeout: 200", service);
+            assert!(get(gateway).await.starts_with("HTTP/1.1 504 "));
+            assert_eq!((asked.get(), reset.get(), counts(&telemetry)), (1, 3, [2, 0, 0, 1, 0]));
         });
     }
 

@@ -96,6 +96,16 @@ impl Pump {
         self.input.rest();
     }
 
+    /// Nothing more of the body is received; whether some of it was still to come.
+    pub(crate) fn abandon(&mut self) -> bool {
+        let unfinished = !self.decoder.is_done();
+        self.decoder = Decoder::Done;
+        if unfinished {
+            self.input.reset();
+        }
+        unfinished
+    }
+
     /// All there is to send has been put into the output.
     pub(crate) fn conclude(&mut self) {
         self.ended = true;

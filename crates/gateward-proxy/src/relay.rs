@@ -80,6 +80,10 @@ fn filter_head(connection: &mut Connection<'_>, plan: &WorkerPlan) {
         session.response_head.framing = BodyFraming::Length(body.len() as u64);
         session.held_back = Vec::new();
         session.download.trailers.clear();
+        if session.download.abandon() {
+            // More of the upstream's body may come; nobody may take it for an answer.
+            session.response_head.keep_alive = false;
+        }
     }
 }
 

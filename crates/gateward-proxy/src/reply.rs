@@ -114,6 +114,8 @@ fn render(connection: &mut Connection<'_>, local: Local) -> Vec<u8> {
     };
     exchange.response.status = status;
     exchange.response.source = source;
+    // What the upstream sent is not the answer any more.
+    exchange.response.body = None;
     let mut grpc_message = None;
     let (content_type, body) = match body {
         LocalBody::Empty => (None, Vec::new()),

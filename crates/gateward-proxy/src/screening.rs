@@ -29,7 +29,7 @@ async fn screen(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Result<()
     let held_body_max = connection.worker.node.settings.limits.body_buffer_bytes;
     let Session { exchange, upload, course, returns, active, held_up, .. } = &mut *connection.session;
     let phases = |index: &u32| plan.shared.instances[*index as usize].needs.phases;
-    course.get_mut().begin_request(active.iter().copied().filter(|index| phases(index).request_head));
+    course.get_mut().begin_request(active.iter().copied().filter(|index| phases(index).screens_request()));
     if !course.get_mut().is_begun() {
         return Ok(());
     }

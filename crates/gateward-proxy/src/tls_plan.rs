@@ -123,14 +123,16 @@ impl TlsPlan {
         verify: Option<bool>,
         depth: Option<u8>,
     ) -> Result<Arc<Client>, TlsError> {
-        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = changed.get(&(service, verify, depth)) {
+        let changed = || self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = changed().get(&(service, verify, depth)) {
             return Ok(client.clone());
         }
+        // Made without the lock: others are not to wait for it.
         let mut options = self.said.get(&service).cloned().unwrap_or_default();
         options.verify = verify.or(options.verify);
         options.depth = depth.or(options.depth);
         let client = self.context.client(options)?;
+        let mut changed = changed();
         if changed.len() < CHANGED {
             changed.insert((service, verify, depth), client.clone());
         }

@@ -70,7 +70,7 @@ async fn ask_until_answered(connection: &mut Connection<'_>, asking: &Asking<'_>
     loop {
         let outcome = match &asking.protection {
             None => upstream::attempt(connection, asking, tries.fresh_only).await,
-            Some(protection) => Box::pin(hedge::attempt(connection, asking, protection, tries)).await,
+            Some(protection) => Box::pin(hedge::attempt(connection, asking, protection, &mut tries)).await,
         };
         match outcome {
             Ok(answered) => return Ok(answered),

@@ -77,7 +77,10 @@ impl FilterPlugin {
         piece: &mut Vec<u8>,
         last: bool,
     ) -> Flow {
-        let Some(mut entry) = self.take(exchange) else { return Flow::Next };
+        let Some(mut entry) = self.take(exchange) else {
+            self.let_go(exchange, direction, piece);
+            return Flow::Next;
+        };
         let side = entry.side(direction);
         if side.bodiless {
             Self::keep(exchange, entry);
@@ -188,6 +191,15 @@ impl FilterPlugin {
         }
     }
 
+    /// Put what a filter that failed elsewhere still held before the piece: without it the body would not be whole.
+    fn let_go(&self, exchange: &mut Exchange, direction: Direction, piece: &mut Vec<u8>) {
+        if let Some(entry) = self.failed_entry(exchange) {
+            let side = entry.side(direction);
+            prepend(&mut side.held, piece);
+            prepend(&mut side.passed, piece);
+        }
+    }
+
     /// The filter failed; what it held goes on without it if that is its policy.
     fn failed(&self, entry: &mut Entry, exchange: &Exchange, failure: &Failure) -> Flow {
         report(failure);
@@ -207,7 +219,10 @@ impl FilterPlugin {
         piece: &mut Vec<u8>,
         context: &mut Context<'_>,
     ) -> Poll<Flow> {
-        let Some(mut entry) = self.take(exchange) else { return Poll::Ready(Flow::Next) };
+        let Some(mut entry) = self.take(exchange) else {
+            self.let_go(exchange, direction, piece);
+            return Poll::Ready(Flow::Next);
+        };
         let running = entry.ticket.running.clone();
         let stage = if direction == Direction::Request { Stage::Request } else { Stage::ResponseBody };
         let bounded = entry.side(direction).ended;

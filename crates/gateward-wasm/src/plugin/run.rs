@@ -102,6 +102,12 @@ impl FilterPlugin {
         Some(streams.0.swap_remove(place))
     }
 
+    /// Its part of the exchange after it failed.
+    pub(super) fn failed_entry<'e>(&self, exchange: &'e mut Exchange) -> Option<&'e mut Entry> {
+        let streams = exchange.kept_mut::<Streams>()?;
+        streams.0.iter_mut().find(|entry| entry.owner == self.id).map(|entry| &mut **entry)
+    }
+
     pub(super) fn keep(exchange: &mut Exchange, entry: Box<Entry>) {
         match exchange.kept_mut::<Streams>() {
             Some(streams) => streams.0.push(entry),

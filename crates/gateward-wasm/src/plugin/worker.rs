@@ -104,13 +104,18 @@ impl Shared {
         let mut slot = lock(self.slots[number].get_or_init(Mutex::default));
         if let Some(running) = &slot.running {
             let instance = lock(&running.instance);
-            if instance.dead().is_none() && !instance.is_grown() {
+            if instance.dead().is_none() {
+                let grown = instance.is_grown();
                 drop(instance);
-                return Some(running.clone());
+                let running = running.clone();
+                if grown && !slot.pending && slot.back_off.may_start(self.now_ms()) {
+                    // It serves on until there is another; streams under way keep it until they end.
+                    self.restart_beside(&mut slot, number);
+                }
+                return Some(running);
             }
             let cause = instance.cause();
             drop(instance);
-            // Streams under way keep the old one until they end.
             slot.running = None;
             if let Some(cause) = cause {
                 slot.back_off.failed(self.now_ms(), self.least_pause_ms(cause), number as u64 * 7);
@@ -120,12 +125,17 @@ impl Shared {
             return None;
         }
         if slot.back_off.failures() > 0 {
-            slot.pending = true;
-            let shared = self.clone();
-            self.background.spawn_blocking(move || shared.restart(number));
+            self.restart_beside(&mut slot, number);
             return None;
         }
         self.start(&mut slot)
+    }
+
+    /// Make the next instance off the worker.
+    fn restart_beside(self: &Arc<Self>, slot: &mut Slot, number: usize) {
+        slot.pending = true;
+        let shared = self.clone();
+        self.background.spawn_blocking(move || shared.restart(number));
     }
 
     fn restart(self: &Arc<Self>, number: usize) {
