@@ -49,12 +49,14 @@ fn every_worker_begins_without_traffic_and_timers_run() {
         local P = { PRIORITY = 5 }
         function P:init_worker()
           ngx.shared.counts:incr("begun", 1, 0)
+          ngx.shared.counts:incr("ids", 10 ^ ngx.worker.id(), 0)
+          assert(ngx.worker.count() == 2 and not ngx.worker.exiting())
           ngx.timer.every(0.02, function() ngx.shared.counts:incr("ticks", 1, 0) end)
         end
         function P:configure(configs) ngx.shared.counts:incr("configured", #configs, 0) end
         function P:access()
           local counts = ngx.shared.counts
-          kong.response.exit(200, { begun = counts:get("begun"), ticks = counts:get("ticks"), configured = counts:get("configured") })
+          kong.response.exit(200, { begun = counts:get("begun"), ticks = counts:get("ticks"), configured = counts:get("configured"), ids = counts:get("ids") })
         end
         return P"#,
     );
@@ -63,7 +65,8 @@ fn every_worker_begins_without_traffic_and_timers_run() {
     eventually(PATIENCE, || {
         let text = get(&gateway, "/", &[]).text();
         let ticks = text.split("\"ticks\":").nth(1).and_then(|rest| rest.split([',', '}']).next()?.parse::<u32>().ok());
-        text.contains("\"begun\":2") && text.contains("\"configured\":2") && ticks > Some(10)
+        let all = ["\"begun\":2", "\"configured\":2", "\"ids\":11"].iter().all(|part| text.contains(part));
+        all && ticks > Some(10)
     });
 }
 

@@ -1,7 +1,7 @@
 //! What Lua plugins do with an exchange, in a running gateway: bodies, other targets, other answers.
 
 use gateward_e2e::echoed_header;
-use gateward_testkit::{Backend, Gateway, RawClient, RawResponse, TempDir, http};
+use gateward_testkit::{Backend, Gateway, RawClient, RawResponse, TempDir, eventually, http};
 
 /// A gateway with the plugin `p`, whose phases are these bodies of functions.
 struct Fixture {
@@ -179,6 +179,31 @@ fn a_body_that_came_with_a_replaced_head_does_not_follow_the_answer() {
         }
         client.expect_silence(std::time::Duration::from_millis(100));
     }
+}
+
+#[test]
+fn entities_are_found_among_very_many() {
+    let backend = Backend::echo();
+    let folder = TempDir::new().expect("a folder can be made");
+    let plugin = folder.path().join("p");
+    std::fs::create_dir_all(&plugin).expect("folders can be made");
+    let handler = "local P = { PRIORITY = 5 }\nfunction P:access()\n\
+        local found = kong.db.consumers:select_by_username('user-11999')\n\
+        kong.response.exit(200, found and found.username or 'nobody')\nend\nreturn P";
+    std::fs::write(plugin.join("handler.lua"), handler).expect("plugins can be written");
+    let consumers: String = (0..12_000).map(|number| format!("- {{username: user-{number}}}\n")).collect();
+    let config = format!(
+        "_format_version: '3.0'\nservices:\n- {{name: s, url: {}, routes: [{{name: r, paths: [/]}}]}}\n\
+         plugins:\n- {{name: p}}\nconsumers:\n{consumers}",
+        backend.url()
+    );
+    let gateway =
+        Gateway::builder(&config).arg(format!("--plugins-dir={}", folder.path().display())).workers(1).start();
+    // A handler is stopped after 50 ms; what it took in until then is kept.
+    eventually(std::time::Duration::from_secs(20), || {
+        let response = http(gateway.proxy(), "GET /", &[], b"");
+        response.status == 200 && response.text() == "user-11999"
+    });
 }
 
 #[test]

@@ -44,6 +44,7 @@ pub(crate) struct Code {
     pub(crate) untrusted: Untrusted,
     served: RwLock<Arc<Served>>,
     pub(crate) machines: Machines,
+    workers: AtomicU32,
 }
 
 /// What plugins look up of the configuration that was last made into plugins.
@@ -159,6 +160,7 @@ impl Code {
             untrusted: Untrusted::default(),
             served,
             machines: Machines::default(),
+            workers: AtomicU32::new(0),
         }
     }
 
@@ -193,6 +195,11 @@ impl Code {
             hasher.update(&source.text);
         }
         hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// A number for one more worker that runs this code, from 0.
+    pub(crate) fn next_worker(&self) -> u32 {
+        self.workers.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A number for a new instance.

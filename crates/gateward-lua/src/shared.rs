@@ -22,16 +22,38 @@ pub(crate) struct Shared {
     pub(crate) answer: RefCell<Option<LocalResponse>>,
     /// The handler under way said that it ends here.
     pub(crate) left: Cell<bool>,
+    /// A plugin got hold of a handler's coroutine: none is used again, it could be resumed from elsewhere.
+    pub(crate) exposed: Cell<bool>,
+    /// A plugin printed an answer, as `ngx.say` does.
+    pub(crate) printed: Cell<bool>,
     /// What waits for the request body since the call under way.
     pub(crate) bodies: RefCell<Vec<Rc<Cell<Option<bool>>>>>,
+    /// Coroutines that wait, of all calls.
+    pub(crate) lanes: Cell<usize>,
     /// Light threads that the call under way started, with what they wait for.
     pub(crate) adopted: RefCell<Vec<(Thread, Operation)>>,
     /// Light threads that it ended.
     pub(crate) killed: RefCell<Vec<*const c_void>>,
+    /// Number of the worker among those with a machine of these sources, from 0.
+    pub(crate) worker: Cell<u32>,
     pub(crate) timers: Timers,
     pub(crate) sockets: Rc<Sockets>,
     /// What the worker serves.
     pub(crate) snapshot: RefCell<Option<Arc<Snapshot>>>,
+}
+
+/// Coroutines of one machine that may wait at a time: Rust has room for 8000 values of a machine.
+pub(crate) const LANES: usize = 4000;
+
+impl Shared {
+    /// Forget what the call that ended said, started and asked for: the next one is another request's.
+    pub(crate) fn forget(&self) {
+        self.answer.take();
+        self.left.set(false);
+        self.bodies.borrow_mut().clear();
+        self.adopted.borrow_mut().clear();
+        self.killed.borrow_mut().clear();
+    }
 }
 
 /// What a coroutine waits for; resumed with the values it comes to.

@@ -22,6 +22,13 @@ pub(crate) struct Slot {
     pub(crate) body_ended: Option<u32>,
 }
 
+impl FreeSlots {
+    /// Those that no request has.
+    pub(crate) fn free(&self) -> &[u32] {
+        &self.free
+    }
+}
+
 impl Slot {
     /// A free one of these.
     pub(crate) fn take(request: f64, of: &Rc<RefCell<FreeSlots>>, shared: &Rc<Shared>) -> Self {

@@ -41,6 +41,11 @@ impl Phase {
         Self::Preread,
     ];
 
+    /// Whether a handler can answer in place of the upstream by printing.
+    pub(crate) fn may_answer(self) -> bool {
+        matches!(self, Self::Rewrite | Self::Access | Self::Response)
+    }
+
     /// Kong's name, which is also the handler's.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

@@ -111,15 +111,28 @@ impl Watched {
             return (call(), false);
         }
         watch.call.store(number + 1, Ordering::Release);
-        let outer = CURRENT.replace(watch);
+        let over = Over { watch, outer: CURRENT.replace(watch), number: number + 2 };
         let result = call();
-        CURRENT.set(outer);
-        watch.call.store(number + 2, Ordering::Release);
-        if watch.armed.replace(false) {
-            // SAFETY: the machine's own thread, and the machine is alive.
-            unsafe { ffi::lua_sethook(watch.state, None, 0, 0) };
-        }
+        drop(over);
         (result, watch.stopped.replace(false))
+    }
+}
+
+/// Takes the call from the watchdog's eyes when it is over, however it ends.
+struct Over<'w> {
+    watch: &'w Watch,
+    outer: *const Watch,
+    number: u64,
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        CURRENT.set(self.outer);
+        self.watch.call.store(self.number, Ordering::Release);
+        if self.watch.armed.replace(false) {
+            // SAFETY: the machine's own thread, and the machine is alive.
+            unsafe { ffi::lua_sethook(self.watch.state, None, 0, 0) };
+        }
     }
 }
 
@@ -218,6 +231,16 @@ mod tests {
             let (sum, stopped) = watched.during(|| lua.load("return 1 + 1").eval::<u32>());
             assert_eq!((sum.unwrap(), stopped), (2, false));
         }
+    }
+
+    #[test]
+    fn a_call_that_panics_is_over_too() {
+        let (lua, watched) = machine();
+        let call = || watched.during(|| panic!("as a test"));
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+        assert!(panicked.is_err() && CURRENT.get().is_null());
+        let (outcome, stopped) = watched.during(|| lua.load("while true do end").exec());
+        assert!(outcome.is_err() && stopped, "the next call is watched like any");
     }
 
     #[test]

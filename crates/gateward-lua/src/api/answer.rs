@@ -1,6 +1,5 @@
 //! `answer(status, body, headers)` and `fail(status, message, headers)`: what `kong.response.exit` and `.error` said.
 
-use crate::convert::to_json;
 use crate::shared::Shared;
 use gateward_plugin::{LocalBody, LocalResponse};
 use mlua::{Lua, Result, Table, Value};
@@ -53,7 +52,6 @@ fn text(name: &str, value: &Value) -> Result<String> {
     }
 }
 
-/// Tables are JSON, unless gRPC or the plugin says otherwise.
 fn content(body: &Value, fields: &mut Fields) -> Result<LocalBody> {
     let named = fields.iter().position(|(name, _)| name.eq_ignore_ascii_case("content-type"));
     let content_type = named.map(|index| fields.remove(index).1);
@@ -64,20 +62,12 @@ fn content(body: &Value, fields: &mut Fields) -> Result<LocalBody> {
             }
             LocalBody::Empty
         }
-        Value::Table(_) => {
-            let json = to_json(body).map_err(mlua::Error::runtime)?;
-            let content_type = content_type.unwrap_or_else(|| "application/json; charset=utf-8".to_owned());
-            LocalBody::Bytes(content_type, json.to_string().into_bytes())
-        }
         Value::String(text) => {
             // What a text is, is for the plugin to say, as in Kong.
             LocalBody::Bytes(content_type.unwrap_or_default(), text.as_bytes().to_vec())
         }
         other => {
-            return Err(mlua::Error::runtime(format!(
-                "body must be a nil, string or table, got {}",
-                other.type_name()
-            )));
+            return Err(mlua::Error::runtime(format!("body must be a nil or string, got {}", other.type_name())));
         }
     })
 }

@@ -22,7 +22,6 @@ mod socket;
 mod thread;
 mod time;
 mod timer;
-mod values;
 
 use crate::code::Code;
 use crate::shared::Shared;
@@ -52,6 +51,5 @@ pub(crate) fn add(lua: &Lua, functions: &Table, code: &Arc<Code>, shared: &Rc<Sh
     socket::add(lua, functions, shared)?;
     thread::add(lua, functions, shared)?;
     time::add(lua, functions)?;
-    timer::add(lua, functions, shared)?;
-    values::add(lua, functions)
+    timer::add(lua, functions, shared)
 }

@@ -1,22 +1,22 @@
 //! Light threads: `adopt(coroutine, operation)` hands one to the driver, `kill(coroutine)` takes it back, and flags tell
 //! when one has ended: `flag()`, `any_flag(...)`.
 
-use crate::shared::{Op, Shared, next_turn};
+use crate::shared::{LANES, Op, Shared, next_turn};
 use mlua::{AnyUserData, Lua, Result, Table, Thread, UserData, UserDataMethods, UserDataRef, Variadic};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// Light threads that one call may start at once; the rest is refused.
+/// Light threads that a handler may start before it waits; the rest is refused.
 const THREADS: usize = 1000;
 
 pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<()> {
     let own = shared.clone();
     let adopt = lua.create_function(move |_, (thread, op): (Thread, Option<AnyUserData>)| {
         let mut adopted = own.adopted.borrow_mut();
-        if adopted.len() >= THREADS {
-            return Ok(Some(format!("more than {THREADS} light threads at once")));
+        if adopted.len() >= THREADS || own.lanes.get() + adopted.len() >= LANES {
+            return Ok(Some("no room for another light thread".to_owned()));
         }
         let operation = op.and_then(|op| op.borrow::<Op>().ok()?.take());
         adopted.push((thread, operation.unwrap_or_else(next_turn)));
@@ -25,11 +25,31 @@ pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<(
     functions.raw_set("adopt", adopt)?;
     let own = shared.clone();
     let kill = lua.create_function(move |_, thread: Thread| {
-        own.adopted.borrow_mut().retain(|(other, _)| *other != thread);
-        own.killed.borrow_mut().push(thread.to_pointer());
+        let mut adopted = own.adopted.borrow_mut();
+        let before = adopted.len();
+        adopted.retain(|(other, _)| *other != thread);
+        if adopted.len() == before {
+            own.killed.borrow_mut().push(thread.to_pointer());
+        }
         Ok(())
     })?;
     functions.raw_set("kill", kill)?;
+    let own = shared.clone();
+    let prints = shared.clone();
+    functions.raw_set(
+        "prints",
+        lua.create_function(move |_, ()| {
+            prints.printed.set(true);
+            Ok(())
+        })?,
+    )?;
+    functions.raw_set(
+        "expose",
+        lua.create_function(move |_, ()| {
+            own.exposed.set(true);
+            Ok(())
+        })?,
+    )?;
     functions.raw_set("flag", lua.create_function(|_, ()| Ok(Flag::default()))?)?;
     let any = lua.create_function(|lua, flags: Variadic<UserDataRef<Flag>>| {
         let flags: Vec<Flag> = flags.iter().map(|flag| (**flag).clone()).collect();

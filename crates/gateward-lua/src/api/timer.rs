@@ -1,4 +1,5 @@
-//! Timers: `on_timer(function)` says what to call, `timer(delay, again, number)` when; `timer_counts()`.
+//! Timers: `on_timer(function)` says what to call, `timer(delay, again, number)` when; `timer_counts()`,
+//! whether the machine is `exiting()`, and its `worker_id()`.
 //!
 //! What a timer calls is kept in Lua: a machine has room for a few thousand values that Rust holds.
 
@@ -27,5 +28,9 @@ pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<(
     functions.raw_set("timer", timer)?;
     let own = shared.clone();
     let counts = lua.create_function(move |_, ()| Ok((own.timers.pending(), own.timers.running())))?;
-    functions.raw_set("timer_counts", counts)
+    functions.raw_set("timer_counts", counts)?;
+    let own = shared.clone();
+    functions.raw_set("exiting", lua.create_function(move |_, ()| Ok(own.timers.ending.get()))?)?;
+    let own = shared.clone();
+    functions.raw_set("worker_id", lua.create_function(move |_, ()| Ok(own.worker.get()))?)
 }

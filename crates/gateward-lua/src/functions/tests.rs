@@ -93,9 +93,16 @@ fn the_sandbox_is_as_wide_as_it_is_told() {
         "io.type(1)",
         "string.dump(print)",
         "debug.traceback()",
+        "kong.request.get_header = print",
+        "kong.mine = 1",
+        "ngx.say = print",
+        "kong.log.err = print",
     ] {
         assert_eq!(run(&narrow, code), 500, "{code}");
     }
+    let viewed = "kong.ctx.shared.x = 1 ngx.ctx.y = 2 ngx.header['X-A'] = 'b' kong.log('said') ngx.status = 200 \
+        kong.table.clear(kong) assert(kong.ctx.shared.x == 1 and ngx.ctx.y == 2 and kong.request.get_method())";
+    assert_eq!(run(&narrow, viewed), 0);
     let shared = "string.mine = 1 x = 2 assert(_G.x == 2 and string.format('%d', 1) == '1' and math.max(1, 2) == 2)";
     assert_eq!(run(&narrow, shared), 0);
     assert_eq!(run(&narrow, "assert(x == nil and string.mine == nil and ('').mine == nil)"), 0, "its own globals only");

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+mod fences;
 mod ngx;
 mod pdk;
 mod phases;

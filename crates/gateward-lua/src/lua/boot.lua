@@ -16,6 +16,10 @@ files.timer(core)
 files.shared(core)
 files.semaphore(core)
 files.socket(core)
+-- The PDK's JSON is cjson's, with a way back for arrays.
+local cjson = files["lib.cjson"](core, "cjson.safe")
+cjson.decode_array_with_array_mt(true)
+core.encode, core.decode = cjson.encode, cjson.decode
 files["pdk.base"](core)
 files["pdk.body"](core)
 files["pdk.client"](core)
@@ -38,5 +42,6 @@ files.modules(core)
 files["pdk.cache"](core)
 files["pdk.db"](core)
 boot.templates = files.template(core)
+boot.answer_printed, boot.tables = core.answer_printed, core.request_tables
 boot.about = files.check(core)
 return require

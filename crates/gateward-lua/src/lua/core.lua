@@ -114,9 +114,10 @@ end
 -- Tables of the request ----------------------------------------------------------------------------------------------
 
 local tables = {}
+core.request_tables = tables
 
--- The tables that belong to the request under way. A slot is used again by later requests, which is when what an earlier
--- one left there goes.
+-- The tables that belong to the request under way. A slot is used again by later requests; what an earlier one left
+-- there goes then, or when the machine looks at its free slots.
 function core.tables()
   local slot, request = state.slot, state.request
   local own = tables[slot]

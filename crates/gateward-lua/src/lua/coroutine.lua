@@ -1,7 +1,7 @@
 -- `coroutine` as plugins have it: what waits inside one of their coroutines waits for all of the handler, as in OpenResty.
 local core = ...
 local WAIT, LEAVE = core.WAIT, core.LEAVE
-local co_create, co_resume, co_yield = coroutine.create, coroutine.resume, coroutine.yield
+local co_create, co_resume, co_yield, co_running = coroutine.create, coroutine.resume, coroutine.yield, coroutine.running
 local select, error, type = select, error, type
 
 -- Hand on what the gateway's functions yielded inside `co`, until the plugin itself yields, returns or fails.
@@ -22,7 +22,10 @@ end
 return {
   create = co_create,
   isyieldable = coroutine.isyieldable,
-  running = coroutine.running,
+  running = function()
+    core.host.expose()
+    return co_running()
+  end,
   status = coroutine.status,
   yield = co_yield,
   resume = function(co, ...)

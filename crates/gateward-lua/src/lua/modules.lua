@@ -10,6 +10,7 @@ loaded["ngx.semaphore"] = core.semaphore
 
 -- By the file that makes each of them.
 local brought = {
+  ["lib.buffer"] = { "string.buffer" },
   ["lib.cjson"] = { "cjson", "cjson.safe" },
   ["lib.digest"] = {
     "kong.tools.rand", "kong.tools.sha256", "kong.tools.uuid", "resty.hmac", "resty.jit-uuid", "resty.md5",

@@ -35,6 +35,8 @@ ngx.arg = setmetatable({}, {
   end,
   __newindex = function(_, index, value)
     if index == 1 then host.set_chunk(value ~= nil and tostring(value) or nil) end
+    -- Nothing of the body follows.
+    if index == 2 and value then host.end_body() end
   end,
 })
 

@@ -30,8 +30,8 @@ function ngx.config.prefix() return "/usr/local/kong/" end
 function ngx.config.nginx_configure() return "" end
 ngx.is_subrequest = false
 ngx.worker = {
-  pid = function() return host.pid end, exiting = function() return false end,
-  id = function() return 0 end, count = function() return 1 end, pids = function() return { host.pid } end,
+  pid = function() return host.pid end, exiting = host.exiting, id = host.worker_id,
+  count = function() return core.kong.configuration.nginx_worker_processes or 1 end, pids = function() return { host.pid } end,
 }
 
 local with_request = core.set_of("rewrite", "access", "response", "header_filter", "body_filter", "log")
@@ -203,15 +203,26 @@ local function flat(out, value)
   end
 end
 
--- What is printed is kept until the handler leaves with `ngx.exit`, which makes an answer of it.
+-- What is printed is kept until the handler leaves with `ngx.exit` or returns, which makes an answer of it.
 local function print(ending, ...)
   check(core.set_of("rewrite", "access", "response"))
   local own = core.tables()
   local out = own.printed or {}
   own.printed = out
+  host.prints()
   for i = 1, select("#", ...) do flat(out, (select(i, ...))) end
   out[#out + 1] = ending
   return 1
+end
+
+-- Called when a handler returns without `ngx.exit`: whether it printed, which is then the answer.
+function core.answer_printed()
+  local own = core.tables()
+  local printed = own.printed
+  if not printed then return false end
+  own.printed = nil
+  host.answer(own.status or 200, table.concat(printed), nil)
+  return true
 end
 
 function ngx.print(...) return print(nil, ...) end
@@ -226,6 +237,8 @@ function ngx.exit(code)
   local own = core.tables()
   if state.phase == core.phases.header_filter then
     if code >= 200 then host.set_status(code) end
+  elseif band(state.phase, core.waits) ~= 0 and code == ngx.ERROR then
+    host.fail(500, core.message_of(500), nil)
   elseif band(state.phase, core.waits) ~= 0 and (code >= 200 or own.printed) then
     local answer = code >= 200 and code or own.status or 200
     if own.printed then

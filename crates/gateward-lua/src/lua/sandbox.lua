@@ -66,7 +66,6 @@ end
 local loaded = {
   _G = env, bit = bit, coroutine = core.coroutine, math = math, string = string, table = table, os = env.os, io = env.io,
   ["table.new"] = require "table.new", ["table.clear"] = require "table.clear",
-  ["string.buffer"] = require "string.buffer",
 }
 local preload = {}
 env.package = { loaded = loaded, preload = preload, path = "", cpath = "" }

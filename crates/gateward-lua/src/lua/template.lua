@@ -62,8 +62,11 @@ end
 local function render(texts, headers, query_params, uri_captures)
   values = { headers = setmetatable(headers, by_name), query_params = query_params, uri_captures = uri_captures }
   local results = {}
-  for i = 1, #texts do results[i] = compile(texts[i])() end
+  local fine, problem = pcall(function()
+    for i = 1, #texts do results[i] = compile(texts[i])() end
+  end)
   values = {}
+  if not fine then error(problem, 0) end
   return results
 end
 

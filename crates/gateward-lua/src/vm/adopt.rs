@@ -29,6 +29,7 @@ pub(crate) fn adopt(code: &Arc<Code>, plugins: &[Configured], snapshot: &Arc<Sna
     match of(code) {
         Ok(vm) => {
             *vm.shared.snapshot.borrow_mut() = Some(snapshot.clone());
+            vm.number_worker(code);
             vm.adopt(plugins, network);
         }
         Err(error) => tracing::error!("{error}"),
@@ -36,6 +37,13 @@ pub(crate) fn adopt(code: &Arc<Code>, plugins: &[Configured], snapshot: &Arc<Sna
 }
 
 impl Vm {
+    /// Give a worker's machine its number, once.
+    fn number_worker(&self, code: &Code) {
+        if self.shared.timers.receiver.borrow().is_some() {
+            self.shared.worker.set(code.next_worker());
+        }
+    }
+
     fn adopt(self: &Rc<Self>, plugins: &[Configured], network: Option<&Network>) {
         if let Some(network) = network {
             self.shared.sockets.set_network(network);

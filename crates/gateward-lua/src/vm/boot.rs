@@ -21,6 +21,7 @@ const FILES: &[(&str, &str)] = &[
     ("check", include_str!("../lua/check.lua")),
     ("core", include_str!("../lua/core.lua")),
     ("coroutine", include_str!("../lua/coroutine.lua")),
+    ("lib.buffer", include_str!("../lua/lib/buffer.lua")),
     ("lib.cjson", include_str!("../lua/lib/cjson.lua")),
     ("lib.digest", include_str!("../lua/lib/digest.lua")),
     ("lib.http", include_str!("../lua/lib/http.lua")),
@@ -85,7 +86,8 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
     let start: Function = files.raw_get("boot")?;
     let require: Function = start.call(boot.clone())?;
     let (schemas, about) = (boot.raw_get("schema")?, boot.raw_get("about")?);
-    let templates = boot.raw_get("templates")?;
+    let (templates, answer_printed, tables) =
+        (boot.raw_get("templates")?, boot.raw_get("answer_printed")?, boot.raw_get("tables")?);
     lua.set_memory_limit(MEMORY)?;
     Ok(Vm {
         watched: Watched::new(main),
@@ -97,6 +99,8 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
         schemas,
         about,
         templates,
+        answer_printed,
+        tables,
         lua,
         shared,
         code: Arc::downgrade(code),

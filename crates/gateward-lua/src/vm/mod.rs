@@ -53,6 +53,10 @@ pub(crate) struct Vm {
     about: Table,
     /// What renders templates (`template.lua`).
     templates: Table,
+    /// Makes an answer of what a handler printed (`ngx_http.lua`).
+    answer_printed: Function,
+    /// The tables of requests, by slot (`core.lua`).
+    tables: Table,
     lua: Lua,
     shared: Rc<Shared>,
     code: Weak<Code>,
@@ -215,6 +219,15 @@ impl Vm {
             self.tell_memory();
         }
         request
+    }
+
+    /// Let go of what requests that are over left in their slots.
+    pub(crate) fn clear_slots(&self) {
+        for slot in self.free_slots.borrow().free() {
+            if let Err(error) = self.tables.raw_set(*slot, Value::Nil) {
+                tracing::error!(%error, "tables of a request are kept");
+            }
+        }
     }
 
     fn tell_memory(&self) {

@@ -68,11 +68,19 @@ impl Vm {
         };
         let arguments = MultiValue::from_iter([Value::Table(table), conf]);
         let call = Call { instance: Some(instance.clone()), number: instance.number, phase, request };
-        let resumed = self.resume(&thread, arguments, &call, Reach::Exchange(exchange));
+        let resumed = self.resume(&thread, true, arguments, &call, Reach::Exchange(exchange));
         Waiting::begun(self, thread, call, resumed)
     }
 
-    pub(super) fn resume(&self, thread: &Thread, arguments: MultiValue, call: &Call, reach: Reach<'_>) -> Resumed {
+    /// `own`: the coroutine is the machine's, made for a handler or timer, and not one of a plugin's.
+    pub(super) fn resume(
+        &self,
+        thread: &Thread,
+        own: bool,
+        arguments: MultiValue,
+        call: &Call,
+        reach: Reach<'_>,
+    ) -> Resumed {
         let mut scene = Scene { reach, chunk: None, phase: call.phase, instance: call.number, request: call.request };
         let (resumed, stopped) =
             self.watched.during(|| self.shared.state.enter(&mut scene, || thread.resume::<MultiValue>(arguments)));
@@ -84,11 +92,17 @@ impl Vm {
             Err(error) => return Resumed::Ended(self.call_failed(call, &error.to_string())),
         };
         let finished = !thread.is_resumable();
-        if finished {
+        if finished && own && !self.shared.exposed.get() {
             self.keep(thread.clone());
         }
         if self.shared.left.take() {
             return Resumed::Ended(self.shared.answer.take().map_or(Ended::Left, Ended::Respond));
+        }
+        if finished && own && self.shared.printed.get() && Phase::may_answer(call.phase) {
+            // What was printed is the answer, although the handler did not say so with `ngx.exit`.
+            let printed = self.shared.state.enter(&mut scene, || self.answer_printed.call::<bool>(()));
+            let answer = self.shared.answer.take().filter(|_| matches!(printed, Ok(true)));
+            return Resumed::Ended(answer.map_or(Ended::Next, Ended::Respond));
         }
         if finished {
             return Resumed::Ended(Ended::Next);

@@ -26,6 +26,8 @@ impl Vm {
         let mut scene = Scene { reach, chunk: None, phase: Phase::Access, instance: 0, request };
         let call = || self.templates.raw_get::<Function>("render")?.call::<Vec<LuaString>>(given);
         let (rendered, _) = self.watched.during(|| self.shared.state.enter(&mut scene, call));
+        // What an expression said is no answer.
+        self.shared.forget();
         let rendered = rendered.map_err(|error| first_line(&error))?;
         Ok(rendered.iter().map(LuaString::to_string_lossy).collect())
     }

@@ -35,6 +35,7 @@ async fn keep(vm: Weak<Vm>, mut receiver: UnboundedReceiver<Timer>) {
             _ = look.tick() => {
                 let Some(vm) = vm.upgrade() else { return };
                 vm.shared().sockets.pools.sweep();
+                vm.clear_slots();
                 if !vm.is_wanted() {
                     return end(&vm, receiver).await;
                 }

@@ -3,7 +3,7 @@
 use super::Vm;
 use super::run::{Call, Ended, Resumed, Started};
 use crate::instance::Instance;
-use crate::shared::Operation;
+use crate::shared::{LANES, Operation, Shared};
 use crate::state::{Phase, Reach};
 use crate::timers::Timer;
 use gateward_plugin::Exchange;
@@ -14,6 +14,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::Weak;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// Coroutines of one call that are resumed, and time that they may take, before others have their turn.
+const TURNS: u32 = 64;
+const TURN: Duration = Duration::from_millis(10);
 
 /// A call that waits. Dropped, all that it waits for is abandoned.
 pub(crate) struct Waiting {
@@ -27,7 +32,26 @@ pub(crate) struct Waiting {
 /// A coroutine that waits.
 struct Lane {
     thread: Thread,
+    /// It is the handler's or the timer's, not a light thread of a plugin.
+    own: bool,
     operation: Operation,
+    _counted: Counted,
+}
+
+/// A coroutine that waits, among those of the machine.
+struct Counted(Rc<Shared>);
+
+impl Counted {
+    fn new(shared: &Rc<Shared>) -> Self {
+        shared.lanes.set(shared.lanes.get() + 1);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.lanes.set(self.0.lanes.get() - 1);
+    }
 }
 
 impl Waiting {
@@ -35,11 +59,16 @@ impl Waiting {
     pub(super) fn begun(vm: &Rc<Vm>, thread: Thread, call: Call, resumed: Resumed) -> Started {
         let mut lanes = Vec::new();
         match resumed {
-            Resumed::Waits(operation) => lanes.push(Lane { thread, operation }),
+            Resumed::Waits(_) if vm.shared.lanes.get() >= LANES => {
+                let error = format!("more than {LANES} handlers of Lua plugins wait on this worker");
+                return Started::Ended(vm.call_failed(&call, &error));
+            }
+            Resumed::Waits(operation) => {
+                lanes.push(Lane { thread, own: true, operation, _counted: Counted::new(&vm.shared) });
+            }
             Resumed::Ended(Ended::Next) if !vm.shared.adopted.borrow().is_empty() => {}
             Resumed::Ended(ended) => {
-                vm.shared.adopted.borrow_mut().clear();
-                vm.shared.bodies.borrow_mut().clear();
+                vm.shared.forget();
                 return Started::Ended(ended);
             }
         }
@@ -65,6 +94,8 @@ impl Waiting {
 
     fn advance(&mut self, mut exchange: Option<&mut Exchange>, context: &mut Context<'_>) -> Poll<Ended> {
         let mut index = 0;
+        let began = Instant::now();
+        let mut resumed = 0;
         while let Some(lane) = self.lanes.get_mut(index) {
             let values = match lane.operation.as_mut().poll(context) {
                 Poll::Pending => {
@@ -75,17 +106,22 @@ impl Waiting {
                 Poll::Ready(Err(error)) => return Poll::Ready(self.vm.call_failed(&self.call, &error.to_string())),
             };
             let reach = exchange.as_deref_mut().map_or(Reach::Nothing, Reach::Exchange);
-            match self.vm.resume(&lane.thread, values, &self.call, reach) {
+            resumed += 1;
+            match self.vm.resume(&lane.thread, lane.own, values, &self.call, reach) {
                 Resumed::Waits(operation) => lane.operation = operation,
                 Resumed::Ended(Ended::Next) => drop(self.lanes.remove(index)),
                 Resumed::Ended(ended) => {
-                    self.vm.shared.adopted.borrow_mut().clear();
-                    self.vm.shared.bodies.borrow_mut().clear();
+                    self.vm.shared.forget();
                     return Poll::Ready(ended);
                 }
             }
             if self.follow() {
                 index = 0;
+            }
+            if !self.lanes.is_empty() && (resumed >= TURNS || began.elapsed() >= TURN) {
+                // Others have their turn first, or a plugin whose threads end at once would never give the worker back.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
         if self.lanes.is_empty() { Poll::Ready(Ended::Next) } else { Poll::Pending }
@@ -96,7 +132,12 @@ impl Waiting {
         let shared = &self.vm.shared;
         self.bodies.append(&mut shared.bodies.borrow_mut());
         let adopted = shared.adopted.take();
-        self.lanes.extend(adopted.into_iter().map(|(thread, operation)| Lane { thread, operation }));
+        self.lanes.extend(adopted.into_iter().map(|(thread, operation)| Lane {
+            thread,
+            own: false,
+            operation,
+            _counted: Counted::new(shared),
+        }));
         let killed = shared.killed.take();
         self.lanes.retain(|lane| !killed.contains(&lane.thread.to_pointer()));
         !killed.is_empty()
@@ -123,7 +164,7 @@ impl Vm {
             Value::Boolean(timer.again),
             Value::Boolean(premature),
         ]);
-        let resumed = self.resume(&thread, arguments, &call, Reach::Nothing);
+        let resumed = self.resume(&thread, true, arguments, &call, Reach::Nothing);
         if let Started::Waiting(mut waiting) = Waiting::begun(self, thread, call, resumed) {
             poll_fn(|context| waiting.advance(None, context)).await;
         }

@@ -29,7 +29,7 @@ return function(name, priority)
     if not own[phase] then
       local list = {}
       for i, code in ipairs(conf[phase] or {}) do
-        local options = { env = { kong = kong, ngx = ngx }, chunk_name = name .. ":" .. phase .. "[" .. i .. "]" }
+        local options = { env = { kong = sandbox.view(kong), ngx = sandbox.view(ngx) }, chunk_name = name .. ":" .. phase .. "[" .. i .. "]" }
         list[i] = { run = assert(sandbox.sandbox(code, options)) }
       end
       own[phase] = list

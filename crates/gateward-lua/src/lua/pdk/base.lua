@@ -147,7 +147,7 @@ function core.take_apart(content_type, max_args, read)
   elseif find(kind, JSON, 1, true) == 1 then
     local body, err = read()
     if not body then return nil, err, JSON end
-    local value = host.from_json(body)
+    local value = core.decode(body)
     if type(value) ~= "table" then return nil, "invalid json body", JSON end
     return value, nil, JSON
   elseif find(kind, PARTS, 1, true) == 1 then

@@ -14,21 +14,31 @@ local unique = {
 }
 local cached, generation = {}, -1
 
--- All of a kind, with an index; made when first asked for, and anew for each configuration.
+-- Entities that are taken in at a time.
+local PIECE = 200
+
+-- All of a kind, with an index; made when first asked for, and anew for each configuration. Piece by piece, each of which is
+-- kept: a handler that is stopped in the middle of very many has not worked in vain, the next goes on from there.
 local function all(kind)
   local now = host.snapshot_generation()
   if now ~= generation then cached, generation = {}, now end
   local known = cached[kind]
   if known == nil then
-    known = { rows = host.entities(kind), id = {} }
+    known = { rows = {}, id = {} }
     for _, field in ipairs(unique[kind]) do known[field] = {} end
-    for _, row in ipairs(known.rows) do
+    cached[kind] = known
+  end
+  local rows = known.rows
+  while not known.complete do
+    local piece = host.entities(kind, #rows, PIECE)
+    for _, row in ipairs(piece) do
       known.id[row.id] = row
       for _, field in ipairs(unique[kind]) do
         if row[field] ~= nil then known[field][row[field]] = row end
       end
+      rows[#rows + 1] = row
     end
-    cached[kind] = known
+    known.complete = #piece < PIECE
   end
   return known
 end

@@ -88,7 +88,7 @@ local function read_only(settings)
     __newindex = function() error("cannot write to configuration", 2) end,
     __len = function() return #settings end,
     __pairs = function() return pairs(settings) end,
-    __tostring = function() return host.to_json(settings) end,
+    __tostring = function() return core.encode(settings) end,
     __metatable = false,
   })
 end

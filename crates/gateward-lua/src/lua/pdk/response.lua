@@ -126,6 +126,16 @@ local function leave()
   core.leave()
 end
 
+-- The headers, with this content type if they name none.
+local function with_content_type(headers, content_type)
+  headers = headers or {}
+  for name in pairs(headers) do
+    if name:lower() == "content-type" then return headers end
+  end
+  headers["Content-Type"] = content_type
+  return headers
+end
+
 function response.exit(status, body, headers)
   check(writable)
   check_status(status, 100)
@@ -134,8 +144,9 @@ function response.exit(status, body, headers)
   end
   headers = check_headers(headers)
   if type(body) == "table" then
-    local json, err = host.to_json(body)
+    local json, err = core.encode(body)
     if not json then error("body encoding failed while flushing response: " .. err, 2) end
+    body, headers = json, with_content_type(headers, "application/json; charset=utf-8")
   end
   host.answer(status, body, headers)
   return leave()
@@ -166,7 +177,7 @@ function response.error(status, message, headers)
   check(writable)
   check_status(status, 400)
   if type(message) == "table" then
-    local json, err = host.to_json(message)
+    local json, err = core.encode(message)
     if not json then error("could not JSON encode the error message: " .. err, 2) end
     message = json
   elseif message ~= nil and type(message) ~= "string" then

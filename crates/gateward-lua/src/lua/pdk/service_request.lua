@@ -117,7 +117,7 @@ encoders[core.FORM] = function(args, mime)
 end
 
 encoders[core.JSON] = function(args, mime)
-  local body, err = host.to_json(args)
+  local body, err = core.encode(args)
   if not body then error(err, 3) end
   return body, mime
 end

@@ -4,7 +4,7 @@ local host, settings = core.host, core.untrusted
 
 local off = "loading of untrusted Lua code disabled because 'untrusted_lua' config option is set to 'off'"
 
--- What code in the sandbox has: the language, and nothing it could change for others.
+-- What code in the sandbox has: the language, in tables of its own. `kong` and `ngx` it gets as views (sandbox.view).
 local language = [[
   _VERSION assert error ipairs next pairs pcall select tonumber tostring type unpack xpcall
   coroutine.create coroutine.resume coroutine.running coroutine.status coroutine.wrap coroutine.yield
@@ -58,6 +58,37 @@ end
 core.sandbox_environment = environment
 
 local sandbox = {}
+
+-- A view of `source` that shows what is in it and takes nothing, so that what is everybody's stays as it is. What belongs to the
+-- request under way is given and set as it is.
+local views = setmetatable({}, { __mode = "k" })
+local of_requests = {
+  arg = true, ctx = true, header = true, null = true, shared = true, status = true, var = true,
+}
+
+local function view(source)
+  if views[source] then return views[source] end
+  local own = setmetatable({}, {
+    __index = function(_, name)
+      local value = source[name]
+      if type(value) ~= "table" or of_requests[name] then return value end
+      return view(value)
+    end,
+    __newindex = function(_, name, value)
+      if not of_requests[name] then error("'" .. tostring(name) .. "' cannot be set within sandbox", 2) end
+      source[name] = value
+    end,
+    __call = function(_, ...) return source(...) end,
+    __metatable = false,
+  })
+  views[source] = own
+  return own
+end
+
+function sandbox.view(source)
+  if settings.mode == "on" then return source end
+  return view(source)
+end
 
 -- The function that `code` is, in an environment of its own; nil and why not. Options: `env`, what it has beside the
 -- language; `chunk_name`, what errors call it.
