@@ -395,7 +395,7 @@ fn a_callee_that_speaks_nonsense_fails_its_calls_and_nothing_else() {
         ] {
             let Setup { builder, _folder } = setup("callee", "", &service("callee", url, ""), "");
             let gateway = builder.start();
-            let (events, text) = noted(&get(&gateway, path, &[("X-Messages", "a,b"), ("X-Timeout", "3000")]));
+            let (events, text) = noted(&get(&gateway, path, &[("X-Messages", "a,b"), ("X-Timeout", "15000")]));
             assert_eq!(events, expected, "{text}");
             gateway.assert_no_errors();
             gateway.stop();

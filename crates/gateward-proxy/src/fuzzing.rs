@@ -32,6 +32,10 @@ fn read_plainly(data: &[u8]) -> Option<u64> {
     let (mut at, mut status) = (0, 0);
     while at < message.len() {
         let key = number(message, &mut at)?;
+        if key / 8 == 0 {
+            // No field has this number (https://protobuf.dev/programming-guides/proto3/#assigning).
+            return None;
+        }
         let end = match key % 8 {
             0 => {
                 let value = number(message, &mut at)?;

@@ -16,7 +16,7 @@ pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<(
     let adopt = lua.create_function(move |_, (thread, op): (Thread, Option<AnyUserData>)| {
         let mut adopted = own.adopted.borrow_mut();
         if adopted.len() >= THREADS || own.lanes.get() + adopted.len() >= LANES {
-            return Ok(Some("no room for another light thread".to_owned()));
+            return Ok(Some("too many light threads wait".to_owned()));
         }
         let operation = op.and_then(|op| op.borrow::<Op>().ok()?.take());
         adopted.push((thread, operation.unwrap_or_else(next_turn)));
