@@ -30,6 +30,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("gateward-balance", Layer::Level(1)),
     ("gateward-net", Layer::Level(1)),
     ("gateward-telemetry", Layer::Level(1)),
+    ("gateward-zone", Layer::Level(1)),
     ("gateward-plugin", Layer::Level(1)),
     ("gateward-wasm", Layer::Level(2)),
     ("gateward-lua", Layer::Level(2)),
