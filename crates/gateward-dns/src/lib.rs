@@ -1,0 +1,1 @@
+//! Authoritative DNS: a store of zones, answers as a pure function of a query and the store, and the servers around them.
