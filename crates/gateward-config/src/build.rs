@@ -1,10 +1,10 @@
 //! Resolved entities to the typed model. The field names agree, so serde does the work.
 
-use crate::diagnostic::{Path, Report};
+use crate::diagnostic::Report;
 use crate::kinds::{KINDS, index_of};
 use crate::resolve::Resolved;
-use crate::tree::Position;
 use gateward_model::{Config, GenericEntity};
+use gateward_yaml::{Path, Position};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::sync::Arc;

@@ -1,11 +1,11 @@
 //! Rules on whole entities that a schema cannot say as data, mostly on services and routes
 //! (kong/db/schema/entities/routes_subschemas.lua and the `entity_checks` of each entity).
 
-use crate::diagnostic::{EntityRef, Path, Report};
+use crate::diagnostic::{EntityRef, Report};
 use crate::kinds::EntityKind;
-use crate::tree::Node;
 use crate::{names, walk};
 use gateward_model::RouterFlavor;
+use gateward_yaml::{Node, Path};
 use serde_json::{Map, Value};
 
 /// An entity being checked: its fields as far as they were right, defaults filled.
@@ -174,7 +174,7 @@ fn priority(subject: &mut Subject<'_, '_>) {
     const NAMES: [&str; 4] = ["critical", "high", "normal", "low"];
     for (index, tag) in subject.list("tags").iter().enumerate() {
         if let Some(name) = tag.strip_prefix("gateward:priority=").filter(|name| !NAMES.contains(name)) {
-            let message = format!("'{}' is no priority; use one of: {}", crate::tree::quote(name), NAMES.join(", "));
+            let message = format!("'{}' is no priority; use one of: {}", gateward_yaml::quote(name), NAMES.join(", "));
             subject.error(&format!("tags[{index}]"), message);
         }
     }
@@ -267,7 +267,7 @@ fn matchers(subject: &mut Subject<'_, '_>, family: &Family, protocols: &[String]
 }
 
 fn non_empty(node: &Node) -> bool {
-    use crate::tree::Tree;
+    use gateward_yaml::Tree;
     match &node.value {
         Tree::Null => false,
         Tree::Seq(items) => !items.is_empty(),

@@ -2,11 +2,10 @@
 //!
 //! Also checks what stands at the top level besides entities.
 
-use crate::diagnostic::{Path, Report};
+use crate::diagnostic::Report;
 use crate::kinds::{KINDS, children, index_of};
-use crate::suggest::did_you_mean;
-use crate::tree::{Key, Node, Tree};
 use crate::walk::yaml11_boolean;
+use gateward_yaml::{Key, Node, Path, Tree, did_you_mean};
 
 /// An entity as the file has it.
 pub(crate) struct Raw<'t> {

@@ -4,7 +4,7 @@
 //! fields never enter a message.
 
 use crate::limits;
-use crate::tree::Position;
+use gateward_yaml::{Path, Position};
 use serde::Serialize;
 use std::fmt;
 
@@ -90,31 +90,6 @@ impl fmt::Display for Diagnostic {
             formatter.write_str("warning: ")?;
         }
         formatter.write_str(&self.message)
-    }
-}
-
-/// Where in the structure of the file a value stands; a list on the stack, written out only for a message.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Path<'a> {
-    Text(&'a str),
-    Key(&'a Path<'a>, &'a str),
-    Index(&'a Path<'a>, usize),
-}
-
-impl fmt::Display for Path<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(text) => formatter.write_str(text),
-            Self::Index(parent, index) => write!(formatter, "{parent}[{index}]"),
-            Self::Key(parent, key) => {
-                let simple = key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
-                match parent {
-                    _ if !simple || key.is_empty() => write!(formatter, "{parent}[{:?}]", crate::tree::quote(key)),
-                    Self::Text("") => formatter.write_str(key),
-                    _ => write!(formatter, "{parent}.{key}"),
-                }
-            }
-        }
     }
 }
 

@@ -3,8 +3,8 @@
 //! What Kong does in `transformations`, auto fields and shorthands of its entities.
 
 use crate::kinds::EntityKind;
-use crate::tree::Node;
 use crate::{names, pem, uri};
+use gateward_yaml::Node;
 use serde_json::{Map, Value};
 use sha1::{Digest, Sha1};
 use std::fmt::Write;

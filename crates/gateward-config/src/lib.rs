@@ -15,7 +15,6 @@ mod diagnostic;
 mod dump;
 mod finish;
 pub mod fuzzing;
-mod json;
 mod kinds;
 mod limits;
 mod names;
@@ -24,13 +23,10 @@ mod resolve;
 mod rules;
 mod schema_json;
 mod schemas;
-mod suggest;
 mod support;
-mod tree;
 mod uri;
 mod vault;
 mod walk;
-mod yaml;
 
 pub use diagnostic::{Diagnostic, EntityRef, Place, Severity};
 pub use dump::dump;
@@ -38,15 +34,15 @@ pub use names::{Host, HostPort, host_port};
 pub use pem::is_pem;
 pub use schema_json::schema_to_json;
 
-use diagnostic::{Path as FieldPath, Report};
+use diagnostic::Report;
 use gateward_model::schema::{Check, PluginSchemas, Schema};
 use gateward_model::{Config, EntityId, RouterFlavor};
+use gateward_yaml::{Node, Path as FieldPath, Position, SyntaxError};
 use md5::{Digest, Md5};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::Path;
-use tree::{Node, Position, SyntaxError};
 
 /// How a file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,24 +127,15 @@ pub fn broken_check(check: &Check, record: &Value) -> Option<(String, String)> {
 }
 
 fn parse(text: &[u8], format: Format) -> Result<Node, SyntaxError> {
-    let start = Position { line: 1, column: 1 };
-    if text.len() > limits::TEXT_BYTES {
-        let message = format!("the file is larger than {} MiB", limits::TEXT_BYTES >> 20);
-        return Err(SyntaxError::new(start, message));
-    }
-    let text = std::str::from_utf8(text).map_err(|error| {
-        let before = &text[..error.valid_up_to()];
-        let lines = before.split(|byte| *byte == b'\n');
-        let (count, last) = lines.fold((0, &[][..]), |(count, _), line| (count + 1, line));
-        let column = String::from_utf8_lossy(last).chars().count() + 1;
-        let bounded = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        let at = Position { line: bounded(count), column: bounded(column) };
-        SyntaxError::new(at, "the file is not UTF-8; save it in that encoding")
-    })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match format {
-        Format::Yaml => yaml::parse(text),
-        Format::Json => json::parse(text),
+        Format::Json => gateward_yaml::parse_json(text),
+        Format::Yaml => match gateward_yaml::parse_yaml(text)? {
+            nothing if nothing.is_null() => {
+                let message = "the file is empty; it needs at least _format_version";
+                Err(SyntaxError::new(Position::START, message))
+            }
+            root => Ok(root),
+        },
     }
 }
 

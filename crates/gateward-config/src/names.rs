@@ -202,7 +202,7 @@ pub(crate) fn route_path(text: &str) -> Result<(), String> {
     check_percent(text)?;
     let normal = crate::uri::normalize(text);
     if normal != text {
-        let shown = crate::tree::quote(&normal);
+        let shown = gateward_yaml::quote(&normal);
         return Err(format!("not normalised, so it would never match; write '{shown}'"));
     }
     Ok(())

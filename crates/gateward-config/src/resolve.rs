@@ -11,15 +11,14 @@
 
 use crate::checks::{self, Subject};
 use crate::collect::{Collected, EXTRAS, Raw};
-use crate::diagnostic::{EntityRef, Path, Place, Report};
+use crate::diagnostic::{EntityRef, Place, Report};
 use crate::kinds::{EntityKind, KINDS, children, index_of};
-use crate::suggest::did_you_mean;
-use crate::tree::{Node, Position, Tree, quote};
 use crate::vault::Vaults;
 use crate::walk::{Record, Walk, join};
 use crate::{Options, finish, limits, support};
 use gateward_model::schema::{Field, Schema};
 use gateward_model::{EntityId, PluginConfig};
+use gateward_yaml::{Node, Path, Position, Tree, did_you_mean, quote};
 use serde_json::{Map, Value};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};

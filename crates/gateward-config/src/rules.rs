@@ -1,8 +1,8 @@
 //! The rules of a schema: on one value, and across the fields of a record.
 
 use crate::limits;
-use crate::tree::quote;
 use gateward_model::schema::{Check, Condition, Rule, Text};
+use gateward_yaml::quote;
 use serde_json::Value;
 
 /// The first rule that `value` breaks, as a text for the user. `secret` values are not quoted.
@@ -23,7 +23,7 @@ fn broken_rule(rule: &Rule, value: &Value, secret: bool) -> Option<String> {
     match rule {
         Rule::OneOf(allowed) if !allowed.iter().any(|one| same(one, value)) => {
             let hint = text.map_or_else(String::new, |text| {
-                crate::suggest::did_you_mean(text, allowed.iter().filter_map(Value::as_str))
+                gateward_yaml::did_you_mean(text, allowed.iter().filter_map(Value::as_str))
             });
             let allowed: Vec<String> = allowed.iter().map(show).collect();
             Some(format!("{} is not one of: {}{hint}", shown(), allowed.join(", ")))

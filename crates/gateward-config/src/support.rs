@@ -56,11 +56,11 @@ const BUNDLED_WITH_KONG: &[&str] = &[
 
 /// Why there is no plugin of this name.
 pub(crate) fn missing_plugin(name: &str, known: &[String]) -> String {
-    let shown = crate::tree::quote(name);
+    let shown = gateward_yaml::quote(name);
     if BUNDLED_WITH_KONG.contains(&name) {
         return format!("the plugin '{shown}' is bundled with Kong but not served by this build; remove it");
     }
-    let hint = crate::suggest::did_you_mean(name, known.iter().map(String::as_str));
+    let hint = gateward_yaml::did_you_mean(name, known.iter().map(String::as_str));
     format!("there is no plugin '{shown}'{hint}")
 }
 

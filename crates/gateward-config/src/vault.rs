@@ -36,14 +36,14 @@ impl<'a> Vaults<'a> {
         let Some(variable_prefix) = self.prefixes.get(vault) else {
             return Err(format!(
                 "no vault with the prefix '{}'; use 'env' or declare one under 'vaults'",
-                crate::tree::quote(vault)
+                gateward_yaml::quote(vault)
             ));
         };
         if resource.is_empty() {
             return Err("a vault reference has the form {vault://env/NAME}".to_owned());
         }
         let variable = format!("{variable_prefix}{resource}").to_uppercase().replace('-', "_");
-        let shown = crate::tree::quote(&variable);
+        let shown = gateward_yaml::quote(&variable);
         if variable.contains(['=', '\0']) {
             return Err(format!("'{shown}' cannot be the name of an environment variable"));
         }

@@ -5,12 +5,11 @@
 //! follow-up messages elsewhere. Null and absent mean the same. Absent fields without default stay absent in
 //! the result (Kong writes null).
 
-use crate::diagnostic::{EntityRef, Path, Report};
+use crate::diagnostic::{EntityRef, Report};
 use crate::rules;
-use crate::suggest::did_you_mean;
-use crate::tree::{Key, Node, Tree, quote};
 use crate::vault::{Vaults, is_reference};
 use gateward_model::schema::{Field, Kind, Schema, Shorthand};
+use gateward_yaml::{Key, Node, Path, Tree, did_you_mean, quote};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::HashSet;

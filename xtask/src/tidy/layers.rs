@@ -25,6 +25,7 @@ enum Layer {
 const LAYERS: &[(&str, Layer)] = &[
     ("gateward-model", Layer::Level(0)),
     ("gateward-http", Layer::Level(0)),
+    ("gateward-yaml", Layer::Level(0)),
     ("gateward-config", Layer::Level(1)),
     ("gateward-route", Layer::Level(1)),
     ("gateward-balance", Layer::Level(1)),
@@ -47,6 +48,7 @@ const LAYERS: &[(&str, Layer)] = &[
 const ABSENCES: &[(&str, &[&str], &str)] = &[
     ("gateward-model", RUNTIMES, "it reads no clock, socket or file"),
     ("gateward-http", RUNTIMES, "it is sans-IO"),
+    ("gateward-yaml", RUNTIMES, "it turns text into values"),
     ("gateward-route", RUNTIMES, "it is a pure function of its arguments"),
     ("gateward-balance", RUNTIMES, "it is a pure function of its arguments"),
     ("gateward-config", RUNTIMES, "it turns text into values"),

@@ -5,62 +5,84 @@
 
 /// A place in the file: both count from 1; the column counts characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct Position {
-    pub(crate) line: u32,
-    pub(crate) column: u32,
+pub struct Position {
+    /// Line.
+    pub line: u32,
+    /// Column.
+    pub column: u32,
+}
+
+impl Position {
+    /// Where every text begins.
+    pub const START: Self = Self { line: 1, column: 1 };
 }
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Node {
-    pub(crate) position: Position,
-    pub(crate) value: Tree,
+pub struct Node {
+    /// Where it begins.
+    pub position: Position,
+    /// What it is.
+    pub value: Tree,
 }
 
 /// What a value is.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Tree {
+pub enum Tree {
+    /// Nothing, `~` or `null`.
     Null,
+    /// `true` or `false`; YAML 1.1's `yes` and `off` are plain strings.
     Bool(bool),
+    /// A number without fraction that fits 64 bits.
     Int(i64),
+    /// Any other number.
     Float(f64),
     /// `plain`: written without quotes in YAML, so that `yes` may still be a boolean where one is expected.
     String {
+        /// What it says, escapes resolved.
         text: String,
+        /// Written without quotes.
         plain: bool,
     },
+    /// A list.
     Seq(Vec<Node>),
+    /// A map in the order of the file, no key twice.
     Map(Vec<(Key, Node)>),
 }
 
 /// A key of a map.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Key {
-    pub(crate) text: String,
-    pub(crate) position: Position,
+pub struct Key {
+    /// The key.
+    pub text: String,
+    /// Where it begins.
+    pub position: Position,
 }
 
 /// A file that could not be read as YAML or JSON at all.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct SyntaxError {
-    pub(crate) position: Position,
-    pub(crate) message: String,
+pub struct SyntaxError {
+    /// Where reading ended.
+    pub position: Position,
+    /// What is wrong and what to do.
+    pub message: String,
 }
 
 impl SyntaxError {
-    pub(crate) fn new(position: Position, message: impl Into<String>) -> Self {
+    /// An error with its text.
+    pub fn new(position: Position, message: impl Into<String>) -> Self {
         Self { position, message: message.into() }
     }
 }
 
 impl Node {
     /// Quoted text at a place.
-    pub(crate) fn text(position: Position, text: impl Into<String>) -> Self {
+    pub fn text(position: Position, text: impl Into<String>) -> Self {
         Self { position, value: Tree::String { text: text.into(), plain: false } }
     }
 
     /// The tree form of a JSON value, all at one place.
-    pub(crate) fn from_json(position: Position, value: &serde_json::Value) -> Self {
+    pub fn from_json(position: Position, value: &serde_json::Value) -> Self {
         use serde_json::Value;
         let value = match value {
             Value::Null => Tree::Null,
@@ -80,18 +102,24 @@ impl Node {
         Self { position, value }
     }
 
-    pub(crate) fn is_null(&self) -> bool {
+    /// Whether there is no value.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
         self.value == Tree::Null
     }
 
-    pub(crate) fn as_str(&self) -> Option<&str> {
+    /// The text when this is a string.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
         match &self.value {
             Tree::String { text, .. } => Some(text),
             _ => None,
         }
     }
 
-    pub(crate) fn as_map(&self) -> Option<&[(Key, Self)]> {
+    /// The entries when this is a map.
+    #[must_use]
+    pub fn as_map(&self) -> Option<&[(Key, Self)]> {
         match &self.value {
             Tree::Map(entries) => Some(entries),
             _ => None,
@@ -99,12 +127,12 @@ impl Node {
     }
 
     /// The value under `key` when this is a map.
-    pub(crate) fn get(&self, key: &str) -> Option<&Self> {
+    pub fn get(&self, key: &str) -> Option<&Self> {
         self.as_map()?.iter().find(|(name, _)| name.text == key).map(|(_, node)| node)
     }
 
     /// What the value is, for "expected x; found y", without the value itself.
-    pub(crate) fn describe(&self) -> &'static str {
+    pub fn describe(&self) -> &'static str {
         match &self.value {
             Tree::Null => "null",
             Tree::Bool(_) => "a boolean",
@@ -118,7 +146,7 @@ impl Node {
 
     /// The place of the value at a path such as `hosts[1]` or `healthchecks.active.timeout` below this one; as
     /// deep as the file goes (a field that a default filled has no place of its own).
-    pub(crate) fn locate(&self, path: &str) -> Position {
+    pub fn locate(&self, path: &str) -> Position {
         let mut node = self;
         for part in path.split(['.', '[']).filter(|part| !part.is_empty()) {
             let next = match (&node.value, part.strip_suffix(']')) {
@@ -164,7 +192,7 @@ pub(crate) fn check_duplicates(entries: &[(Key, Node)]) -> Result<(), SyntaxErro
 }
 
 /// `text` shortened, and without control characters, for a message.
-pub(crate) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     let mut quoted: String = text.chars().take(crate::limits::QUOTED_CHARS).map(shown).collect();
     if text.chars().nth(crate::limits::QUOTED_CHARS).is_some() {

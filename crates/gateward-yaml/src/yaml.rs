@@ -9,7 +9,7 @@ use crate::tree::{Key, Node, Position, SyntaxError, Tree, check_duplicates};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use std::collections::HashMap;
 
-/// Parse a text of exactly one document.
+/// Parse a text of at most one document.
 pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
     check_characters(text)?;
     let mut builder = Builder::default();
@@ -19,10 +19,8 @@ pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
             .map_err(|error| SyntaxError::new(position(*error.marker()), format!("not YAML: {}", error.info())))?;
         builder.event(event, position(span.start))?;
     }
-    builder.root.ok_or_else(|| SyntaxError::new(START, "the file is empty; it needs at least _format_version"))
+    Ok(builder.root.unwrap_or(Node { position: Position::START, value: Tree::Null }))
 }
-
-const START: Position = Position { line: 1, column: 1 };
 
 fn position(marker: Marker) -> Position {
     let bounded = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
@@ -328,6 +326,8 @@ mod tests {
         );
         check("[!!str 1, !!float 1, !!int 3, ! 4]", r#"["1",1.0,3,"4"]"#);
         check("a: |\n  x\n  y\nb: >-\n  x\n  y\n", r#"{a:"x\ny\n",b:"x y"}"#);
+        check("", "null");
+        check("# nothing\n", "null");
         check("404: x\ntrue: y", r#"{404:"x",true:"y"}"#);
     }
 
@@ -362,7 +362,6 @@ mod tests {
 
     #[test]
     fn says_where_it_is_broken() {
-        check("", "1:1 the file is empty; it needs at least _format_version");
         check("a: 1\na: 2\n", "2:1 the key 'a' is given twice in this map (first at 1:1); remove one");
         check("a: 1\n---\nb: 2\n", "2:1 a second YAML document; a configuration is one document");
         check("a: \0", "1:4 a control character; YAML allows it only as an escape inside double quotes");

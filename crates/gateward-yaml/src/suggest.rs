@@ -3,7 +3,7 @@
 use crate::limits;
 
 /// ` - did you mean 'x'?`, or nothing when no candidate is close.
-pub(crate) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     closest(word, candidates).map_or_else(String::new, |name| format!(" - did you mean '{name}'?"))
 }
 
