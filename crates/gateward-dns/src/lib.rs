@@ -1,1 +1,7 @@
 //! Authoritative DNS: a store of zones, answers as a pure function of a query and the store, and the servers around them.
+
+pub mod answer;
+pub mod cookies;
+mod hash;
+pub mod message;
+pub mod store;
