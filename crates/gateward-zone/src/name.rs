@@ -101,13 +101,16 @@ impl Name {
         if text == "@" {
             return Ok(origin.clone());
         }
-        let mut labels = Vec::new();
-        let absolute = split_labels(text.as_bytes(), &mut labels)?;
-        let mut name = if absolute { Name::root() } else { origin.clone() };
-        for label in labels.iter().rev() {
-            name = name.child(label)?;
-        }
-        Ok(name)
+        let mut wire = Vec::with_capacity(text.len() + 1 + origin.wire.len());
+        push_text(text.as_bytes(), origin, &mut wire)?;
+        wire.make_ascii_lowercase();
+        Ok(Name { wire: wire.into() })
+    }
+
+    /// The name in lower case whose checked, uncompressed wire format `wire` is.
+    pub(crate) fn from_checked(mut wire: Vec<u8>) -> Self {
+        wire.make_ascii_lowercase();
+        Name { wire: wire.into() }
     }
 
     /// Uncompressed wire format, in lower case.
@@ -177,44 +180,69 @@ impl Name {
     }
 }
 
-/// Splits text at its unescaped dots into labels; tells whether it ended with a dot.
-fn split_labels(text: &[u8], labels: &mut Vec<Vec<u8>>) -> Result<bool, NameError> {
+/// Appends a name given as text to `wire`, letter case kept; relative to `origin` unless it ends with a dot.
+///
+/// # Errors
+/// As for [`Name::parse_in`]; `wire` may then hold a part of the name.
+pub(crate) fn push_text(text: &[u8], origin: &Name, wire: &mut Vec<u8>) -> Result<(), NameError> {
+    let begin = wire.len();
     if text == b"." {
-        return Ok(true);
+        wire.push(0);
+        return Ok(());
     }
-    let mut label = Vec::new();
+    // Where the current label's length octet stands.
+    let mut label = begin;
+    wire.push(0);
     let mut at = 0;
-    let mut absolute = false;
     while at < text.len() {
-        absolute = false;
         match text[at] {
-            b'.' if label.is_empty() => return Err(NameError::EmptyLabel),
             b'.' => {
-                labels.push(std::mem::take(&mut label));
-                absolute = true;
+                close_label(wire, label)?;
+                label = wire.len();
+                wire.push(0);
                 at += 1;
             }
             b'\\' => {
                 let (octet, used) = unescape(&text[at + 1..])?;
-                label.push(octet);
+                wire.push(octet);
                 at += 1 + used;
             }
             octet => {
-                label.push(octet);
+                wire.push(octet);
                 at += 1;
             }
         }
+        if wire.len() - begin > MAX_NAME_LEN {
+            // A label alone that is too long is the better thing to say.
+            return Err(if wire.len() - label > MAX_LABEL_LEN + 1 {
+                NameError::LongLabel
+            } else {
+                NameError::LongName
+            });
+        }
     }
-    if !label.is_empty() {
-        labels.push(label);
-    } else if labels.is_empty() {
-        return Err(NameError::EmptyLabel);
+    let absolute = label + 1 == wire.len() && label > begin;
+    if !absolute {
+        close_label(wire, label)?;
+        wire.extend_from_slice(&origin.wire);
     }
-    Ok(absolute)
+    if wire.len() - begin > MAX_NAME_LEN { Err(NameError::LongName) } else { Ok(()) }
+}
+
+/// Writes the length of the label that begins at `start` and ends where `wire` does.
+fn close_label(wire: &mut [u8], start: usize) -> Result<(), NameError> {
+    match wire.len() - start - 1 {
+        0 => Err(NameError::EmptyLabel),
+        len if len > MAX_LABEL_LEN => Err(NameError::LongLabel),
+        len => {
+            wire[start] = u8::try_from(len).expect("a label is at most 63 octets");
+            Ok(())
+        }
+    }
 }
 
 /// What follows a backslash: three digits or any one octet (RFC 1035, 5.1).
-fn unescape(rest: &[u8]) -> Result<(u8, usize), NameError> {
+pub(crate) fn unescape(rest: &[u8]) -> Result<(u8, usize), NameError> {
     match rest {
         [a, b, c, ..] if a.is_ascii_digit() => {
             let value = [a, b, c]
@@ -243,17 +271,23 @@ impl fmt::Display for Name {
             return f.write_str(".");
         }
         for label in self.labels() {
-            for octet in label {
-                match octet {
-                    b'.' | b'\\' | b'"' | b';' | b'@' | b'(' | b')' | b'$' => write!(f, "\\{}", char::from(*octet))?,
-                    0x21..=0x7e => write!(f, "{}", char::from(*octet))?,
-                    _ => write!(f, "\\{octet:03}")?,
-                }
-            }
+            write_label(label, f)?;
             f.write_str(".")?;
         }
         Ok(())
     }
+}
+
+/// A label as text, special characters escaped.
+pub(crate) fn write_label(label: &[u8], out: &mut impl fmt::Write) -> fmt::Result {
+    for octet in label {
+        match octet {
+            b'.' | b'\\' | b'"' | b';' | b'@' | b'(' | b')' | b'$' => write!(out, "\\{}", char::from(*octet))?,
+            0x21..=0x7e => out.write_char(char::from(*octet))?,
+            _ => write!(out, "\\{octet:03}")?,
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Name {
@@ -264,6 +298,10 @@ impl fmt::Debug for Name {
 
 impl Ord for Name {
     fn cmp(&self, other: &Self) -> Ordering {
+        // Neighbours in a zone file mostly have the same name.
+        if self.wire == other.wire {
+            return Ordering::Equal;
+        }
         let mut ours = [0_u8; 128];
         let mut theirs = [0_u8; 128];
         let (ours, theirs) = (starts(&self.wire, &mut ours), starts(&other.wire, &mut theirs));
