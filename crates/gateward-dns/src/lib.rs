@@ -5,3 +5,5 @@ pub mod cookies;
 mod hash;
 pub mod message;
 pub mod store;
+pub mod tsig;
+pub mod wire;

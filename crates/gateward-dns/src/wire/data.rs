@@ -1,0 +1,54 @@
+//! A record's data out of a message: pointers resolved, its form checked against its type.
+
+use domain::base::ParsedName;
+use domain::base::rdata::{ComposeRecordData, ParseAnyRecordData};
+use domain::dep::octseq::Parser;
+use domain::rdata::AllRecordData;
+use gateward_zone::{Rdata, Rtype};
+
+use super::WireError;
+use super::read::RawRecord;
+
+/// What data made of names and other fields looks like, for the types of RFC 1035 whose names may be compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Field {
+    /// So many octets.
+    Octets(usize),
+    /// A name.
+    Name,
+}
+
+impl Field {
+    /// The fields of a type's data, names first to last; empty for types whose data must be sent as it is (RFC 3597, 4).
+    pub(crate) fn compressible(rtype: Rtype) -> &'static [Field] {
+        match rtype {
+            Rtype::NS | Rtype::CNAME | Rtype::PTR => &[Field::Name],
+            Rtype::MX => &[Field::Octets(2), Field::Name],
+            Rtype::SOA => &[Field::Name, Field::Name, Field::Octets(20)],
+            _ => &[],
+        }
+    }
+}
+
+impl RawRecord {
+    /// The data in uncompressed wire format.
+    ///
+    /// # Errors
+    /// [`WireError::Data`] when it does not have the form its type asks for.
+    pub fn rdata(&self, message: &[u8]) -> Result<Rdata, WireError> {
+        self.uncompressed(message).ok_or(WireError::Data(self.rtype)).map(Rdata::from_wire)
+    }
+
+    fn uncompressed(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let mut parser = Parser::from_ref(message);
+        parser.advance(self.data.start).ok()?;
+        let mut parser = parser.parse_parser(self.data.len()).ok()?;
+        let data = AllRecordData::<&[u8], ParsedName<&[u8]>>::parse_any_rdata(self.rtype, &mut parser).ok()?;
+        if parser.remaining() != 0 {
+            return None;
+        }
+        let mut octets = Vec::with_capacity(self.data.len());
+        data.compose_rdata(&mut octets).ok()?;
+        Some(octets)
+    }
+}
