@@ -1,14 +1,15 @@
 //! Bodies, trailers and pauses of Wasm filters in a running gateway: pieces as they come, heads that wait, streams that are
 //! broken off.
 
+use gateward_e2e::Metrics;
 use gateward_e2e::grpc::{GrpcServer, client as grpc_client, runtime};
-use gateward_testkit::frames::{FrameClient, get as fields_of, kind};
+use gateward_testkit::frames::{Frame, FrameClient, get as fields_of, kind};
 use gateward_testkit::{Backend, Gateway, GatewayBuilder, Next, RawClient, TempDir, eventually, http, pause};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_stream::StreamExt;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -612,4 +613,43 @@ fn any_split_of_a_body_comes_out_the_same() {
     }
     gateway.assert_no_errors();
     gateway.stop();
+}
+
+#[test]
+fn a_client_that_leaves_during_a_pause_is_noticed_at_once() {
+    let told = "(func (export \"proxy_on_done\") (param i32) (result i32) (i32.const 1))
+        (func (export \"proxy_on_log\") (param i32)) (func (export \"proxy_on_delete\") (param i32))";
+    for (place, connections) in [("request_headers", 0), ("response_headers", 2), ("response_body", 2)] {
+        let folder = Folder::with("holding", &(callback(place, PAUSE) + told));
+        let backend = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        let gateway = folder.gateway(&config(&backend, "{name: holding}")).start();
+        let metrics = || Metrics::scrape(&gateway);
+        let calls = |phase: &str| metrics().sum("gateward_wasm_calls_total", &[&format!("phase=\"{phase}\"")]);
+        let gone = || metrics().sum("gateward_requests_total", &["outcome=\"client_gone\""]);
+        let began = Instant::now();
+        let paused = |times: f64| eventually(PATIENCE, || calls(place) == times);
+        // What was tried before it served was told of its end as well.
+        let before = calls("done");
+        let ended = |times: f64| {
+            eventually(PATIENCE, || (calls("done") - before, calls("log"), gone()) == (2.0 * times, times, times));
+        };
+        let mut client = RawClient::connect(gateway.proxy());
+        // What it sends meanwhile is not read, and hides nothing.
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        paused(1.0);
+        client.send(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+        pause(Duration::from_millis(50));
+        assert_eq!(gone(), 0.0);
+        drop(client);
+        ended(1.0);
+        let mut client = FrameClient::connect(gateway.proxy());
+        client.request(1, &fields_of("/"), true);
+        paused(2.0);
+        client.send(&Frame::new(kind::RST_STREAM, 0, 1, 8_u32.to_be_bytes()));
+        ended(2.0);
+        assert!(began.elapsed() < PATIENCE, "{place}");
+        assert!(backend.connections() <= connections, "{place}");
+        gateway.assert_no_errors();
+        gateway.stop();
+    }
 }

@@ -84,6 +84,6 @@ pub(crate) async fn look<T, E: From<Unseen>>(
 }
 
 /// A call did less than it was asked to: another would have to wait, which is known without making it.
-fn exhausted(tcp: &TcpStream, interest: Interest) {
+pub(crate) fn exhausted(tcp: &TcpStream, interest: Interest) {
     let _ = tcp.try_io(interest, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
 }

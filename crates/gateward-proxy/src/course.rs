@@ -6,6 +6,7 @@
 
 use crate::error::ProxyError;
 use crate::instance::{Instance, Panicked, fenced};
+use crate::leaving::Leaving;
 use crate::outcome::Local;
 use gateward_http::Headers;
 use gateward_plugin::{Exchange, Flow, LocalResponse, Plugin};
@@ -186,8 +187,13 @@ impl Desk<'_> {
     /// Do `work`, and all that it asks of the plugins meanwhile.
     ///
     /// # Errors
-    /// A plugin ended the exchange; `work` was dropped.
-    pub(crate) async fn beside<T>(&self, exchange: &mut Exchange, work: impl Future<Output = T>) -> Result<T, Local> {
+    /// A plugin ended the exchange, or the client left while one held something; `work` was dropped.
+    pub(crate) async fn beside<T>(
+        &self,
+        exchange: &mut Exchange,
+        mut leaving: Leaving<'_>,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Local> {
         let mut work = pin!(work);
         poll_fn(|context| {
             loop {
@@ -196,12 +202,20 @@ impl Desk<'_> {
                 }
                 match self.serve(exchange, context) {
                     Ok(true) => {}
+                    Ok(false) if self.holds() && leaving.poll(context).is_ready() => {
+                        return Poll::Ready(Err(Local::Error(ProxyError::ClientGone)));
+                    }
                     Ok(false) => return Poll::Pending,
                     Err(local) => return Poll::Ready(Err(local)),
                 }
             }
         })
         .await
+    }
+
+    /// Whether a plugin keeps something.
+    fn holds(&self) -> bool {
+        [self.request, self.response].iter().any(|course| course.borrow().gates.iter().any(|gate| gate.holding))
     }
 
     /// Whether anything has moved.
@@ -584,7 +598,7 @@ mod tests {
             }
             Poll::Pending
         });
-        let mut done = pin!(desk.beside(&mut bench.exchange, work));
+        let mut done = pin!(desk.beside(&mut bench.exchange, Leaving::nobody(), work));
         let polled = done.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(polled, Poll::Ready(Ok(out)) if out == b"x"));
         assert_eq!(polls.get(), 2);

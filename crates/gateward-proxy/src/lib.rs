@@ -34,6 +34,7 @@ mod health;
 mod hedge;
 mod http2;
 mod instance;
+mod leaving;
 mod linger;
 mod matching;
 mod node;

@@ -4,6 +4,7 @@ use crate::channel::Channel;
 use crate::client::Connection;
 use crate::error::ProxyError;
 use crate::instance::{ChainId, Instance, Panicked, fenced};
+use crate::leaving::Leaving;
 use crate::outcome::Verdict;
 use crate::pump::{Pace, PumpError};
 use crate::worker::WorkerPlan;
@@ -11,6 +12,7 @@ use gateward_http::{BodyFraming, Headers};
 use gateward_plugin::{AfterBody, BodyRead, Exchange, Outcome, Plugin, RequestRecord, Step};
 use gateward_telemetry::WorkerMetrics;
 use std::future::poll_fn;
+use std::task::Poll;
 
 /// The rewrite phase of global plugins, before the route is known.
 pub(crate) async fn rewrite(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Verdict {
@@ -18,7 +20,7 @@ pub(crate) async fn rewrite(connection: &mut Connection<'_>, plan: &WorkerPlan) 
     for link in &chain.links {
         let Some(instance) = link.select(None).map(|index| &plan.shared.instances[index as usize]) else { continue };
         if instance.needs.phases.rewrite {
-            match run(connection, instance, |plugin, exchange| plugin.rewrite(exchange)).await {
+            match run(connection, instance, Leaving::nobody(), |plugin, exchange| plugin.rewrite(exchange)).await {
                 Verdict::Proxy => {}
                 ended => return ended,
             }
@@ -46,7 +48,7 @@ pub(crate) async fn access(connection: &mut Connection<'_>, plan: &WorkerPlan, c
         connection.session.active.push(index);
         let instance = &plan.shared.instances[index as usize];
         if instance.needs.phases.access && matches!(verdict, Verdict::Proxy) {
-            verdict = run(connection, instance, |plugin, exchange| plugin.access(exchange)).await;
+            verdict = run(connection, instance, Leaving::nobody(), |plugin, exchange| plugin.access(exchange)).await;
         }
     }
     verdict
@@ -67,7 +69,7 @@ pub(crate) async fn response(connection: &mut Connection<'_>, plan: &WorkerPlan)
     for position in 0..connection.session.active.len() {
         let instance = active(connection, plan, position);
         if instance.needs.phases.response {
-            match run(connection, instance, |plugin, exchange| plugin.response(exchange)).await {
+            match run(connection, instance, Leaving::nobody(), |plugin, exchange| plugin.response(exchange)).await {
                 Verdict::Proxy => {}
                 ended => return ended,
             }
@@ -87,7 +89,8 @@ pub(crate) async fn response_head(connection: &mut Connection<'_>, plan: &Worker
     for position in 0..connection.session.active.len() {
         let instance = active(connection, plan, position);
         if instance.needs.phases.response_head {
-            match run(connection, instance, |plugin, exchange| plugin.response_head(exchange)).await {
+            let leaving = Leaving::of(connection.client);
+            match run(connection, instance, leaving, |plugin, exchange| plugin.response_head(exchange)).await {
                 Verdict::Proxy if connection.session.exchange.response.broken => {
                     return Verdict::Fail(ProxyError::Reset);
                 }
@@ -129,10 +132,11 @@ fn active<'p>(connection: &Connection<'_>, plan: &'p WorkerPlan, position: usize
     &plan.shared.instances[connection.session.active[position] as usize]
 }
 
-/// Run one phase of one plugin, waiting when it asks to.
+/// Run one phase of one plugin, waiting when it asks to, until the client is noticed to leave.
 async fn run<'c>(
     connection: &'c mut Connection<'_>,
     instance: &'c Instance,
+    leaving: Leaving<'_>,
     phase: impl for<'a> FnOnce(&'a dyn Plugin, &'a mut Exchange) -> Step<'a>,
 ) -> Verdict {
     let metrics = &connection.worker.metrics;
@@ -141,17 +145,22 @@ async fn run<'c>(
         Ok(step) => step,
         Err(Panicked) => return Verdict::Fail(ProxyError::PluginPanic),
     };
-    let after = match come_to_an_end(metrics, instance, step).await {
+    let after = match come_to_an_end(metrics, instance, step, leaving).await {
         Ok(Outcome::Next) => return Verdict::Proxy,
         Ok(Outcome::Respond(response)) => return Verdict::Respond(response),
         Ok(Outcome::Body(after)) => after,
-        Err(Panicked) => return Verdict::Fail(ProxyError::PluginPanic),
+        Err(error) => return Verdict::Fail(error),
     };
     Box::pin(go_on_with_body(connection, instance, after)).await
 }
 
-/// Do what a plugin waits for.
-async fn come_to_an_end(metrics: &WorkerMetrics, instance: &Instance, step: Step<'_>) -> Result<Outcome, Panicked> {
+/// Do what a plugin waits for, as long as the client does.
+async fn come_to_an_end(
+    metrics: &WorkerMetrics,
+    instance: &Instance,
+    step: Step<'_>,
+    mut leaving: Leaving<'_>,
+) -> Result<Outcome, ProxyError> {
     let mut waiting = match step {
         Step::Next => return Ok(Outcome::Next),
         Step::Respond(response) => return Ok(Outcome::Respond(response)),
@@ -159,8 +168,9 @@ async fn come_to_an_end(metrics: &WorkerMetrics, instance: &Instance, step: Step
         Step::Wait(waiting) => waiting,
     };
     poll_fn(|context| match fenced(metrics, instance, |_| waiting.as_mut().poll(context)) {
-        Ok(poll) => poll.map(Ok),
-        Err(panicked) => std::task::Poll::Ready(Err(panicked)),
+        Ok(Poll::Ready(outcome)) => Poll::Ready(Ok(outcome)),
+        Ok(Poll::Pending) => leaving.poll(context).map(|()| Err(ProxyError::ClientGone)),
+        Err(Panicked) => Poll::Ready(Err(ProxyError::PluginPanic)),
     })
     .await
 }
@@ -175,14 +185,14 @@ async fn go_on_with_body(connection: &mut Connection<'_>, instance: &Instance, m
         let metrics = &connection.worker.metrics;
         let exchange = &mut connection.session.exchange;
         let outcome = match fenced(metrics, instance, |_| after.resume(exchange, read)) {
-            Ok(step) => come_to_an_end(metrics, instance, step).await,
-            Err(panicked) => Err(panicked),
+            Ok(step) => come_to_an_end(metrics, instance, step, Leaving::nobody()).await,
+            Err(Panicked) => Err(ProxyError::PluginPanic),
         };
         after = match outcome {
             Ok(Outcome::Next) => return Verdict::Proxy,
             Ok(Outcome::Respond(response)) => return Verdict::Respond(response),
             Ok(Outcome::Body(after)) => after,
-            Err(Panicked) => return Verdict::Fail(ProxyError::PluginPanic),
+            Err(error) => return Verdict::Fail(error),
         };
     }
 }

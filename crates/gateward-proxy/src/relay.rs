@@ -5,6 +5,7 @@ use crate::body::Encoder;
 use crate::client::Connection;
 use crate::course::{Course, Desk};
 use crate::error::ProxyError;
+use crate::leaving::Leaving;
 use crate::outcome::{After, Ended, Local, Persistence, Verdict};
 use crate::phases::{self, request_error};
 use crate::pieces;
@@ -127,10 +128,11 @@ fn show_what_is_there(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Res
 
 /// Wait until plugins that hold the whole body let it go.
 async fn wait_for_body(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Result<(), Local> {
+    let client = connection.client;
     let Session { exchange, course, returns, .. } = &mut *connection.session;
     let metrics = &connection.worker.metrics;
     let desk = Desk { metrics, instances: &plan.shared.instances, request: course, response: returns };
-    desk.beside(exchange, pieces::until(desk.response, Course::is_ended)).await?;
+    desk.beside(exchange, Leaving::of(client), pieces::until(desk.response, Course::is_ended)).await?;
     take_shown(connection.session);
     Ok(())
 }
@@ -345,7 +347,7 @@ async fn run_through_plugins(
             download.run(&upstream, &client, own, pace).await
         }
     };
-    let outcome = desk.beside(exchange, both(sending, receiving)).await;
+    let outcome = desk.beside(exchange, Leaving::of(client), both(sending, receiving)).await;
     outcome.unwrap_or_else(|local| match local {
         Local::Error(error) => Err(error),
         // Too late for an answer: the head is out.

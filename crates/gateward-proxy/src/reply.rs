@@ -6,6 +6,7 @@ use crate::error::{ProxyError, Side};
 use crate::flow::Discard;
 use crate::forward::write_framing;
 use crate::grpc;
+use crate::leaving::Leaving;
 use crate::outcome::{After, Ended, Local, Persistence};
 use crate::own::PSEUDONYM;
 use crate::phases;
@@ -31,8 +32,7 @@ pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, loc
         return broken_off(connection, ProxyError::Reset);
     }
     if error == Some(ProxyError::ClientGone) {
-        connection.session.exchange.response.status = 499;
-        return Ended { after: After::Abort, error, sent_bytes: 0 };
+        return left(connection);
     }
     let call_ended = connection.session.call.map(|_| grpc::Failure::of(&local));
     let mut body = render(connection, local);
@@ -48,6 +48,7 @@ pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, loc
     if phases::filters_body(connection, plan) {
         match Box::pin(show_body(connection, plan, body)).await {
             Ok(shown) => body = shown,
+            Err(ProxyError::ClientGone) => return left(connection),
             Err(error) => return broken_off(connection, error),
         }
     }
@@ -84,6 +85,7 @@ pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, loc
 
 /// Show the content to the plugins that look at it, and wait while they hold it.
 async fn show_body(connection: &mut Connection<'_>, plan: &WorkerPlan, body: Vec<u8>) -> Result<Vec<u8>, ProxyError> {
+    let client = connection.client;
     let Session { exchange, course, returns, active, .. } = &mut *connection.session;
     let wants = |index: &u32| plan.shared.instances[*index as usize].needs.phases.body_filter;
     course.get_mut().reset();
@@ -91,9 +93,18 @@ async fn show_body(connection: &mut Connection<'_>, plan: &WorkerPlan, body: Vec
     returns.get_mut().offer(body, true, Headers::default());
     let metrics = &connection.worker.metrics;
     let desk = Desk { metrics, instances: &plan.shared.instances, request: course, response: returns };
-    let shown = desk.beside(exchange, pieces::until(desk.response, Course::is_ended)).await;
-    shown.map_err(|_| ProxyError::Reset)?;
+    let shown = desk.beside(exchange, Leaving::of(client), pieces::until(desk.response, Course::is_ended)).await;
+    shown.map_err(|local| match local {
+        Local::Error(ProxyError::ClientGone) => ProxyError::ClientGone,
+        _ => ProxyError::Reset,
+    })?;
     Ok(returns.get_mut().take_out())
+}
+
+/// Nobody is there to be answered.
+fn left(connection: &mut Connection<'_>) -> Ended {
+    connection.session.exchange.response.status = 499;
+    Ended { after: After::Abort, error: Some(ProxyError::ClientGone), sent_bytes: 0 }
 }
 
 /// End without an answer.

@@ -8,6 +8,7 @@
 use crate::client::Connection;
 use crate::course::{Course, Desk};
 use crate::error::ProxyError;
+use crate::leaving::Leaving;
 use crate::outcome::{Local, Verdict};
 use crate::phases::{request_error, send_continue};
 use crate::pieces;
@@ -51,10 +52,11 @@ async fn screen(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Result<()
 
 /// Wait until the head came through, without reading the body.
 async fn wait_for_head(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Result<(), Local> {
+    let client = connection.client;
     let Session { exchange, course, returns, .. } = &mut *connection.session;
     let metrics = &connection.worker.metrics;
     let desk = Desk { metrics, instances: &plan.shared.instances, request: course, response: returns };
-    desk.beside(exchange, pieces::until(desk.request, Course::is_open)).await
+    desk.beside(exchange, Leaving::of(client), pieces::until(desk.request, Course::is_open)).await
 }
 
 /// Show the body, if it is at hand or the head does not go on without.
@@ -152,6 +154,6 @@ async fn bring_until_open(connection: &mut Connection<'_>, plan: &WorkerPlan) ->
         }
         Ok(())
     };
-    let brought = desk.beside(exchange, work).await?;
+    let brought = desk.beside(exchange, Leaving::of(*client), work).await?;
     brought.map_err(|error| Local::Error(request_error(&error)))
 }

@@ -8,6 +8,7 @@ use crate::client::Connection;
 use crate::course::Desk;
 use crate::error::{ProxyError, Side};
 use crate::health::Attempt;
+use crate::leaving::Leaving;
 use crate::phases::{request_error, send_continue};
 use crate::pieces;
 use crate::pump::{Pace, PumpError};
@@ -162,7 +163,7 @@ async fn send_through_plugins(
         let receiving = answer::receive(upstream, receiver, limits, answered.read_ms, &sent_at, client);
         send_beside(sending, receiving, || sent_at.set(Some(worker.deadlines.now_ms()))).await
     };
-    match desk.beside(exchange, work).await {
+    match desk.beside(exchange, Leaving::of(client), work).await {
         Ok(Ok(())) if session.response_head.status == 101 && !session.upload.is_finished() => {
             Err(ProxyError::UpstreamHead(HeadError::StatusLine))
         }

@@ -8,7 +8,6 @@ use crate::failure::Failure;
 use crate::host::ContextId;
 use crate::types::{Action, Direction};
 use gateward_plugin::Exchange;
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -58,11 +57,6 @@ fn listen(notify: &Arc<Notify>) -> Pin<Box<OwnedNotified>> {
 pub(super) fn begin(entry: &mut Entry, direction: Direction) {
     let (running, id) = (entry.ticket.running.clone(), entry.ticket.context);
     entry.side(direction).pause.get_or_insert_with(|| Box::new(Pause::new(&running, id)));
-}
-
-/// Wait until the filter goes on.
-pub(super) async fn wait(entry: &mut Entry, exchange: &mut Exchange, stage: Stage) -> Paused {
-    poll_fn(|context| poll(entry, exchange, stage, true, context)).await
 }
 
 /// Whether a filter that paused goes on. `bounded`: nothing but the filter is waited for.

@@ -17,6 +17,7 @@ use gateward_http::Method;
 use gateward_plugin::{Exchange, Flow, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, RequestRecord, Step};
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -151,9 +152,13 @@ impl FilterPlugin {
         let (progress, calls_out) = Self::head(&mut entry, exchange);
         let outcome = match progress {
             Ok(Progress::Wait) => {
+                let mut away = Away { entry: Some(entry), exchange };
                 return Step::Wait(Box::pin(async move {
-                    let paused = pause::wait(&mut entry, exchange, Stage::ResponseHead).await;
-                    self.resume(entry, exchange, paused)
+                    let paused = poll_fn(|context| away.poll(context)).await;
+                    match away.entry.take() {
+                        Some(entry) => self.resume(entry, away.exchange, paused),
+                        None => Outcome::Next,
+                    }
                 }));
             }
             Ok(progress) => {
@@ -190,6 +195,30 @@ impl FilterPlugin {
 /// The answer to a request whose filter paused too long.
 pub(super) fn too_long() -> LocalResponse {
     LocalResponse::message(504, "a filter took too long")
+}
+
+/// An entry out of its exchange while the filter is waited for. Should nobody wait any longer, it goes back, so that the
+/// filter is told of the end.
+struct Away<'a> {
+    entry: Option<Box<Entry>>,
+    exchange: &'a mut Exchange,
+}
+
+impl Away<'_> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Paused> {
+        match &mut self.entry {
+            Some(entry) => pause::poll(entry, self.exchange, Stage::ResponseHead, true, context),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Away<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            FilterPlugin::keep(self.exchange, entry);
+        }
+    }
 }
 
 impl Entry {
