@@ -346,6 +346,51 @@ fn trailers_of_requests_pass_filters() {
     gateway.stop();
 }
 
+/// A second gateway stands in for an upstream that speaks HTTP/2: what comes to it in frames it passes on in lines.
+#[test]
+fn trailers_of_requests_pass_filters_to_an_upstream_with_http2() {
+    // With the whole body in the filter's hands first, and with pieces that pass.
+    for body in [CONTINUE, "(i32.eqz (local.get $end))"] {
+        let changing =
+            trailers("request_trailers", "(call $mark (i32.const 1)) (i32.const 0)") + &callback("request_body", body);
+        let folder = Folder::with("changing", &changing);
+        let backend = Backend::echo();
+        let origin = Gateway::start(&format!(
+            "_format_version: '3.0'\nservices:\n- {{name: origin, url: '{}', routes: [{{name: all, paths: [/]}}]}}\n",
+            backend.url()
+        ));
+        let text = config(&backend, "{name: changing}")
+            .replace(&backend.url(), &format!("grpc://{}", origin.proxy()))
+            .replace("paths: [/]", "paths: [/], protocols: [grpc]");
+        let gateway = folder.gateway(&text).start();
+        let mut client = FrameClient::connect(gateway.proxy());
+        let mut fields = fields_of("/test.Echo/All");
+        fields[0].1 = "POST";
+        fields.extend([("content-type", "application/grpc"), ("te", "trailers")]);
+        for (stream, at_once) in [(1, true), (3, false)] {
+            client.request(stream, &fields, false);
+            client.data(stream, b"ab", false);
+            if !at_once {
+                pause(Duration::from_millis(100));
+            }
+            client.request(stream, &[("x-sum", "1")], true);
+            client.response(stream);
+        }
+        let requests = backend.requests();
+        assert_eq!(requests.len(), 2);
+        for request in requests {
+            let mut trailers: Vec<_> =
+                request.trailers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
+            trailers.sort();
+            let expected = [("x-mark", "yes"), ("x-sum", "1")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+            assert_eq!((request.body.as_slice(), trailers.as_slice()), (&b"ab"[..], &expected[..]));
+        }
+        gateway.assert_no_errors();
+        gateway.stop();
+        origin.stop();
+    }
+}
+
 #[test]
 fn a_pause_at_trailers_holds_what_is_before_them() {
     let asking = trailers("request_trailers", "(call $call (local.get $id)) (i32.const 1)")
