@@ -4,7 +4,9 @@
 //! Everything here is a function of its arguments: text, bytes and time come in, values and errors come out. The server
 //! (`gateward-dns`) and the planner (`gateward-domain`) meet at these types.
 
+pub mod diff;
 mod lexer;
+mod lint;
 mod name;
 mod presentation;
 mod problem;
@@ -16,6 +18,7 @@ mod view;
 mod zonefile;
 
 pub use domain::base::iana::{Class, Opcode, Rcode, Rtype};
+pub use lint::{lint, lint_names};
 pub use name::{MAX_LABEL_LEN, MAX_NAME_LEN, Name, NameError};
 pub use presentation::{parse_rdata, parse_record, rdata_to_text, render_zone, to_text};
 pub use problem::{Problem, Severity};

@@ -8,7 +8,7 @@ mod extra;
 mod gateway;
 mod loc;
 mod read;
-mod svcb;
+pub(crate) mod svcb;
 mod write;
 
 use std::borrow::Cow;
