@@ -35,6 +35,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("gateward-plugin", Layer::Level(1)),
     ("gateward-wasm", Layer::Level(2)),
     ("gateward-lua", Layer::Level(2)),
+    ("gateward-domain", Layer::Level(2)),
     ("gateward-proxy", Layer::Level(3)),
     ("gateward-dns", Layer::Level(3)),
     ("gateward", Layer::Level(4)),
