@@ -6,4 +6,5 @@ mod hash;
 pub mod message;
 pub mod store;
 pub mod tsig;
+pub mod update;
 pub mod wire;

@@ -49,6 +49,8 @@ impl RawRecord {
         }
         let mut octets = Vec::with_capacity(self.data.len());
         data.compose_rdata(&mut octets).ok()?;
+        // The library takes some types as they are whose form we know.
+        gateward_zone::rdata::check(self.rtype, &octets).ok()?;
         Some(octets)
     }
 }
