@@ -5,6 +5,7 @@ pub mod cookies;
 mod hash;
 pub mod message;
 pub mod store;
+pub mod transfer;
 pub mod tsig;
 pub mod update;
 pub mod wire;
