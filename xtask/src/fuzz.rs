@@ -25,6 +25,8 @@ pub(crate) const TARGETS: &[&str] = &[
     "client_hello",
     "wasm_pairs",
     "wasm_module",
+    "dns_update",
+    "dns_transfer",
 ];
 
 /// What to fuzz, and for how long.

@@ -1,9 +1,14 @@
 //! Authoritative DNS: a store of zones, answers as a pure function of a query and the store, and the servers around them.
 
 pub mod answer;
+pub mod catalog;
 pub mod cookies;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash;
 pub mod message;
+pub mod notify;
+pub mod secondary;
 pub mod store;
 pub mod transfer;
 pub mod tsig;

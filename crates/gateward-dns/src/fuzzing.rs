@@ -1,0 +1,106 @@
+//! The properties that fuzzing checks: the fuzz targets and the replay of the committed corpora call the same code. Panics when a property
+//! does not hold. Not part of the API.
+
+use std::sync::LazyLock;
+
+use gateward_zone::{Name, Rtype, ZoneView as _, is_newer, parse_record};
+
+use crate::store::Zone;
+use crate::transfer::{Incoming, Limits, Received, onto};
+use crate::{notify, transfer, tsig, update};
+
+static ZONE: LazyLock<Zone> = LazyLock::new(|| {
+    let origin: Name = "example.com".parse().expect("a name");
+    let lines = [
+        "@ 3600 SOA ns hostmaster 7 3600 600 86400 300",
+        "@ 3600 NS ns",
+        "@ 300 MX 10 mail",
+        "ns 3600 A 192.0.2.53",
+        "www 300 A 192.0.2.1",
+        "www 300 TXT hello",
+        "alias 300 CNAME Www",
+        "sub 300 DNAME www",
+    ];
+    let records = lines.iter().map(|line| parse_record(line, &origin, None).expect(line)).collect();
+    Zone::build(&origin, records).expect("a zone")
+});
+
+/// An update is refused, or its changes fit the zone and leave one: a SOA, NS records at the apex, CNAME records alone, and a
+/// higher serial if and only if something changed.
+pub fn update(message: &[u8]) {
+    let _ = tsig::verify_request(message, &tsig::Keys::default(), 0);
+    let _ = notify::parse(message);
+    let _ = transfer::parse_request(message);
+    let Ok(parsed) = update::parse(message) else { return };
+    let Ok(changes) = update::apply(&*ZONE, &parsed, &|_, _| true) else { return };
+    let next = match ZONE.with(&changes) {
+        Ok(next) => next,
+        // A set may grow longer than a message; the store refuses it.
+        Err(crate::store::ZoneError::Set(..)) => return,
+        Err(error) => panic!("{error}: {changes:?}"),
+    };
+    assert_eq!(changes.is_empty(), next.serial() == ZONE.serial());
+    assert!(changes.is_empty() || is_newer(next.serial(), ZONE.serial()));
+    assert!(next.set(next.origin(), Rtype::NS).is_some());
+    next.for_each_record(&mut |record| {
+        assert!(record.owner.is_in(next.origin()));
+        if record.rtype == Rtype::CNAME {
+            let beside = next.sets_at(&record.owner);
+            assert!(beside.iter().all(|set| set.rtype != Rtype::CNAME || set.data.len() == 1), "{beside:?}");
+        }
+    });
+}
+
+/// The messages of an answer to a request for a transfer, each behind its length: an error, or something that is a zone or
+/// fits one.
+pub fn transfer(data: &[u8]) {
+    let soa = ZONE.set(ZONE.origin(), Rtype::SOA).map(|set| gateward_zone::Record {
+        owner: ZONE.origin().clone(),
+        rtype: Rtype::SOA,
+        ttl: set.ttl,
+        rdata: set.data[0].clone(),
+    });
+    for have in [None, soa.as_ref()] {
+        let (_, mut incoming) = Incoming::request(ZONE.origin(), have, 0, None, Limits::default(), 0);
+        let mut rest = data;
+        while let Some((len, tail)) = rest.split_at_checked(2) {
+            let len = usize::from(u16::from_be_bytes([len[0], len[1]])).min(tail.len());
+            let (message, tail) = tail.split_at(len);
+            rest = tail;
+            match incoming.take(message, 0) {
+                Err(_) => break,
+                Ok(None) => {}
+                Ok(Some(Received::Current)) => assert!(have.is_some()),
+                Ok(Some(Received::Zone(records))) => {
+                    assert_eq!(records[0].rtype, Rtype::SOA);
+                    let _ = Zone::build(ZONE.origin(), records);
+                }
+                Ok(Some(Received::Differences(differences))) => {
+                    assert!(!differences.is_empty());
+                    if let Ok(changes) = onto(&*ZONE, &differences) {
+                        let _ = ZONE.with(&changes);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    fn replay(target: &str, check: fn(&[u8])) {
+        let folder = format!("{}/../../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).expect("the corpus is committed") {
+            check(&std::fs::read(entry.expect("an entry").path()).expect("a file"));
+            count += 1;
+        }
+        assert!(count > 4, "{target} has {count} inputs");
+    }
+
+    #[test]
+    fn the_corpora_pass() {
+        replay("dns_update", super::update);
+        replay("dns_transfer", super::transfer);
+    }
+}
