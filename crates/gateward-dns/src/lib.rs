@@ -9,6 +9,7 @@ mod hash;
 pub mod message;
 pub mod notify;
 pub mod secondary;
+pub mod server;
 pub mod store;
 pub mod transfer;
 pub mod tsig;

@@ -99,6 +99,8 @@ pub struct Reply {
     pub kind: Kind,
     /// Number of the zone it came from.
     pub zone: Option<u32>,
+    /// Queries per second that each worker answers for that zone; 0 is no limit.
+    pub zone_limit: u32,
     /// Whether it was cut short.
     pub truncated: bool,
     /// The type that was asked for; 0 without a question.
@@ -190,6 +192,7 @@ pub(crate) fn header_only(octets: &[u8], rcode: u16, out: &mut [u8]) -> Reply {
         rcode,
         kind: Kind::Error,
         zone: None,
+        zone_limit: 0,
         truncated: false,
         qtype: 0,
         known_client: false,
@@ -249,7 +252,8 @@ fn query(context: &Context<'_>, request: &Request<'_>, out: &mut [u8]) -> Option
         len: 0,
         rcode: answered.filled.rcode,
         kind: answered.filled.kind,
-        zone: answered.zone,
+        zone: answered.zone.map(|(id, _)| id),
+        zone_limit: answered.zone.map_or(0, |(_, limit)| limit),
         truncated: answered.filled.truncated,
         qtype: question.qtype,
         known_client,
@@ -285,7 +289,8 @@ fn reserve(context: &Context<'_>, edns: Option<&Edns<'_>>, extra: &Extra) -> usi
 /// What was found for a question.
 struct Answered {
     filled: Filled,
-    zone: Option<u32>,
+    /// The zone's number and its limit of queries.
+    zone: Option<(u32, u32)>,
     extended: Option<u16>,
     subject: u64,
 }
@@ -311,7 +316,7 @@ fn answer(context: &Context<'_>, question: &Question<'_>, writer: &mut Writer<'_
     };
     let zone: Guard<_> = slot.current();
     let Some(zone) = zone.as_ref() else {
-        return Answered { zone: Some(slot.id()), ..Answered::error(rcode::SERVFAIL, Some(extended::INVALID_DATA)) };
+        return Answered { zone: Some((slot.id(), slot.limit_qps())), ..Answered::error(rcode::SERVFAIL, Some(extended::INVALID_DATA)) };
     };
     let mut filled = fill::fill(zone, labels, origin_hash, question, writer, context.transport == Transport::Udp);
     if question.qclass == CLASS_ANY {
@@ -325,7 +330,7 @@ fn answer(context: &Context<'_>, question: &Question<'_>, writer: &mut Writer<'_
         }
         Kind::NxDomain | Kind::Referral | Kind::Error => origin_hash,
     };
-    Answered { filled, zone: Some(slot.id()), extended: None, subject }
+    Answered { filled, zone: Some((slot.id(), slot.limit_qps())), extended: None, subject }
 }
 
 /// The zone of the longest origin that is a suffix of the name, how many labels that has, and its hash. DS at an apex is asked of the zone above, if that

@@ -1,0 +1,199 @@
+//! The servers around the answers: UDP on threads of their own, TCP and TLS on a runtime.
+
+mod batch;
+pub mod limit;
+pub mod log;
+pub mod slow;
+pub mod stats;
+mod stream;
+mod udp;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
+
+use crate::answer::Settings;
+use crate::cookies::CookieKeys;
+use crate::store::Zones;
+use limit::RateLimiter;
+use log::QueryLog;
+use slow::Slow;
+use stats::Stats;
+use stream::Acceptor;
+use udp::Worker;
+
+/// What all workers read.
+pub struct Shared {
+    /// The zones that are served.
+    pub zones: Zones,
+    /// How answers are made.
+    pub answers: ArcSwap<Answers>,
+    /// Messages that wait for the control side.
+    waiting: Arc<Semaphore>,
+}
+
+/// How answers are made; replaced as a whole.
+pub struct Answers {
+    /// What the operator decided.
+    pub settings: Settings,
+    /// Keys of server cookies.
+    pub cookies: CookieKeys,
+}
+
+impl Shared {
+    /// No zones yet.
+    #[must_use]
+    pub fn new(settings: Settings, cookies: CookieKeys) -> Self {
+        Shared {
+            zones: Zones::new(),
+            answers: ArcSwap::from_pointee(Answers { settings, cookies }),
+            waiting: Arc::new(Semaphore::new(slow::MOST_WAITING)),
+        }
+    }
+}
+
+/// How a server is set up.
+pub struct Options {
+    /// Addresses for UDP and TCP.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses for DNS over TLS, and what it is spoken with.
+    pub tls: Option<(Vec<SocketAddr>, Arc<rustls::ServerConfig>)>,
+    /// Threads that answer over UDP, per address.
+    pub workers: usize,
+    /// Answers of a kind per second and network (see [`RateLimiter::new`]).
+    pub rate_limit: u32,
+    /// Every so many limited answers one passes with TC.
+    pub slip: u32,
+    /// Networks that are not limited.
+    pub exempt: Vec<(IpAddr, u8)>,
+    /// The query log.
+    pub log: Option<QueryLog>,
+}
+
+/// A running server. It ends when it is dropped.
+pub struct Server {
+    shared: Arc<Shared>,
+    stats: Vec<Arc<Stats>>,
+    addresses: Vec<SocketAddr>,
+    tls_addresses: Vec<SocketAddr>,
+    threads: Vec<JoinHandle<()>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Server {
+    /// Binds all addresses and begins to answer. Called within a tokio runtime, which serves streams and slow messages.
+    ///
+    /// # Errors
+    /// When an address cannot be bound; nothing is left running then.
+    pub fn start(shared: Arc<Shared>, options: Options, slow: Arc<dyn Slow>) -> io::Result<Server> {
+        let mut server = Server {
+            shared,
+            stats: Vec::new(),
+            addresses: Vec::new(),
+            tls_addresses: Vec::new(),
+            threads: Vec::new(),
+            tasks: Vec::new(),
+            stop: Arc::new(AtomicBool::new(false)),
+        };
+        for address in &options.listen {
+            server.listen(*address, &options, &slow)?;
+        }
+        if let Some((addresses, config)) = &options.tls {
+            for address in addresses {
+                let listener = listen_tcp(*address)?;
+                server.tls_addresses.push(listener.local_addr()?);
+                server.accept(listener, &slow, Some(Arc::clone(config)))?;
+            }
+        }
+        Ok(server)
+    }
+
+    /// One address, over UDP and TCP. Port 0 takes a port that is free for both.
+    fn listen(&mut self, mut address: SocketAddr, options: &Options, slow: &Arc<dyn Slow>) -> io::Result<()> {
+        let listener = listen_tcp(address)?;
+        address.set_port(listener.local_addr()?.port());
+        self.addresses.push(address);
+        for index in 0..options.workers.max(1) {
+            let socket = Arc::new(udp::bind(address)?);
+            let worker = Worker {
+                socket,
+                shared: Arc::clone(&self.shared),
+                stats: self.count(),
+                limiter: RateLimiter::new(options.rate_limit, options.slip, options.exempt.clone()),
+                slow: Arc::clone(slow),
+                runtime: tokio::runtime::Handle::current(),
+                log: options.log.as_ref().map(QueryLog::another),
+                stop: Arc::clone(&self.stop),
+            };
+            let thread = std::thread::Builder::new().name(format!("dns-{index}")).spawn(move || {
+                if let Err(error) = worker.run() {
+                    tracing::error!(%address, %error, "a DNS worker cannot serve its socket");
+                }
+            })?;
+            self.threads.push(thread);
+        }
+        self.accept(listener, slow, None)
+    }
+
+    fn accept(&mut self, listener: std::net::TcpListener, slow: &Arc<dyn Slow>, tls: Option<Arc<rustls::ServerConfig>>) -> io::Result<()> {
+        let acceptor = Acceptor { shared: Arc::clone(&self.shared), stats: self.count(), slow: Arc::clone(slow), tls };
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        self.tasks.push(tokio::spawn(acceptor.run(listener)));
+        Ok(())
+    }
+
+    fn count(&mut self) -> Arc<Stats> {
+        let stats = Arc::new(Stats::default());
+        self.stats.push(Arc::clone(&stats));
+        stats
+    }
+
+    /// Addresses that are served over UDP and TCP.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Addresses that are served over TLS.
+    #[must_use]
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls_addresses
+    }
+
+    /// What the workers count.
+    #[must_use]
+    pub fn stats(&self) -> &[Arc<Stats>] {
+        &self.stats
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in &self.tasks {
+            task.abort();
+        }
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has been reported by its thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
