@@ -163,6 +163,7 @@ fn add_addresses(
 }
 
 /// A step along a chain.
+#[expect(clippy::large_enum_variant, reason = "it lives on the stack, for one step")]
 enum Step {
     /// The answer goes on with this name; it stands at this place in the message.
     To(Asked, usize),
@@ -228,8 +229,9 @@ fn follow(place: &Place<'_>, question: &Question<'_>, mut step: Step, writer: &m
         };
     }
     let origin = place.zone.origin().as_wire();
-    let mut seen = [0_u64; MAX_CHAIN];
-    for index in 0..MAX_CHAIN {
+    let mut seen = [0_u64; MAX_CHAIN + 1];
+    seen[0] = crate::hash::name(question.name.wire());
+    for index in 1..=MAX_CHAIN {
         let (name, at) = match step {
             Step::Full => return done.cut_short(),
             Step::TooLong => return Filled { rcode: rcode::YXDOMAIN, ..done },

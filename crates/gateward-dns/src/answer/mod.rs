@@ -316,7 +316,10 @@ fn answer(context: &Context<'_>, question: &Question<'_>, writer: &mut Writer<'_
     };
     let zone: Guard<_> = slot.current();
     let Some(zone) = zone.as_ref() else {
-        return Answered { zone: Some((slot.id(), slot.limit_qps())), ..Answered::error(rcode::SERVFAIL, Some(extended::INVALID_DATA)) };
+        return Answered {
+            zone: Some((slot.id(), slot.limit_qps())),
+            ..Answered::error(rcode::SERVFAIL, Some(extended::INVALID_DATA))
+        };
     };
     let mut filled = fill::fill(zone, labels, origin_hash, question, writer, context.transport == Transport::Udp);
     if question.qclass == CLASS_ANY {
@@ -397,7 +400,7 @@ fn finish(
     context: &Context<'_>,
     request: &Request<'_>,
     extra: &Extra,
-    reply: Reply,
+    mut reply: Reply,
     authoritative: bool,
     writer: Writer<'_>,
     limit: usize,
@@ -420,11 +423,11 @@ fn finish(
     out[6..8].copy_from_slice(&answers.to_be_bytes());
     out[8..10].copy_from_slice(&authorities.to_be_bytes());
     out[10..12].copy_from_slice(&additional.to_be_bytes());
-    let len = match &request.edns {
+    reply.len = match &request.edns {
         None => len,
         Some(edns) => put_opt(context, edns, extra, reply.rcode, out, len, limit),
     };
-    Reply { len, ..reply }
+    reply
 }
 
 /// Writes the OPT record (RFC 6891, 6.1) at `at`; returns where it ends. Its room was kept free.

@@ -47,7 +47,8 @@ unsafe impl Send for Batch {}
 impl Batch {
     pub(crate) fn new() -> Self {
         // SAFETY: all of these are plain C structures for which zeros are a valid value.
-        let (header, address, part) = unsafe { (zeroed::<libc::mmsghdr>(), zeroed::<libc::sockaddr_storage>(), zeroed::<libc::iovec>()) };
+        let (header, address, part) =
+            unsafe { (zeroed::<libc::mmsghdr>(), zeroed::<libc::sockaddr_storage>(), zeroed::<libc::iovec>()) };
         let mut batch = Batch {
             incoming: vec![header; BATCH].into(),
             outgoing: vec![header; BATCH].into(),
@@ -60,7 +61,8 @@ impl Batch {
             replies: 0,
         };
         for index in 0..BATCH {
-            batch.into[index] = libc::iovec { iov_base: batch.queries[index].as_mut_ptr().cast(), iov_len: LONGEST_QUERY };
+            batch.into[index] =
+                libc::iovec { iov_base: batch.queries[index].as_mut_ptr().cast(), iov_len: LONGEST_QUERY };
             let message = &mut batch.incoming[index].msg_hdr;
             message.msg_name = (&raw mut batch.addresses[index]).cast();
             message.msg_iov = &raw mut batch.into[index];
@@ -80,7 +82,13 @@ impl Batch {
         self.replies = 0;
         // SAFETY: the headers point at memory of the lengths they say, which the batch owns and nothing borrows now.
         let count = unsafe {
-            libc::recvmmsg(socket.as_raw_fd(), self.incoming.as_mut_ptr(), BATCH as libc::c_uint, libc::MSG_WAITFORONE, std::ptr::null_mut())
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                self.incoming.as_mut_ptr(),
+                BATCH as libc::c_uint,
+                libc::MSG_WAITFORONE,
+                std::ptr::null_mut(),
+            )
         };
         usize::try_from(count).map_err(|_| io::Error::last_os_error())
     }
@@ -100,7 +108,8 @@ impl Batch {
     pub(crate) fn reply(&mut self, index: usize, len: usize) {
         let reply = self.replies;
         self.replies += 1;
-        self.from[reply] = libc::iovec { iov_base: self.answers[index].as_mut_ptr().cast(), iov_len: len.min(LONGEST_ANSWER) };
+        self.from[reply] =
+            libc::iovec { iov_base: self.answers[index].as_mut_ptr().cast(), iov_len: len.min(LONGEST_ANSWER) };
         let question = &self.incoming[index].msg_hdr;
         let control = question.msg_controllen;
         let mut message = *question;
@@ -144,7 +153,9 @@ fn forget_interface(message: &libc::msghdr) {
             return;
         }
         match ((*header).cmsg_level, (*header).cmsg_type) {
-            (libc::IPPROTO_IP, libc::IP_PKTINFO) => (*libc::CMSG_DATA(header).cast::<libc::in_pktinfo>()).ipi_ifindex = 0,
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                (*libc::CMSG_DATA(header).cast::<libc::in_pktinfo>()).ipi_ifindex = 0;
+            }
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                 let info = libc::CMSG_DATA(header).cast::<libc::in6_pktinfo>();
                 // Link-local addresses mean nothing without their interface.
@@ -168,7 +179,15 @@ fn address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
         libc::AF_INET6 => {
             // SAFETY: as above.
             let address = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in6>() };
-            Some(SocketAddrV6::new(address.sin6_addr.s6_addr.into(), u16::from_be(address.sin6_port), 0, address.sin6_scope_id).into())
+            Some(
+                SocketAddrV6::new(
+                    address.sin6_addr.s6_addr.into(),
+                    u16::from_be(address.sin6_port),
+                    0,
+                    address.sin6_scope_id,
+                )
+                .into(),
+            )
         }
         _ => None,
     }
@@ -180,7 +199,15 @@ pub(crate) fn prepare(socket: &UdpSocket, with_local: bool) -> io::Result<()> {
     let v6 = socket.local_addr()?.is_ipv6();
     let set = |level, name, value: libc::c_int| {
         // SAFETY: the value is an int, as these options take, and lives through the call.
-        let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size_of::<libc::c_int>() as libc::socklen_t) };
+        let result = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                level,
+                name,
+                (&raw const value).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
     if v6 {

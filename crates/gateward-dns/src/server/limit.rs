@@ -47,7 +47,12 @@ impl RateLimiter {
     #[must_use]
     pub fn new(per_second: u32, slip: u32, exempt: Vec<(IpAddr, u8)>) -> Self {
         let buckets = if per_second == 0 { 0 } else { BUCKETS };
-        RateLimiter { per_second: i64::from(per_second), slip, exempt, buckets: vec![Bucket::default(); buckets].into() }
+        RateLimiter {
+            per_second: i64::from(per_second),
+            slip,
+            exempt,
+            buckets: vec![Bucket::default(); buckets].into(),
+        }
     }
 
     /// Whether an answer to `client` at `now` (seconds) is sent.
@@ -75,7 +80,8 @@ impl RateLimiter {
         if bucket.key != key {
             *bucket = Bucket { key, second: now, credits: self.per_second, slipped: 0 };
         } else if bucket.second != now {
-            let elapsed = i64::try_from(now.saturating_sub(bucket.second)).unwrap_or(DEBT_SECONDS).min(DEBT_SECONDS + 1);
+            let elapsed =
+                i64::try_from(now.saturating_sub(bucket.second)).unwrap_or(DEBT_SECONDS).min(DEBT_SECONDS + 1);
             bucket.credits = (bucket.credits + elapsed * self.per_second).min(self.per_second);
             bucket.second = now;
         }
@@ -134,7 +140,17 @@ mod tests {
     use crate::answer::Kind;
 
     fn reply(kind: Kind, subject: u64) -> Reply {
-        Reply { len: 0, rcode: 0, kind, zone: None, zone_limit: 0, truncated: false, qtype: 1, known_client: false, subject }
+        Reply {
+            len: 0,
+            rcode: 0,
+            kind,
+            zone: None,
+            zone_limit: 0,
+            truncated: false,
+            qtype: 1,
+            known_client: false,
+            subject,
+        }
     }
 
     #[test]
@@ -158,9 +174,15 @@ mod tests {
 
     #[test]
     fn exempt_networks_are_not_limited() {
-        let mut limiter = RateLimiter::new(1, 0, vec![([127, 0, 0, 0].into(), 8), ("2001:db8::".parse().expect("address"), 32)]);
+        let mut limiter =
+            RateLimiter::new(1, 0, vec![([127, 0, 0, 0].into(), 8), ("2001:db8::".parse().expect("address"), 32)]);
         for client in ["127.3.2.1", "2001:db8:1::1"] {
-            assert!((0..10).all(|_| limiter.check(&reply(Kind::Answer, 1), client.parse().expect("address"), 1) == Limited::Send), "{client}");
+            assert!(
+                (0..10)
+                    .all(|_| limiter.check(&reply(Kind::Answer, 1), client.parse().expect("address"), 1)
+                        == Limited::Send),
+                "{client}"
+            );
         }
         let client = "2001:db9::1".parse().expect("address");
         assert!((0..10).any(|_| limiter.check(&reply(Kind::Answer, 1), client, 1) == Limited::Drop));

@@ -71,7 +71,8 @@ impl QueryLog {
 
 fn write(mut out: Box<dyn Write + Send>, lines: &Receiver<Line>) {
     while let Ok(line) = lines.recv() {
-        let name = line.name.map(|name| name.to_string()).unwrap_or_default().replace('\\', "\\\\").replace('"', "\\\"");
+        let name =
+            line.name.map(|name| name.to_string()).unwrap_or_default().replace('\\', "\\\\").replace('"', "\\\"");
         let transport = match line.transport {
             Transport::Udp => "udp",
             Transport::Tcp => "tcp",

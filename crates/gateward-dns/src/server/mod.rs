@@ -91,7 +91,7 @@ impl Server {
     ///
     /// # Errors
     /// When an address cannot be bound; nothing is left running then.
-    pub fn start(shared: Arc<Shared>, options: Options, slow: Arc<dyn Slow>) -> io::Result<Server> {
+    pub fn start(shared: Arc<Shared>, options: &Options, slow: &Arc<dyn Slow>) -> io::Result<Server> {
         let mut server = Server {
             shared,
             stats: Vec::new(),
@@ -102,13 +102,13 @@ impl Server {
             stop: Arc::new(AtomicBool::new(false)),
         };
         for address in &options.listen {
-            server.listen(*address, &options, &slow)?;
+            server.listen(*address, options, slow)?;
         }
         if let Some((addresses, config)) = &options.tls {
             for address in addresses {
                 let listener = listen_tcp(*address)?;
                 server.tls_addresses.push(listener.local_addr()?);
-                server.accept(listener, &slow, Some(Arc::clone(config)))?;
+                server.accept(listener, slow, Some(Arc::clone(config)))?;
             }
         }
         Ok(server)
@@ -141,7 +141,12 @@ impl Server {
         self.accept(listener, slow, None)
     }
 
-    fn accept(&mut self, listener: std::net::TcpListener, slow: &Arc<dyn Slow>, tls: Option<Arc<rustls::ServerConfig>>) -> io::Result<()> {
+    fn accept(
+        &mut self,
+        listener: std::net::TcpListener,
+        slow: &Arc<dyn Slow>,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> io::Result<()> {
         let acceptor = Acceptor { shared: Arc::clone(&self.shared), stats: self.count(), slow: Arc::clone(slow), tls };
         let listener = tokio::net::TcpListener::from_std(listener)?;
         self.tasks.push(tokio::spawn(acceptor.run(listener)));
@@ -187,7 +192,11 @@ impl Drop for Server {
 }
 
 fn listen_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }

@@ -38,7 +38,11 @@ impl Slow for Nothing {
     fn serve(&self, ask: Ask) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
             let mut out = vec![0; 12];
-            let code = if ask.octets.get(2).is_some_and(|flags| flags >> 3 & 15 == 0) { rcode::REFUSED } else { rcode::NOTIMP };
+            let code = if ask.octets.get(2).is_some_and(|flags| flags >> 3 & 15 == 0) {
+                rcode::REFUSED
+            } else {
+                rcode::NOTIMP
+            };
             header_only(&ask.octets, code, &mut out);
             // Whoever asked may be gone.
             let _ = ask.answers.send(out).await;

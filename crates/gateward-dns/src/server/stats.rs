@@ -7,15 +7,46 @@ use crate::answer::{Kind, Reply, Transport};
 
 /// Types with a counter of their own; all others share the last.
 const TYPES: [(u16, &str); 18] = [
-    (1, "A"), (2, "NS"), (5, "CNAME"), (6, "SOA"), (12, "PTR"), (15, "MX"), (16, "TXT"), (28, "AAAA"), (33, "SRV"), (35, "NAPTR"), (43, "DS"),
-    (48, "DNSKEY"), (64, "SVCB"), (65, "HTTPS"), (251, "IXFR"), (252, "AXFR"), (255, "ANY"), (257, "CAA"),
+    (1, "A"),
+    (2, "NS"),
+    (5, "CNAME"),
+    (6, "SOA"),
+    (12, "PTR"),
+    (15, "MX"),
+    (16, "TXT"),
+    (28, "AAAA"),
+    (33, "SRV"),
+    (35, "NAPTR"),
+    (43, "DS"),
+    (48, "DNSKEY"),
+    (64, "SVCB"),
+    (65, "HTTPS"),
+    (251, "IXFR"),
+    (252, "AXFR"),
+    (255, "ANY"),
+    (257, "CAA"),
 ];
 const RCODES: [(u16, &str); 12] = [
-    (0, "NOERROR"), (1, "FORMERR"), (2, "SERVFAIL"), (3, "NXDOMAIN"), (4, "NOTIMP"), (5, "REFUSED"), (6, "YXDOMAIN"), (9, "NOTAUTH"), (16, "BADVERS"),
-    (17, "BADKEY"), (18, "BADTIME"), (23, "BADCOOKIE"),
+    (0, "NOERROR"),
+    (1, "FORMERR"),
+    (2, "SERVFAIL"),
+    (3, "NXDOMAIN"),
+    (4, "NOTIMP"),
+    (5, "REFUSED"),
+    (6, "YXDOMAIN"),
+    (9, "NOTAUTH"),
+    (16, "BADVERS"),
+    (17, "BADKEY"),
+    (18, "BADTIME"),
+    (23, "BADCOOKIE"),
 ];
-const KINDS: [(Kind, &str); 5] =
-    [(Kind::Answer, "answer"), (Kind::NoData, "nodata"), (Kind::NxDomain, "nxdomain"), (Kind::Referral, "referral"), (Kind::Error, "error")];
+const KINDS: [(Kind, &str); 5] = [
+    (Kind::Answer, "answer"),
+    (Kind::NoData, "nodata"),
+    (Kind::NxDomain, "nxdomain"),
+    (Kind::Referral, "referral"),
+    (Kind::Error, "error"),
+];
 const TRANSPORTS: [(Transport, &str); 3] = [(Transport::Udp, "udp"), (Transport::Tcp, "tcp"), (Transport::Tls, "tls")];
 
 /// Why a message got no answer, or not all of one.
@@ -84,7 +115,9 @@ impl Stats {
 /// All workers' numbers in Prometheus' text format.
 #[must_use]
 pub fn render(workers: &[std::sync::Arc<Stats>]) -> String {
-    let sum = |pick: &dyn Fn(&Stats) -> &AtomicU64| workers.iter().map(|stats| pick(stats).load(Ordering::Relaxed)).sum::<u64>();
+    let sum = |pick: &dyn Fn(&Stats) -> &AtomicU64| {
+        workers.iter().map(|stats| pick(stats).load(Ordering::Relaxed)).sum::<u64>()
+    };
     let mut out = String::new();
     let mut family = |name: &str, help: &str, label: &str, rows: Vec<(&str, u64)>| {
         let _ = writeln!(out, "# HELP gateward_dns_{name} {help}\n# TYPE gateward_dns_{name} counter");
@@ -103,10 +136,25 @@ pub fn render(workers: &[std::sync::Arc<Stats>]) -> String {
         TRANSPORTS.iter().map(|(transport, name)| (*name, sum(&|stats| &stats.queries[*transport as usize]))).collect(),
     );
     let types = TYPES.iter().map(|(_, name)| *name).chain(["other"]).enumerate();
-    family("queries_by_type_total", "Queries that were answered, by type.", "type", types.map(|(at, name)| (name, sum(&|stats| &stats.types[at]))).collect());
+    family(
+        "queries_by_type_total",
+        "Queries that were answered, by type.",
+        "type",
+        types.map(|(at, name)| (name, sum(&|stats| &stats.types[at]))).collect(),
+    );
     let rcodes = RCODES.iter().map(|(_, name)| *name).chain(["other"]).enumerate();
-    family("responses_total", "Answers, by response code.", "rcode", rcodes.map(|(at, name)| (name, sum(&|stats| &stats.rcodes[at]))).collect());
-    family("answers_total", "Answers, by kind.", "kind", KINDS.iter().map(|(kind, name)| (*name, sum(&|stats| &stats.kinds[*kind as usize]))).collect());
+    family(
+        "responses_total",
+        "Answers, by response code.",
+        "rcode",
+        rcodes.map(|(at, name)| (name, sum(&|stats| &stats.rcodes[at]))).collect(),
+    );
+    family(
+        "answers_total",
+        "Answers, by kind.",
+        "kind",
+        KINDS.iter().map(|(kind, name)| (*name, sum(&|stats| &stats.kinds[*kind as usize]))).collect(),
+    );
     family(
         "dropped_total",
         "Messages that got no answer, or a truncated one, by reason.",

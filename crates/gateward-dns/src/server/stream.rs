@@ -112,7 +112,12 @@ impl Acceptor {
     }
 
     /// Reads queries and writes answers until the client is done and everything is answered.
-    async fn talk<S: AsyncRead + AsyncWrite>(&self, stream: S, client: SocketAddr, transport: Transport) -> io::Result<()> {
+    async fn talk<S: AsyncRead + AsyncWrite>(
+        &self,
+        stream: S,
+        client: SocketAddr,
+        transport: Transport,
+    ) -> io::Result<()> {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let (answers, mut slow_answers) = mpsc::channel::<Vec<u8>>(QUEUE);
         let mut waiting = Waiting { answers: Some(answers), under_way: 0, done: mpsc::unbounded_channel() };
@@ -160,7 +165,14 @@ impl Acceptor {
     fn answer(&self, query: &[u8], out: &mut [u8], client: SocketAddr, transport: Transport) -> Verdict {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let (zones, answers) = (self.shared.zones.map(), self.shared.answers.load());
-        let context = Context { zones: &zones, settings: &answers.settings, cookies: &answers.cookies, now, client: client.ip(), transport };
+        let context = Context {
+            zones: &zones,
+            settings: &answers.settings,
+            cookies: &answers.cookies,
+            now,
+            client: client.ip(),
+            transport,
+        };
         respond(&context, query, out)
     }
 

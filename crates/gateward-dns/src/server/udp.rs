@@ -163,7 +163,10 @@ impl Worker {
 
 /// The question with TC and nothing else.
 fn empty(query: &[u8], out: &mut [u8]) -> usize {
-    let len = crate::message::parse(query).ok().and_then(|request| request.question.map(|question| question.wire.len())).unwrap_or(0);
+    let len = crate::message::parse(query)
+        .ok()
+        .and_then(|request| request.question.map(|question| question.wire.len()))
+        .unwrap_or(0);
     out[2] |= TC;
     out[6..12].fill(0);
     12 + len

@@ -87,6 +87,7 @@ pub(crate) fn render(owner: &Name, origin: &Name, set: &RecordSet, ttl: u32) -> 
     let mut places = Places::new(owner);
     for rdata in &set.data {
         let data = rdata.as_wire();
+        let start = out.body.len();
         out.body.extend_from_slice(&[0xc0, 12]);
         out.body.extend_from_slice(&set.rtype.to_int().to_be_bytes());
         out.body.extend_from_slice(&[0, 1]);
@@ -95,7 +96,14 @@ pub(crate) fn render(owner: &Name, origin: &Name, set: &RecordSet, ttl: u32) -> 
         out.body.extend_from_slice(&[0, 0]);
         if let Some(at) = target_offset(set.rtype) {
             let place = out.body.len() + at;
-            push_target(&mut out.targets, origin, data.get(at..).unwrap_or_default(), place)?;
+            let (name, _) = Name::from_wire(data.get(at..).unwrap_or_default()).map_err(|_| RenderError::BadData)?;
+            match set.rtype {
+                // `.` is the owner, where the pointer to it stands (RFC 9460, 2.5.2).
+                Rtype::SVCB | Rtype::HTTPS if name.is_root() => {
+                    push_target(&mut out.targets, origin, owner.clone(), start);
+                }
+                _ => push_target(&mut out.targets, origin, name, place),
+            }
         }
         match layout(set.rtype) {
             None => out.body.extend_from_slice(data),
@@ -110,10 +118,9 @@ pub(crate) fn render(owner: &Name, origin: &Name, set: &RecordSet, ttl: u32) -> 
     Ok(out)
 }
 
-fn push_target(targets: &mut Vec<Target>, origin: &Name, data: &[u8], place: usize) -> Result<(), RenderError> {
-    let (name, _) = Name::from_wire(data).map_err(|_| RenderError::BadData)?;
-    let Ok(at) = u16::try_from(place) else { return Ok(()) };
-    // What lies elsewhere is not looked for; `.` means "none" (MX, RFC 7505) or "the owner" (SVCB, which needs no help).
+fn push_target(targets: &mut Vec<Target>, origin: &Name, name: Name, place: usize) {
+    let Ok(at) = u16::try_from(place) else { return };
+    // What lies elsewhere is not looked for; `.` means that there is none (MX: RFC 7505).
     if !name.is_root()
         && name.is_in(origin)
         && usize::from(at) < MAX_POINTED
@@ -121,7 +128,6 @@ fn push_target(targets: &mut Vec<Target>, origin: &Name, data: &[u8], place: usi
     {
         targets.push(Target { at, hash: hash::name(name.as_wire()), name });
     }
-    Ok(())
 }
 
 /// Data with its names compressed.

@@ -76,7 +76,7 @@ impl Zone {
             if owner == *origin {
                 soa = sets.iter().find(|set| set.rtype == Rtype::SOA).cloned();
             }
-            filler.name(&owner, Draft { sets, ..Draft::default() })?;
+            filler.name(&owner, &Draft { sets, ..Draft::default() })?;
         }
         filler.close_to(None);
         let soa = soa.filter(|set| set.data.len() == 1).ok_or_else(|| ZoneError::Soa(origin.clone()))?;
@@ -87,7 +87,7 @@ impl Zone {
             records: filler.records,
             names: filler.names,
             shard_mask: filler.shards.len() as u64 - 1,
-            groups: group(filler.shards.into_iter().map(ShardBuilder::finish).collect()),
+            groups: group(&filler.shards.into_iter().map(ShardBuilder::finish).collect::<Vec<_>>()),
             negative: Rendered::default(),
         };
         zone.adopt_soa(&soa)?;
@@ -283,7 +283,7 @@ fn split(index: u64) -> (usize, usize) {
     (index / GROUP, index % GROUP)
 }
 
-fn group(shards: Vec<Shard>) -> Box<[Arc<[Shard]>]> {
+fn group(shards: &[Shard]) -> Box<[Arc<[Shard]>]> {
     shards.chunks(GROUP).map(Arc::from).collect()
 }
 
@@ -341,7 +341,7 @@ struct Open {
 }
 
 impl Filler<'_> {
-    fn name(&mut self, name: &Name, draft: Draft) -> Result<(), ZoneError> {
+    fn name(&mut self, name: &Name, draft: &Draft) -> Result<(), ZoneError> {
         if !name.is_in(self.origin) {
             return Err(ZoneError::OutOfZone(name.clone(), self.origin.clone()));
         }
@@ -359,7 +359,7 @@ impl Filler<'_> {
         for parent in missing.iter().rev() {
             self.push(parent, &Draft::default())?;
         }
-        self.push(name, &draft)
+        self.push(name, draft)
     }
 
     fn push(&mut self, name: &Name, draft: &Draft) -> Result<(), ZoneError> {
