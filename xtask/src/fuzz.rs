@@ -27,6 +27,8 @@ pub(crate) const TARGETS: &[&str] = &[
     "wasm_module",
     "dns_update",
     "dns_transfer",
+    "zone_file",
+    "policy",
 ];
 
 /// What to fuzz, and for how long.

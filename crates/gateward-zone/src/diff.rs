@@ -50,6 +50,12 @@ pub fn creation(after: &dyn ZoneView) -> Vec<Change> {
     sorted(after).into_iter().map(Change::Add).collect()
 }
 
+/// All records of a zone that is deleted as what goes.
+#[must_use]
+pub fn removal(before: &dyn ZoneView) -> Vec<Change> {
+    sorted(before).into_iter().map(Change::Remove).collect()
+}
+
 fn sorted(view: &dyn ZoneView) -> Vec<Record> {
     let mut records = Vec::with_capacity(view.record_count());
     view.for_each_record(&mut |record| records.push(record));
@@ -305,7 +311,7 @@ mod tests {
             (4, 1, 1, 0, 2)
         );
         assert_eq!((summary.removed_percent(), summary.changed_percent(), summary.names.len()), (0, 75, 4));
-        assert_eq!(creation(&before).len(), 5);
+        assert_eq!((creation(&before).len(), removal(&before).len()), (5, 5));
     }
 
     #[test]

@@ -4,10 +4,14 @@
 //! Everything here is a function of its arguments: text, bytes and time come in, values and errors come out. The server
 //! (`gateward-dns`) and the planner (`gateward-domain`) meet at these types.
 
+pub mod audit;
 pub mod diff;
+pub mod force;
+pub mod fuzzing;
 mod lexer;
 mod lint;
 mod name;
+pub mod policy;
 mod presentation;
 mod problem;
 pub mod rdata;

@@ -53,6 +53,7 @@ const ABSENCES: &[(&str, &[&str], &str)] = &[
     ("gateward-route", RUNTIMES, "it is a pure function of its arguments"),
     ("gateward-balance", RUNTIMES, "it is a pure function of its arguments"),
     ("gateward-config", RUNTIMES, "it turns text into values"),
+    ("gateward-zone", RUNTIMES, "it is a pure function of its arguments"),
     ("gateward-proxy", &["wasmtime", "mlua", "hyper"], "plugin hosts implement the contract; the loop is our own"),
 ];
 

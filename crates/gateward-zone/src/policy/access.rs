@@ -1,0 +1,149 @@
+//! Who may change what.
+
+use std::collections::BTreeSet;
+
+use domain::base::iana::Rtype;
+
+use super::check::{Case, Refusal, Step};
+use super::{ActorKind, KeyGrant, Policy, Subtree};
+use crate::name::Name;
+use crate::record::Record;
+
+/// What a key may do is no guardrail but a permission: nothing overrides it.
+pub(super) const KEY_RULE: &str = "key";
+const OWNER_RULE: &str = "owner";
+const TYPES_RULE: &str = "subtree-types";
+
+impl KeyGrant {
+    /// Whether the key may change a record of `rtype` at `name`.
+    #[must_use]
+    pub fn covers(&self, name: &Name, rtype: Rtype) -> bool {
+        let label = name.first_label().unwrap_or_default();
+        let delicate = matches!(rtype, Rtype::NS | Rtype::DS | Rtype::DNAME | Rtype::SOA);
+        name.is_in(&self.subtree)
+            && (self.labels.is_empty() || self.labels.iter().any(|wanted| wanted.as_bytes() == label))
+            && if self.types.is_empty() { !delicate } else { self.types.contains(&rtype) }
+    }
+}
+
+impl Policy {
+    /// The nearest subtree that `name` is in.
+    fn subtree_of(&self, name: &Name) -> Option<&Subtree> {
+        let above = self.subtrees.iter().filter(|subtree| name.is_in(&subtree.name));
+        above.max_by_key(|subtree| subtree.name.label_count())
+    }
+}
+
+/// The records that somebody decides about: not the serial, which the server raises.
+fn decided<'a>(case: &Case<'a>) -> impl Iterator<Item = &'a Record> {
+    case.changes().iter().map(crate::view::Change::record).filter(|record| record.rtype != Rtype::SOA)
+}
+
+/// Updates need a key with a grant for each record (RFC 2136, 3.3).
+pub(super) fn keys(case: &Case<'_>, found: &mut Vec<Refusal>) {
+    if case.actor.kind != ActorKind::Update {
+        return;
+    }
+    let Some(key) = &case.actor.key else {
+        let message = format!("updates of {} must be signed with a key", case.zone);
+        found.push(case.refusal(
+            KEY_RULE,
+            vec![case.zone.clone()],
+            message,
+            "sign them with a TSIG key that the policy grants something",
+        ));
+        return;
+    };
+    let grants: Vec<&KeyGrant> = case.policy.keys.iter().filter(|grant| grant.key == *key).collect();
+    let refused: BTreeSet<(Name, Rtype)> = decided(case)
+        .filter(|record| !grants.iter().any(|grant| grant.covers(&record.owner, record.rtype)))
+        .map(|record| (record.owner.clone(), record.rtype))
+        .collect();
+    if refused.is_empty() {
+        return;
+    }
+    let shown = shorten(refused.iter().map(|(name, rtype)| format!("{name} {rtype}")));
+    let message = format!("the key {key} may not change {shown}");
+    let names = refused.into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>().into_iter().collect();
+    found.push(case.refusal(
+        KEY_RULE,
+        names,
+        message,
+        "add the name and type to the key's entry under `keys` in the policy",
+    ));
+}
+
+/// API calls, plans and leases: the nearest subtree's principals, otherwise the zone's. A key counts by its grants.
+pub(super) fn principals(case: &Case<'_>, found: &mut Vec<Refusal>) {
+    if matches!(case.actor.kind, ActorKind::File | ActorKind::Update) {
+        return;
+    }
+    if let Step::Delete = case.step {
+        return zone_principals(case, vec![case.zone.clone()], found);
+    }
+    let (mut of_zone, mut of_others, mut types) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for record in decided(case) {
+        match case.policy.subtree_of(&record.owner) {
+            None => {
+                of_zone.insert(record.owner.clone());
+            }
+            Some(subtree) if !subtree.principals.contains(&case.actor.name) => {
+                of_others.insert(record.owner.clone());
+            }
+            Some(subtree) if !subtree.types.is_empty() && !subtree.types.contains(&record.rtype) => {
+                types.insert((record.owner.clone(), record.rtype));
+            }
+            Some(_) => {}
+        }
+    }
+    if !of_zone.is_empty() {
+        zone_principals(case, of_zone.into_iter().collect(), found);
+    }
+    if !of_others.is_empty() {
+        let owners: BTreeSet<&str> =
+            of_others.iter().filter_map(|name| case.policy.subtree_of(name)?.owner.as_deref()).collect();
+        let owners = if owners.is_empty() {
+            String::new()
+        } else {
+            format!(", of {}", owners.into_iter().collect::<Vec<_>>().join(", "))
+        };
+        let shown = shorten(of_others.iter().map(ToString::to_string));
+        let message =
+            format!("{} may not change {shown}: the names are in a subtree of somebody else{owners}", case.actor.name);
+        found.push(case.refusal(
+            OWNER_RULE,
+            of_others.into_iter().collect(),
+            message,
+            "ask the owners to make the change, or to add you to the subtree's `principals`",
+        ));
+    }
+    if !types.is_empty() {
+        let shown = shorten(types.iter().map(|(name, rtype)| format!("{name} {rtype}")));
+        let message = format!("the subtree does not allow records of these types: {shown}");
+        let names = types.into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>().into_iter().collect();
+        found.push(case.refusal(TYPES_RULE, names, message, "add the type to the subtree's `types` in the policy"));
+    }
+}
+
+fn zone_principals(case: &Case<'_>, names: Vec<Name>, found: &mut Vec<Refusal>) {
+    let Policy { principals, owner, .. } = case.policy;
+    if principals.is_empty() || principals.contains(&case.actor.name) {
+        return;
+    }
+    let owner = owner.as_ref().map(|owner| format!(", which belongs to {owner}")).unwrap_or_default();
+    let message = format!("{} may not change the zone {}{owner}", case.actor.name, case.zone);
+    found.push(case.refusal(
+        OWNER_RULE,
+        names,
+        message,
+        "ask the owner to make the change, or to add you to `principals` in the policy",
+    ));
+}
+
+/// The first few of many, for a message.
+pub(super) fn shorten(items: impl Iterator<Item = String>) -> String {
+    const SHOWN: usize = 5;
+    let items: Vec<String> = items.collect();
+    let shown = items.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if items.len() > SHOWN { format!("{shown} and {} more", items.len() - SHOWN) } else { shown }
+}
