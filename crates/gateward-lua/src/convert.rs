@@ -5,6 +5,8 @@ use serde_json::{Map, Number, Value as Json};
 
 /// Levels of nesting that are followed.
 const DEPTH: usize = 128;
+/// Values that are followed: tables that hold each other many times over would never end.
+const VALUES: usize = 1 << 20;
 
 /// A configuration as Lua sees it: what is null is absent.
 pub(crate) fn config_to_lua(lua: &Lua, json: &Json) -> Result<Value> {
@@ -42,12 +44,16 @@ pub(crate) fn to_lua(lua: &Lua, json: &Json, null: &Value) -> Result<Value> {
 /// What JSON has no word for: functions, infinity, keys that are neither texts nor numbers, texts that are not UTF-8,
 /// nesting without end, arrays with holes.
 pub(crate) fn to_json(value: &Value) -> std::result::Result<Json, String> {
-    json_at(value, DEPTH)
+    json_at(value, DEPTH, &mut 0)
 }
 
-fn json_at(value: &Value, depth: usize) -> std::result::Result<Json, String> {
+fn json_at(value: &Value, depth: usize, values: &mut usize) -> std::result::Result<Json, String> {
     if depth == 0 {
         return Err(format!("Cannot serialise, excessive depth ({DEPTH})"));
+    }
+    *values += 1;
+    if *values > VALUES {
+        return Err(format!("Cannot serialise, more than {VALUES} values"));
     }
     match value {
         Value::Nil | Value::LightUserData(_) => Ok(Json::Null),
@@ -58,7 +64,7 @@ fn json_at(value: &Value, depth: usize) -> std::result::Result<Json, String> {
             Ok(text) => Ok(Json::String(text.to_owned())),
             Err(_) => Ok(Json::String(String::from_utf8_lossy(&text.as_bytes()).into_owned())),
         },
-        Value::Table(table) => table_to_json(table, depth),
+        Value::Table(table) => table_to_json(table, depth, values),
         other => Err(format!("Cannot serialise {}: type not supported", other.type_name())),
     }
 }
@@ -72,46 +78,57 @@ fn number_to_json(number: f64) -> std::result::Result<Json, String> {
         .ok_or_else(|| "Cannot serialise number: must not be NaN or Inf".to_owned())
 }
 
-fn table_to_json(table: &Table, depth: usize) -> std::result::Result<Json, String> {
-    let length = table.raw_len();
+fn table_to_json(table: &Table, depth: usize, values: &mut usize) -> std::result::Result<Json, String> {
+    let Some(length) = array_length(table)? else { return object_to_json(table, depth, values) };
+    let mut array = Vec::with_capacity(length);
+    for index in 1..=length {
+        let item = table.raw_get::<Value>(index).map_err(|error| error.to_string())?;
+        array.push(json_at(&item, depth - 1, values)?);
+    }
+    Ok(Json::Array(array))
+}
+
+/// How long a table is that has nothing but places from 1 on; `None`: it is an object.
+fn array_length(table: &Table) -> std::result::Result<Option<usize>, String> {
+    let (mut items, mut largest) = (0_usize, 0_usize);
+    for pair in table.pairs::<Value, Value>() {
+        let (key, _) = pair.map_err(|error| error.to_string())?;
+        let place = match key {
+            Value::Integer(number) => usize::try_from(number).ok(),
+            // What is too large for a place is too sparse for an array.
+            Value::Number(number) if number.fract() == 0.0 && number >= 1.0 => Some(number as usize),
+            _ => None,
+        };
+        match place {
+            Some(place) if place > 0 => (items, largest) = (items + 1, largest.max(place)),
+            _ => return Ok(None),
+        }
+    }
+    if items == 0 {
+        return Ok(None);
+    }
+    if largest > items * 2 + 8 {
+        return Err("Cannot serialise table: excessively sparse array".to_owned());
+    }
+    Ok(Some(largest))
+}
+
+fn object_to_json(table: &Table, depth: usize, values: &mut usize) -> std::result::Result<Json, String> {
     let mut fields = Map::new();
-    let mut items = 0;
-    let mut largest = 0_i64;
     for pair in table.pairs::<Value, Value>() {
         let (key, value) = pair.map_err(|error| error.to_string())?;
-        match &key {
-            Value::Integer(number) if *number >= 1 => (items, largest) = (items + 1, largest.max(*number)),
-            Value::Number(number) if *number >= 1.0 && number.fract() == 0.0 => {
-                (items, largest) = (items + 1, largest.max(*number as i64));
-            }
-            Value::Integer(_) | Value::Number(_) | Value::String(_) => {}
-            other => {
-                return Err(format!(
-                    "Cannot serialise table: table key must be a number or string, not {}",
-                    other.type_name()
-                ));
-            }
-        }
         let name = match &key {
             Value::String(text) => text.to_string_lossy(),
             Value::Integer(number) => number.to_string(),
             Value::Number(number) => number.to_string(),
-            _ => continue,
+            other => {
+                let kind = other.type_name();
+                return Err(format!("Cannot serialise table: table key must be a number or string, not {kind}"));
+            }
         };
-        fields.insert(name, json_at(&value, depth - 1)?);
+        fields.insert(name, json_at(&value, depth - 1, values)?);
     }
-    if items == 0 || items != fields.len() {
-        return Ok(Json::Object(fields));
-    }
-    if largest as usize != items && largest as usize > items * 2 + 8 {
-        return Err("Cannot serialise table: excessively sparse array".to_owned());
-    }
-    let end = length.max(largest as usize);
-    let mut array = Vec::with_capacity(end);
-    for index in 1..=end {
-        array.push(fields.remove(&index.to_string()).unwrap_or(Json::Null));
-    }
-    Ok(Json::Array(array))
+    Ok(Json::Object(fields))
 }
 
 #[cfg(test)]
@@ -145,5 +162,8 @@ mod tests {
         assert!(eval("return {f = print}").unwrap_err().contains("function"));
         assert!(eval("return 1/0").unwrap_err().contains("Inf"));
         assert!(eval("local t = {} t.t = t return t").unwrap_err().contains("depth"));
+        let often = "local t = {} for _ = 1, 100 do t = { t, t } end return t";
+        assert!(eval(often).unwrap_err().contains("values"));
+        assert_eq!(eval("return {[1] = 'a', ['1'] = 'b'}").unwrap().as_object().unwrap().len(), 1);
     }
 }

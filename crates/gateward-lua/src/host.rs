@@ -7,13 +7,14 @@ use crate::instance::{Configured, Counts, Info, Instance, PluginTotals};
 use crate::plugin::LuaPlugin;
 use crate::schema::{self, PluginSchema};
 use crate::socket::Network;
+use crate::state::Phase;
 use crate::templates::LuaTemplates;
 use crate::vm::{self, Vm};
 use gateward_model::schema::Schema;
 use gateward_model::{PluginConfig, Snapshot};
 use gateward_net::dns::Names;
 use gateward_net::tls::Context;
-use gateward_plugin::native::settings::http;
+use gateward_plugin::native::settings::{http, http_and_streams};
 use gateward_plugin::{BuildError, Plugin, PluginEnv, PluginHost, RuntimeStatus, Templates, WorkerStart, WorkerState};
 use serde_json::Value;
 use std::cmp::Reverse;
@@ -264,8 +265,11 @@ impl PluginHost for LuaHost {
     }
 
     fn check_scope(&self, entity: &PluginConfig) -> Result<(), String> {
-        // Handlers have no phases for streams here.
-        http(entity)?;
+        let of_streams = |info: &Info| info.has(Phase::Preread) || info.has(Phase::Log);
+        match self.state().plugins.get(&entity.name) {
+            Some(Ok(info)) if of_streams(info) => http_and_streams(entity)?,
+            _ => http(entity)?,
+        }
         self.plugin_schema(&entity.name).map_or(Ok(()), |schema| schema.check_scope(entity))
     }
 

@@ -16,6 +16,8 @@ mod dict;
 mod facts;
 mod fast;
 mod functions;
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod instance;
 mod plugin;
@@ -29,6 +31,7 @@ mod templates;
 mod timers;
 mod vm;
 mod watchdog;
+mod wire;
 
 pub use check::{CheckedPlugin, Finding, Module, Origin, Severity, check};
 pub use facts::NodeFacts;

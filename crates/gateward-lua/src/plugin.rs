@@ -3,10 +3,12 @@
 use crate::instance::Instance;
 use crate::state::Phase;
 use crate::vm::{self, Ended, Started, Vm, Waiting};
+use crate::wire;
 use gateward_plugin::{
-    AfterBody, BodyRead, Exchange, LocalResponse, Needs, Outcome, Phases, Plugin, RequestRecord, Step,
+    Admission, AfterBody, BodyRead, Exchange, Handshake, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin,
+    Preread, RequestRecord, Soon, Step, StreamExchange, StreamRecord,
 };
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -48,6 +50,30 @@ fn outcome(ended: Ended) -> Outcome {
         Ended::Next | Ended::Left => Outcome::Next,
         Ended::Respond(response) => Outcome::Respond(response),
         Ended::Failed => Outcome::Respond(LocalResponse::message(500, FAILED)),
+    }
+}
+
+/// What a plugin said to `stream`. A stream has no place for a message; bytes are sent as they are.
+fn said(ended: Ended, stream: &mut StreamExchange) -> Preread {
+    wire::take_over(stream);
+    match ended {
+        Ended::Next | Ended::Left => Preread::Next,
+        Ended::Respond(response) => {
+            if let LocalBody::Bytes(_, bytes) = response.body {
+                stream.greeting.extend_from_slice(&bytes);
+            }
+            Preread::Close(response.status)
+        }
+        Ended::Failed => Preread::Close(500),
+    }
+}
+
+/// What a plugin said to `handshake`; one that failed refuses it, as in OpenResty.
+fn admission(ended: &Ended, handshake: &mut Handshake) -> Admission {
+    wire::take_over_wishes(handshake);
+    match ended {
+        Ended::Next | Ended::Left => Admission::Next,
+        Ended::Respond(_) | Ended::Failed => Admission::Refuse,
     }
 }
 
@@ -93,9 +119,23 @@ impl Plugin for LuaPlugin {
             header_filter: info.has(Phase::HeaderFilter),
             body_filter: info.has(Phase::BodyFilter),
             log: info.has(Phase::Log),
+            certificate: info.has(Phase::Certificate),
+            preread: info.has(Phase::Preread),
+            log_stream: info.has(Phase::Log),
             ..Phases::default()
         };
         Needs { phases, request_body: false, response_body: response }
+    }
+
+    fn certificate<'a>(&'a self, handshake: &'a mut Handshake) -> Soon<'a, Admission> {
+        let Some(vm) = self.vm() else { return Soon::Now(Admission::Refuse) };
+        match vm.start(&self.0, Phase::Certificate, wire::stand_in_of(handshake)) {
+            Started::Ended(ended) => Soon::Now(admission(&ended, handshake)),
+            Started::Waiting(mut waiting) => Soon::Later(Box::pin(async move {
+                let ended = poll_fn(|context| waiting.poll(wire::stand_in_of(handshake), context)).await;
+                admission(&ended, handshake)
+            })),
+        }
     }
 
     fn rewrite<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
@@ -125,6 +165,23 @@ impl Plugin for LuaPlugin {
     fn log(&self, record: &RequestRecord<'_>) {
         if let Some(vm) = self.vm() {
             vm.log(&self.0, record);
+        }
+    }
+
+    fn preread<'a>(&'a self, stream: &'a mut StreamExchange) -> Soon<'a, Preread> {
+        let Some(vm) = self.vm() else { return Soon::Now(Preread::Close(500)) };
+        match vm.start(&self.0, Phase::Preread, wire::stand_in(stream)) {
+            Started::Ended(ended) => Soon::Now(said(ended, stream)),
+            Started::Waiting(mut waiting) => Soon::Later(Box::pin(async move {
+                let ended = poll_fn(|context| waiting.poll(wire::stand_in(stream), context)).await;
+                said(ended, stream)
+            })),
+        }
+    }
+
+    fn log_stream(&self, record: &StreamRecord<'_>) {
+        if let Some(vm) = self.vm() {
+            vm.log_stream(&self.0, record);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! into it lasts.
 #![expect(unsafe_code, reason = "a borrow that the type system cannot follow through the machine; see SAFETY below")]
 
-use gateward_plugin::{Exchange, RequestRecord};
+use gateward_plugin::{Exchange, RequestRecord, StreamRecord};
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr::{null, null_mut};
@@ -82,6 +82,8 @@ pub(crate) struct State {
     pub(crate) instance: Cell<u32>,
     /// Whether the piece under way is the last.
     pub(crate) last: Cell<u32>,
+    /// After what `core.lua` knows of.
+    stream: Cell<*const StreamRecord<'static>>,
 }
 
 impl Default for State {
@@ -96,6 +98,7 @@ impl Default for State {
             phase: Cell::new(0),
             instance: Cell::new(0),
             last: Cell::new(0),
+            stream: Cell::new(null()),
         }
     }
 }
@@ -106,6 +109,8 @@ pub(crate) enum Reach<'a> {
     Exchange(&'a mut Exchange),
     /// It is over.
     Record(&'a RequestRecord<'a>),
+    /// A stream that is over, and the exchange that stood for it.
+    Stream(&'a Exchange, &'a StreamRecord<'a>),
 }
 
 /// What one call into a machine is about.
@@ -139,6 +144,7 @@ struct Saved {
     phase: u32,
     instance: u32,
     last: u32,
+    stream: *const StreamRecord<'static>,
 }
 
 impl Drop for TakeBack<'_, '_> {
@@ -159,6 +165,7 @@ impl State {
             phase: self.phase.get(),
             instance: self.instance.get(),
             last: self.last.get(),
+            stream: self.stream.get(),
         }
     }
 
@@ -172,6 +179,7 @@ impl State {
         self.phase.set(saved.phase);
         self.instance.set(saved.instance);
         self.last.set(saved.last);
+        self.stream.set(saved.stream);
     }
 
     /// Run `call` while Lua can reach what is on the `scene`.
@@ -181,13 +189,21 @@ impl State {
             Some((chunk, last)) => (&raw mut **chunk, *last),
             None => (null_mut(), false),
         };
-        let (reading, exchange, record) = match &mut scene.reach {
-            Reach::Nothing => (null(), null_mut(), null()),
-            Reach::Exchange(exchange) => {
-                let exchange = &raw mut **exchange;
-                (exchange.cast_const(), exchange, null())
+        let (mut exchange, mut record, mut stream) = (null_mut(), null(), null());
+        let reading = match &mut scene.reach {
+            Reach::Nothing => null(),
+            Reach::Exchange(under_way) => {
+                exchange = &raw mut **under_way;
+                exchange.cast_const()
             }
-            Reach::Record(record) => (&raw const *record.exchange, null_mut(), (&raw const **record).cast()),
+            Reach::Record(over) => {
+                record = (&raw const **over).cast();
+                &raw const *over.exchange
+            }
+            Reach::Stream(stood_for, over) => {
+                stream = (&raw const **over).cast();
+                &raw const **stood_for
+            }
         };
         self.set(Saved {
             reading,
@@ -199,6 +215,7 @@ impl State {
             phase: scene.phase as u32,
             instance: scene.instance,
             last: u32::from(last),
+            stream,
         });
         let result = call();
         drop(back);
@@ -229,6 +246,12 @@ impl State {
     pub(crate) fn record<R>(&self, look: impl FnOnce(&RequestRecord<'_>) -> R) -> Option<R> {
         // SAFETY: as in `read`; the lifetime in the type is not longer than the call, because `look` takes any.
         unsafe { self.record.get().as_ref() }.map(look)
+    }
+
+    /// Likewise of the stream.
+    pub(crate) fn stream_record<R>(&self, look: impl FnOnce(&StreamRecord<'_>) -> R) -> Option<R> {
+        // SAFETY: as in `record`.
+        unsafe { self.stream.get().as_ref() }.map(look)
     }
 
     /// Likewise the piece of the response body.

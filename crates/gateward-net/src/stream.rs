@@ -2,7 +2,7 @@
 
 use crate::socket::{receive, transmit};
 use crate::tls::session::Session;
-use crate::tls::{Client, Facts, HandshakeError, Offer, Server};
+use crate::tls::{Carries, Client, Facts, HandshakeError, Hello, Offer, Server, Wishes};
 use socket2::{SockRef, TcpKeepalive};
 use std::future::poll_fn;
 use std::io;
@@ -46,6 +46,21 @@ impl Stream {
     /// As [`Self::accept_tls`], without the socket.
     pub async fn accept_tls_of_stream(server: &Server, tcp: TcpStream) -> Result<Self, HandshakeError> {
         let session = server.handshake_of_stream(&tcp).await?;
+        Ok(Self { tcp, tls: Some(Box::new(session)) })
+    }
+
+    /// Go on with a handshake whose `hello` was read from `tcp`.
+    ///
+    /// # Errors
+    /// As [`Self::accept_tls`].
+    pub async fn answer_tls(
+        hello: Hello,
+        server: &Server,
+        tcp: TcpStream,
+        carries: Carries,
+        wishes: Wishes,
+    ) -> Result<Self, HandshakeError> {
+        let session = hello.answer(&tcp, server, carries, wishes).await?;
         Ok(Self { tcp, tls: Some(Box::new(session)) })
     }
 

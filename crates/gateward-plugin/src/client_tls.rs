@@ -1,6 +1,7 @@
 //! What plugins, logs and routes get to know about a client's TLS session. One value per connection.
 
 use serde::Serialize;
+use std::sync::Arc;
 
 /// A client's TLS session, in the words of nginx's variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,11 +12,11 @@ pub struct ClientTls {
     pub cipher: &'static str,
     /// The server name the client asked for, in lower case.
     pub sni: Option<String>,
-    /// The client's certificate; it was verified.
+    /// The client's certificate.
     pub certificate: Option<ClientCertificate>,
 }
 
-/// A client's certificate, verified against the operator's authorities.
+/// A client's certificate. Unless `verified`, all that is known is that the client has its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// Distinguished name of the subject (RFC 4514).
@@ -26,13 +27,26 @@ pub struct ClientCertificate {
     pub serial: String,
     /// SHA-256 of the certificate in hex.
     pub fingerprint: String,
+    /// Whether it was verified against the operator's authorities. One that only a plugin asked for was not.
+    pub verified: bool,
+    /// It and what the client sent with it, in DER.
+    pub chain: Arc<[Box<[u8]>]>,
 }
 
 impl ClientTls {
-    /// nginx's `$ssl_client_verify`: `NONE` without a certificate. One that fails ends the handshake, so there is no
-    /// `FAILED`.
+    /// nginx's `$ssl_client_verify`: `NONE` without a certificate. One that the operator's authorities do not vouch for
+    /// ends the handshake; `FAILED` is one that only a plugin asked for.
     pub fn client_verify(&self) -> &'static str {
-        if self.certificate.is_some() { "SUCCESS" } else { "NONE" }
+        match &self.certificate {
+            None => "NONE",
+            Some(certificate) if certificate.verified => "SUCCESS",
+            Some(_) => "FAILED:not verified",
+        }
+    }
+
+    /// The certificate, if it was verified.
+    pub fn verified(&self) -> Option<&ClientCertificate> {
+        self.certificate.as_ref().filter(|certificate| certificate.verified)
     }
 }
 
@@ -52,7 +66,7 @@ impl<'a> From<&'a ClientTls> for TlsView<'a> {
             version: tls.version,
             cipher: tls.cipher,
             client_verify: tls.client_verify(),
-            client_subject: tls.certificate.as_ref().map(|certificate| certificate.subject.as_str()),
+            client_subject: tls.verified().map(|certificate| certificate.subject.as_str()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a plugin is: phases it takes part in, what it may answer, and how it is made from configuration.
 
-use crate::{BuildContext, Exchange, Preread, RequestRecord, StreamExchange, StreamRecord};
+use crate::{Admission, BuildContext, Exchange, Handshake, Preread, RequestRecord, StreamExchange, StreamRecord};
 use gateward_model::schema::Schema;
 use std::borrow::Cow;
 use std::future::Future;
@@ -14,6 +14,13 @@ use std::task::{Context, Poll};
 pub trait Plugin: Send + Sync + 'static {
     /// Which phases to call and which bodies to buffer.
     fn needs(&self) -> Needs;
+
+    /// While a client's TLS handshake is under way and its server name is known; only for instances without a scope
+    /// (global), as in Kong. All are asked, until one refuses. The handshake's time-out goes on meanwhile.
+    fn certificate<'a>(&'a self, handshake: &'a mut Handshake) -> Soon<'a, Admission> {
+        let _ = handshake;
+        Soon::Now(Admission::Next)
+    }
 
     /// Before anything else; only for instances without a scope (global), as in Kong.
     fn rewrite<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
@@ -93,9 +100,9 @@ pub trait Plugin: Send + Sync + 'static {
 
     /// For a stream, after its route is known and before its upstream is dialled. All plugins of the route are asked,
     /// in their order; the first to close it decides. A panic closes it, too.
-    fn preread(&self, stream: &mut StreamExchange) -> Preread {
+    fn preread<'a>(&'a self, stream: &'a mut StreamExchange) -> Soon<'a, Preread> {
         let _ = stream;
-        Preread::Next
+        Soon::Now(Preread::Next)
     }
 
     /// After a stream ended, on every path.
@@ -114,6 +121,14 @@ pub enum Step<'a> {
     Wait(Pin<Box<dyn Future<Output = Outcome> + 'a>>),
     /// Go on when the request body was received: for a plugin that learns only now that it needs it.
     Body(AfterBody),
+}
+
+/// Something a plugin says: at once, or when it has waited for I/O; the worker serves others meanwhile.
+pub enum Soon<'a, T> {
+    /// At once.
+    Now(T),
+    /// Later.
+    Later(Pin<Box<dyn Future<Output = T> + 'a>>),
 }
 
 /// How a plugin goes on with the request body in hand.
@@ -226,7 +241,7 @@ impl LocalResponse {
 
 /// The phases a plugin takes part in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(missing_docs, reason = "Kong's phase names; the last two are those of streams")]
+#[expect(missing_docs, reason = "Kong's phase names, beside those of streams and connections")]
 pub struct Phases {
     pub rewrite: bool,
     pub access: bool,
@@ -239,6 +254,7 @@ pub struct Phases {
     pub log: bool,
     pub preread: bool,
     pub log_stream: bool,
+    pub certificate: bool,
 }
 
 impl Phases {

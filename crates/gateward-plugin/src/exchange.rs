@@ -1,6 +1,7 @@
 //! One request and its response, as plugins see and change them.
 
 use crate::ClientTls;
+use crate::context::Context;
 use crate::origin::ProxyOrigin;
 use gateward_http::uri::split_authority;
 use gateward_http::{Headers, Method, RequestHead};
@@ -43,7 +44,7 @@ pub struct Exchange {
     pub response: ResponseState,
     /// Metrics to record beyond the always-on ones, switched on by the prometheus plugin.
     pub metrics: MetricGroups,
-    context: Vec<Box<dyn Any>>,
+    context: Context,
     /// Route and service of the request before, kept because the next one on a connection often has the same.
     previous: Option<(Arc<Route>, Option<Arc<Service>>)>,
 }
@@ -282,7 +283,7 @@ impl Exchange {
             request_body_max: None,
             response: ResponseState::default(),
             metrics: MetricGroups::default(),
-            context: Vec::new(),
+            context: Context::default(),
             previous: None,
         }
     }
@@ -356,21 +357,17 @@ impl Exchange {
 
     /// Keep `value` for later phases of the same plugin: one value per type, which is private to the plugin.
     pub fn put<T: Any>(&mut self, value: T) {
-        if let Some(slot) = self.context.iter_mut().find_map(|slot| slot.downcast_mut::<T>()) {
-            *slot = value;
-        } else {
-            self.context.push(Box::new(value));
-        }
+        self.context.put(value);
     }
 
     /// The value kept by [`Exchange::put`].
     pub fn kept<T: Any>(&self) -> Option<&T> {
-        self.context.iter().find_map(|slot| slot.downcast_ref::<T>())
+        self.context.kept()
     }
 
     /// Likewise, to change.
     pub fn kept_mut<T: Any>(&mut self) -> Option<&mut T> {
-        self.context.iter_mut().find_map(|slot| slot.downcast_mut::<T>())
+        self.context.kept_mut()
     }
 }
 

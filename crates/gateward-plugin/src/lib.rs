@@ -9,12 +9,14 @@ pub mod fuzzing;
 
 pub mod cases;
 pub mod client_tls;
-pub mod contract;
+pub mod context;
+mod contract;
 pub mod counter_store;
 pub mod counters;
 pub mod env;
 pub mod exchange;
-pub mod host;
+pub mod handshake;
+mod host;
 pub mod native;
 pub mod origin;
 pub mod query;
@@ -23,8 +25,10 @@ pub mod registry;
 pub mod stream;
 
 pub use client_tls::{ClientCertificate, ClientTls};
+pub use context::Context;
 pub use contract::{
-    AfterBody, BodyRead, BuildError, Definition, Flow, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, Step,
+    AfterBody, BodyRead, BuildError, Definition, Flow, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, Soon,
+    Step,
 };
 pub use counter_store::{Addition, Answer, Ask, CounterStore, Limited, Redis, RedisSettings, StoreError};
 pub use env::{BuildContext, HttpPost, PluginEnv, PluginStats, PostRequest, RequestTemplates, Templates};
@@ -32,6 +36,7 @@ pub use exchange::{
     Authentication, Captures, Client, Credential, Detour, Exchange, MetricGroups, ResponseState, Scheme, Source,
     UpstreamRequest,
 };
+pub use handshake::{Admission, Handshake};
 pub use host::{Hosts, NoHost, PluginHost, RuntimeStatus, WorkerStart, WorkerState};
 pub use origin::ProxyOrigin;
 pub use record::{RequestRecord, Try};

@@ -6,14 +6,14 @@
 
 use crate::client_tls::TlsView;
 use crate::record::{RouteView, ServiceView, Text, TriesView, route_view, service_view};
-use crate::{ClientTls, MetricGroups, ProxyOrigin, Try};
+use crate::{ClientTls, Context, Detour, MetricGroups, ProxyOrigin, Try};
 use gateward_model::{Protocol, Route, Service};
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// State of one stream.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct StreamExchange {
     /// Unix milliseconds when it began.
     pub started_at_ms: u64,
@@ -33,8 +33,14 @@ pub struct StreamExchange {
     pub route: Option<Arc<Route>>,
     /// The matched route's service.
     pub service: Option<Arc<Service>>,
+    /// What a plugin wants of the upstream otherwise than the service says; seldom anything.
+    pub detour: Option<Box<Detour>>,
+    /// Bytes of plugins for the client: sent before anything of the upstream's, or before the stream is closed.
+    pub greeting: Vec<u8>,
     /// Metrics to record beyond the always-on ones, switched on by the prometheus plugin.
     pub metrics: MetricGroups,
+    /// What plugins keep until the stream is over.
+    pub context: Context,
 }
 
 /// What a plugin says to a stream before its upstream is dialled.
@@ -72,6 +78,13 @@ pub struct StreamRecord<'a> {
 }
 
 impl StreamRecord<'_> {
+    /// The record's JSON. Parses what [`Self::write_json`] writes: for who looks into it.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut text = String::new();
+        self.write_json(&mut text);
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
     /// Append the record as one line of JSON, without the line's end.
     pub fn write_json(&self, out: &mut String) {
         let start = out.len();
@@ -168,7 +181,10 @@ pub(crate) mod testing {
             origin: None,
             route: None,
             service: None,
+            detour: None,
+            greeting: Vec::new(),
             metrics: MetricGroups::default(),
+            context: Context::default(),
         }
     }
 

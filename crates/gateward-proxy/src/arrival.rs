@@ -34,8 +34,10 @@ pub(crate) struct Manner {
 /// Take the header off `tcp` if there may be one, do the TLS handshake if there is one, and serve the connection.
 pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, local: SocketAddr, manner: Manner) {
     let Some(client) = client(&worker, &tcp, peer, manner).await else { return };
-    let stream =
-        if manner.flags.ssl { secure::handshake(&worker, tcp, manner.flags).await } else { Some(Stream::plain(tcp)) };
+    let stream = match manner.flags.ssl {
+        true => secure::handshake(&worker, tcp, client.address, manner.flags).await,
+        false => Some(Stream::plain(tcp)),
+    };
     if let Some(stream) = stream {
         let tls = stream.tls().map(secure::describe);
         let arrival = Arrival { peer: client.address, local, origin: client.origin, tls };

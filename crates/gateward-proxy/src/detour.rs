@@ -51,13 +51,14 @@ impl Detoured {
     fn choose_tls(&mut self, plan: &Plan, detour: &Detour) -> Result<(), TlsError> {
         let protocol = &mut self.service.protocol;
         *protocol = match (detour.scheme, *protocol) {
-            (None, protocol) => protocol,
+            // A stream's is the service's affair.
+            (None, protocol) | (_, protocol @ (Protocol::Tcp | Protocol::Tls | Protocol::Udp)) => protocol,
             (Some(Scheme::Http), Protocol::Grpc | Protocol::Grpcs) => Protocol::Grpc,
             (Some(Scheme::Https), Protocol::Grpc | Protocol::Grpcs) => Protocol::Grpcs,
             (Some(Scheme::Http), _) => Protocol::Http,
             (Some(Scheme::Https), _) => Protocol::Https,
         };
-        let speaks_tls = matches!(protocol, Protocol::Https | Protocol::Grpcs);
+        let speaks_tls = matches!(protocol, Protocol::Https | Protocol::Grpcs | Protocol::Tls);
         let as_said = self.tls.is_some() && detour.tls_verify.is_none() && detour.tls_verify_depth.is_none();
         if !speaks_tls {
             self.tls = None;

@@ -1,10 +1,12 @@
 //! A plugin made from its configuration, calls into it, and the name of a chain of plugins.
 
 use gateward_model::PluginConfig;
-use gateward_plugin::{Needs, Plugin};
+use gateward_plugin::{Needs, Plugin, Soon};
 use gateward_telemetry::{Counter, WorkerMetrics};
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Poll;
 
 /// Index into a plan's chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,4 +35,21 @@ pub(crate) fn fenced<'i, T>(
         tracing::error!(plugin = instance.entity.name, id = %instance.entity.id, "plugin panicked; the request got a 500, or the stream was closed");
         Panicked
     })
+}
+
+/// What a plugin says, waiting for it when it asks to.
+pub(crate) async fn heard<'i, T>(
+    metrics: &WorkerMetrics,
+    instance: &'i Instance,
+    call: impl FnOnce(&'i dyn Plugin) -> Soon<'i, T>,
+) -> Result<T, Panicked> {
+    let mut waiting = match fenced(metrics, instance, call)? {
+        Soon::Now(said) => return Ok(said),
+        Soon::Later(waiting) => waiting,
+    };
+    poll_fn(|context| match fenced(metrics, instance, |_| waiting.as_mut().poll(context)) {
+        Ok(poll) => poll.map(Ok),
+        Err(panicked) => Poll::Ready(Err(panicked)),
+    })
+    .await
 }

@@ -32,6 +32,7 @@ mod hashing;
 mod head;
 mod health;
 mod hedge;
+mod hello;
 mod http2;
 mod instance;
 mod leaving;

@@ -8,7 +8,7 @@ use crate::instance::{ChainId, Instance};
 use crate::settings::Settings;
 use crate::tls_plan::{TlsPlan, TlsPlanError};
 use gateward_balance::Priority;
-use gateward_model::{Directory, EntityId, Protocol, Route, Service, Snapshot, Target, Upstream};
+use gateward_model::{Directory, EntityId, PluginConfig, Protocol, Route, Service, Snapshot, Target, Upstream};
 use gateward_net::resolve::literal;
 use gateward_net::tls::{Client, Context};
 use gateward_plugin::{BuildContext, BuildError, Definition, PluginEnv, PluginHost, WorkerStart, definitions};
@@ -34,6 +34,8 @@ pub struct Plan {
     pub(crate) instances: Vec<Instance>,
     pub(crate) chains: Vec<Chain>,
     pub(crate) global_chain: ChainId,
+    /// Global plugins with a say in TLS handshakes, in their order.
+    pub(crate) certificate_plugins: Vec<u32>,
     pub(crate) upstreams: Vec<Arc<UpstreamPlan>>,
     pub(crate) tls: TlsPlan,
     starts: Vec<Box<dyn WorkerStart>>,
@@ -160,6 +162,7 @@ impl Plan {
             .map(|entry| route_plan(entry, &by_name, &mut chains, telemetry, &tls))
             .collect();
         let chains = chains.chains;
+        let certificate_plugins = certificate_plugins(&instances);
         let stream_warnings = families::warnings(stream_router.routes(), &instances, settings.streams);
         Ok(Self {
             router,
@@ -170,6 +173,7 @@ impl Plan {
             instances,
             chains,
             global_chain,
+            certificate_plugins,
             upstreams,
             tls,
             starts: host.worker_start(&snapshot, env),
@@ -234,8 +238,6 @@ fn instances(
     for entity in entities {
         let made = match native.get(entity.name.as_str()) {
             Some(definition) => (definition.build)(&BuildContext { entity, directory: &directory, env }),
-            // Plugins in other languages act on requests only.
-            None if !families::has_http(&entity.protocols) => continue,
             None => host.build(entity, snapshot, env),
         };
         match made {
@@ -246,6 +248,13 @@ fn instances(
         }
     }
     instances
+}
+
+fn certificate_plugins(instances: &[Instance]) -> Vec<u32> {
+    let is_global =
+        |entity: &PluginConfig| entity.route.is_none() && entity.service.is_none() && entity.consumer.is_none();
+    let has_a_say = |instance: &Instance| instance.needs.phases.certificate && is_global(&instance.entity);
+    instances.iter().enumerate().filter(|(_, it)| has_a_say(it)).map(|(index, _)| index as u32).collect()
 }
 
 fn upstreams(snapshot: &Snapshot, tls: Option<&TlsPlan>, errors: &mut Vec<CompileError>) -> Vec<Arc<UpstreamPlan>> {

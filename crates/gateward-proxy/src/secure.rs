@@ -1,10 +1,12 @@
 //! TLS of client connections: the handshake, bounded in time and number, and what of it requests get to see.
 
+use crate::hello;
 use crate::worker::Worker;
 use gateward_net::tls::{Facts, HandshakeError};
 use gateward_net::{ListenerFlags, Stream};
 use gateward_plugin::{ClientCertificate, ClientTls};
 use gateward_telemetry::Counter;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -14,8 +16,13 @@ const CLEARTEXT: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 55\r\n\
 Connection: close\r\n\r\nThe plain HTTP request was sent to HTTPS port: use TLS\n";
 
-/// Do the handshake of a new connection; `None`: it failed, which is counted.
-pub(crate) async fn handshake(worker: &Rc<Worker>, tcp: TcpStream, flags: ListenerFlags) -> Option<Stream> {
+/// Do the handshake of a new connection of `client`; `None`: it failed, which is counted.
+pub(crate) async fn handshake(
+    worker: &Rc<Worker>,
+    tcp: TcpStream,
+    client: SocketAddr,
+    flags: ListenerFlags,
+) -> Option<Stream> {
     let limits = &worker.node.settings.limits;
     let Some(_place) = Place::take(worker, limits.tls_handshakes) else {
         worker.metrics.refuse("tls_too_many_handshakes");
@@ -29,6 +36,9 @@ pub(crate) async fn handshake(worker: &Rc<Worker>, tcp: TcpStream, flags: Listen
     let server = &plan.shared.tls.server;
     let accepting = async {
         match flags.stream {
+            _ if !plan.shared.certificate_plugins.is_empty() => {
+                Box::pin(hello::accept(worker, &plan, tcp, client, flags)).await
+            }
             false => Stream::accept_tls(server, tcp, flags.http2).await.map_err(|(tcp, error)| (Some(tcp), error)),
             true => Stream::accept_tls_of_stream(server, tcp).await.map_err(|error| (None, error)),
         }
@@ -66,6 +76,8 @@ pub(crate) fn describe(facts: &Facts) -> Arc<ClientTls> {
         issuer: certificate.issuer.clone(),
         serial: certificate.serial.clone(),
         fingerprint: certificate.fingerprint.clone(),
+        verified: certificate.verified,
+        chain: certificate.chain.clone(),
     });
     Arc::new(ClientTls {
         version: facts.version,

@@ -62,6 +62,9 @@ fn targets(level: LogLevel) -> Targets {
         // It warns of what peers do, frame by frame; that is counted, and must not fill the log.
         .with_target("h2", level.filter.min(LevelFilter::ERROR))
         .with_target("gateward", level.filter)
+        // What plugins write.
+        .with_target("lua", level.filter)
+        .with_target("wasm", level.filter)
 }
 
 /// Standard error; a log must never end the process, so a closed pipe is no error.

@@ -24,6 +24,7 @@ pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<(
     let own = shared.clone();
     let record = lua.create_function(move |lua, ()| {
         let record = own.state.record(|record| record.to_json());
+        let record = record.or_else(|| own.state.stream_record(|record| record.to_json()));
         record.map_or(Ok(Value::Nil), |record| to_lua(lua, &record, &Value::Nil))
     })?;
     functions.raw_set("record", record)

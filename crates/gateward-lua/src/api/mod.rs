@@ -22,6 +22,7 @@ mod socket;
 mod thread;
 mod time;
 mod timer;
+mod wire;
 
 use crate::code::Code;
 use crate::shared::Shared;
@@ -51,5 +52,6 @@ pub(crate) fn add(lua: &Lua, functions: &Table, code: &Arc<Code>, shared: &Rc<Sh
     socket::add(lua, functions, shared)?;
     thread::add(lua, functions, shared)?;
     time::add(lua, functions)?;
-    timer::add(lua, functions, shared)
+    timer::add(lua, functions, shared)?;
+    wire::add(lua, functions, shared)
 }

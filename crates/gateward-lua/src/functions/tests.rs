@@ -141,7 +141,11 @@ fn mistakes_are_found_when_the_file_is_loaded() {
         (UntrustedMode::Sandbox, access("\u{1b}LJ\u{2}"), "error parsing pre-function"),
         (UntrustedMode::Off, access("x = 1"), "'untrusted_lua' config option is set to 'off'"),
         (UntrustedMode::Sandbox, json!({"name": "post-function"}), "at least one of these is needed"),
-        (UntrustedMode::Sandbox, json!({"name": "pre-function", "config": {"certificate": ["x = 1"]}}), "remove it"),
+        (
+            UntrustedMode::Sandbox,
+            json!({"name": "pre-function", "config": {"certificate": ["x ="]}}),
+            "config.certificate[0]: error parsing pre-function",
+        ),
         (
             UntrustedMode::Sandbox,
             json!({"name": "pre-function", "consumer": "a", "config": {"log": ["x = 1"]}}),

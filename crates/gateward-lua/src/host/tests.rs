@@ -14,6 +14,7 @@ mod fences;
 mod ngx;
 mod pdk;
 mod phases;
+mod streams;
 
 /// A folder that is gone with the test.
 struct Folder(PathBuf);

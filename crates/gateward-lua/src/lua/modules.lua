@@ -22,6 +22,7 @@ local brought = {
   ["lib.lrucache"] = { "resty.lrucache", "resty.lrucache.pureffi" },
   ["lib.queue"] = { "kong.tools.queue" },
   ["lib.redis"] = { "resty.redis" },
+  ["lib.ssl"] = { "ngx.ssl" },
   ["lib.tools"] = {
     "kong.constants", "kong.plugins.log-serializers.basic", "kong.tools.cjson", "kong.tools.http", "kong.tools.ip",
     "kong.tools.string", "kong.tools.table", "kong.tools.time", "kong.tools.utils", "pl.pretty", "pl.stringx", "pl.tablex",

@@ -25,7 +25,9 @@ for name in ("GET HEAD POST PUT DELETE MKCOL COPY MOVE OPTIONS PROPFIND PROPPATC
   method_of[bit_of] = name
   bit_of = bit_of * 2
 end
-ngx.config = { subsystem = "http", debug = false, nginx_version = 1027001, ngx_lua_version = 10027 }
+ngx.config = setmetatable({ debug = false, nginx_version = 1027001, ngx_lua_version = 10027 }, {
+  __index = function(_, name) if name == "subsystem" then return host.wire("subsystem") or "http" end end,
+})
 function ngx.config.prefix() return "/usr/local/kong/" end
 function ngx.config.nginx_configure() return "" end
 ngx.is_subrequest = false
@@ -37,6 +39,9 @@ ngx.worker = {
 local with_request = core.set_of("rewrite", "access", "response", "header_filter", "body_filter", "log")
 local changing = core.set_of("rewrite", "access", "response", "header_filter")
 local asking = core.set_of("rewrite", "access")
+local preread = core.set_of("preread")
+-- With a client that can be asked about, or told to go.
+local with_client = bit.bor(with_request, core.set_of("preread", "certificate"))
 
 local function check(set)
   if band(state.phase, set) == 0 then
@@ -205,7 +210,15 @@ end
 
 -- What is printed is kept until the handler leaves with `ngx.exit` or returns, which makes an answer of it.
 local function print(ending, ...)
-  check(core.set_of("rewrite", "access", "response"))
+  check(core.set_of("rewrite", "access", "response", "preread"))
+  if band(state.phase, preread) ~= 0 then
+    local out = {}
+    for i = 1, select("#", ...) do flat(out, (select(i, ...))) end
+    out[#out + 1] = ending
+    -- A client without HTTP gets it as it is.
+    if not host.print(table.concat(out)) then return nil, "nginx output buffer full" end
+    return 1
+  end
   local own = core.tables()
   local out = own.printed or {}
   own.printed = out
@@ -233,9 +246,11 @@ function ngx.eof() return 1 end
 
 function ngx.exit(code)
   if type(code) ~= "number" then error("bad argument #1 to 'exit' (number expected, got " .. type(code) .. ")", 2) end
-  check(with_request)
+  check(with_client)
   local own = core.tables()
-  if state.phase == core.phases.header_filter then
+  if band(state.phase, preread) ~= 0 then
+    if code == ngx.ERROR then host.answer(500, nil, nil) elseif code >= 200 then host.answer(code, nil, nil) end
+  elseif state.phase == core.phases.header_filter then
     if code >= 200 then host.set_status(code) end
   elseif band(state.phase, core.waits) ~= 0 and code == ngx.ERROR then
     host.fail(500, core.message_of(500), nil)
@@ -460,6 +475,22 @@ local variables = {
   end,
 }
 
+-- Of a stream (ngx_stream_core_module); `false`: it has none.
+local function of_wire(name) return function() return host.wire(name) end end
+local function whole(name) return function() local value = host.wire(name) return value and ("%d"):format(value) end end
+local on_wire = {
+  protocol = function() return host.wire("protocol") == "udp" and "UDP" or "TCP" end,
+  ssl_preread_server_name = function() return host.wire("sni") or "" end, server_addr = of_wire("server_addr"),
+  status = whole("status"), bytes_received = whole("bytes_received"), bytes_sent = whole("bytes_sent"),
+  upstream_bytes_received = whole("upstream_bytes_received"), upstream_bytes_sent = whole("upstream_bytes_sent"),
+  session_time = function() local us = host.wire("session_us") return us and ("%.3f"):format(us / 1e6) end,
+}
+for name in ([[remote_addr remote_port realip_remote_addr realip_remote_port server_port ssl_server_name ssl_protocol ssl_cipher
+  ssl_client_s_dn ssl_client_i_dn ssl_client_serial ssl_client_fingerprint ssl_client_verify msec time_iso8601 time_local pid
+  hostname upstream_host]]):gmatch("%S+") do
+  on_wire[name] = variables[name]
+end
+
 local function cookie(name)
   local header = core.kong.request.get_header("Cookie")
   if not header then return nil end
@@ -493,10 +524,15 @@ local writable = {
 
 ngx.var = setmetatable({}, {
   __index = function(_, name)
-    check(with_request)
+    check(with_client)
     if type(name) ~= "string" then return nil end
-    local read = variables[name]
+    local below_http = band(state.phase, with_request) == 0 or host.wire("subsystem") ~= nil
+    local read = (below_http and on_wire or variables)[name]
     if read then return read() end
+    if below_http then
+      local own = core.tables().variables
+      return own and own[name]
+    end
     for prefix, find_by in pairs(prefixes) do
       if sub(name, 1, #prefix) == prefix then return find_by(sub(name, #prefix + 1)) end
     end
@@ -504,8 +540,8 @@ ngx.var = setmetatable({}, {
     return own and own[name]
   end,
   __newindex = function(_, name, value)
-    check(with_request)
-    local write = writable[name]
+    check(with_client)
+    local write = band(state.phase, with_request) ~= 0 and writable[name]
     if write then
       if band(state.phase, asking) == 0 or not write(text(value)) then
         error('variable "' .. name .. '" cannot be set to this, or not any more', 2)

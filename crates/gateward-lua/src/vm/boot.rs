@@ -29,6 +29,7 @@ const FILES: &[(&str, &str)] = &[
     ("lib.lrucache", include_str!("../lua/lib/lrucache.lua")),
     ("lib.queue", include_str!("../lua/lib/queue.lua")),
     ("lib.redis", include_str!("../lua/lib/redis.lua")),
+    ("lib.ssl", include_str!("../lua/lib/ssl.lua")),
     ("lib.tools", include_str!("../lua/lib/tools.lua")),
     ("lib.url", include_str!("../lua/lib/url.lua")),
     ("modules", include_str!("../lua/modules.lua")),
@@ -107,6 +108,7 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
         requests: Cell::new(0.0),
         adopted: RefCell::default(),
         free_slots: Rc::default(),
+        not_again: RefCell::default(),
         memory: OnceCell::new(),
     })
 }

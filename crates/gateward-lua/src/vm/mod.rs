@@ -14,7 +14,7 @@ mod waiting;
 
 pub(crate) use adopt::adopt;
 pub(crate) use run::{Ended, Started};
-pub(crate) use schema::{Said, ask, check_template};
+pub(crate) use schema::{Said, ask, check_template, describe_here};
 pub(crate) use waiting::Waiting;
 
 use crate::code::Code;
@@ -31,6 +31,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 /// Bytes of memory of one machine.
 pub(crate) const MEMORY: usize = 256 << 20;
@@ -63,6 +64,8 @@ pub(crate) struct Vm {
     requests: Cell<f64>,
     adopted: RefCell<Adopted>,
     free_slots: Rc<RefCell<FreeSlots>>,
+    /// Functions of schemas that were stopped, and when.
+    not_again: RefCell<FxHashMap<String, Instant>>,
     /// Where a worker's machine says how much memory it uses.
     memory: OnceCell<Arc<AtomicUsize>>,
 }
@@ -181,6 +184,21 @@ impl Vm {
         let known = Configuration { instance: Arc::downgrade(instance), handler: handler.clone(), conf: conf.clone() };
         configurations.insert(instance.number, known);
         Ok((handler, conf))
+    }
+
+    /// For fuzzing: the machine itself.
+    pub(crate) fn machine(&self) -> &Lua {
+        &self.lua
+    }
+
+    /// For fuzzing: `require` as plugins call it.
+    pub(crate) fn require(&self) -> &Function {
+        &self.require
+    }
+
+    /// For fuzzing: run `call` under the watchdog; whether it was stopped.
+    pub(crate) fn watched_during<R>(&self, call: impl FnOnce() -> R) -> (R, bool) {
+        self.watched.during(call)
     }
 
     /// What the functions in Rust have in common.

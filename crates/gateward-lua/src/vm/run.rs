@@ -11,7 +11,8 @@ use crate::instance::Instance;
 use crate::shared::{Op, Operation, next_turn};
 use crate::slot::Slot;
 use crate::state::{Phase, Reach, Scene};
-use gateward_plugin::{Exchange, LocalResponse, RequestRecord};
+use crate::wire;
+use gateward_plugin::{Exchange, LocalResponse, RequestRecord, StreamRecord};
 use mlua::{Function, MultiValue, Thread, Value};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -141,6 +142,21 @@ impl Vm {
     pub(crate) fn log(self: &Rc<Self>, instance: &Arc<Instance>, record: &RequestRecord<'_>) -> Ended {
         let request = self.past_request(record.exchange);
         self.call_on(instance, Phase::Log, request, Reach::Record(record), None)
+    }
+
+    /// Likewise log for a stream.
+    pub(crate) fn log_stream(self: &Rc<Self>, instance: &Arc<Instance>, record: &StreamRecord<'_>) -> Ended {
+        // The exchange is another one when no plugin in Lua had a say before.
+        let made;
+        let exchange = match wire::stood_in(record.stream) {
+            Some(exchange) => exchange,
+            None => {
+                made = wire::exchange_of(record.stream);
+                &made
+            }
+        };
+        let request = self.past_request(exchange);
+        self.call_on(instance, Phase::Log, request, Reach::Stream(exchange, record), None)
     }
 
     fn call_on(

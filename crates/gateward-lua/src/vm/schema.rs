@@ -9,6 +9,10 @@ use serde_json::Value as Json;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a function that was stopped is left alone.
+const AGAIN: Duration = Duration::from_secs(2);
 
 thread_local! {
     /// The last machine that this thread asked a schema in. One is enough: a file is loaded by one thread, with one set of
@@ -39,6 +43,19 @@ pub(crate) fn ask(code: &Arc<Code>, plugin: &str, what: &str, id: &str, values: 
 /// It is not, and why.
 pub(crate) fn check_template(code: &Arc<Code>, text: &str) -> Result<(), String> {
     machine(code)?.template(text)
+}
+
+/// For fuzzing: what a schema says that stands nowhere. `written` is its table, as [`ENLIVEN`](crate::fuzzing) reads it.
+pub(crate) fn describe_here(code: &Arc<Code>, plugin: &str, written: &Json) -> Result<Option<Json>, String> {
+    let vm = machine(code)?;
+    vm.not_again.borrow_mut().clear();
+    let described = vm.aside(|| {
+        let enliven: Function = vm.lua.load(crate::fuzzing::ENLIVEN).call((vm.require.clone(), Value::NULL))?;
+        let schema: Value = enliven.call(to_lua(&vm.lua, written, &Value::NULL)?)?;
+        let describe: Function = vm.schemas.raw_get("describe")?;
+        describe.call::<Value>((plugin, schema))
+    });
+    to_json(&described.0.map_err(|error| error.to_string())?).map(Some)
 }
 
 /// The machine of this thread in which what stands in a configuration is checked.
@@ -72,16 +89,17 @@ impl Vm {
             let describe: Function = self.schemas.raw_get("describe")?;
             describe.call::<Value>((plugin, schema))
         });
-        let described = described.map_err(|error| format!("{module} does not load: {error}"))?;
+        let described = described.0.map_err(|error| format!("{module} does not load: {error}"))?;
         to_json(&described).map(Some).map_err(|error| format!("{module}: {error}"))
     }
 
     fn ask(&self, code: &Code, plugin: &str, what: &str, id: &str, values: &[Json]) -> Result<Said, String> {
+        self.may_ask(plugin, what, id)?;
         let known: Function = self.schemas.raw_get("known").map_err(|error| error.to_string())?;
         if !known.call::<bool>(plugin).unwrap_or(false) {
             self.describe(code, plugin)?;
         }
-        let answer = self.aside(|| {
+        let (answer, stopped) = self.aside(|| {
             let mut arguments = MultiValue::with_capacity(values.len() + 3);
             for text in [plugin, what, id] {
                 arguments.push_back(Value::String(self.lua.create_string(text)?));
@@ -92,6 +110,9 @@ impl Vm {
             let ask: Function = self.schemas.raw_get("ask")?;
             ask.call::<(bool, Value, Option<String>)>(arguments)
         });
+        if stopped {
+            self.not_again.borrow_mut().insert(format!("{plugin} {what} {id}"), Instant::now());
+        }
         match answer.map_err(|error| one_line(&error))? {
             (true, Value::Nil, _) => Ok(Said::Yes(Json::Null)),
             (true, value, _) => to_json(&value).map(Said::Yes),
@@ -100,11 +121,24 @@ impl Vm {
         }
     }
 
-    /// Run what has nothing to do with a request, under the watchdog.
-    fn aside<R>(&self, call: impl FnOnce() -> mlua::Result<R>) -> mlua::Result<R> {
+    /// Whether the function may be asked: one that was stopped is not asked for every value of a long list.
+    fn may_ask(&self, plugin: &str, what: &str, id: &str) -> Result<(), String> {
+        let mut not_again = self.not_again.borrow_mut();
+        if not_again.is_empty() {
+            return Ok(());
+        }
+        not_again.retain(|_, stopped| stopped.elapsed() < AGAIN);
+        if not_again.contains_key(&format!("{plugin} {what} {id}")) {
+            return Err(format!("it ran too long and is not asked again for {} s", AGAIN.as_secs()));
+        }
+        Ok(())
+    }
+
+    /// Run what has nothing to do with a request, under the watchdog; whether it was stopped.
+    fn aside<R>(&self, call: impl FnOnce() -> mlua::Result<R>) -> (mlua::Result<R>, bool) {
         let mut scene =
             Scene { reach: Reach::Nothing, chunk: None, phase: Phase::InitWorker, instance: 0, request: (0.0, 0) };
-        self.watched.during(|| self.shared.state.enter(&mut scene, call)).0
+        self.watched.during(|| self.shared.state.enter(&mut scene, call))
     }
 }
 

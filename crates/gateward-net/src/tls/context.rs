@@ -1,9 +1,11 @@
 //! What lives as long as the process: the default certificate, keys of session tickets, authorities.
 
 use super::client::{Client, ClientOptions, Clients, Resolved, authorities, roots};
+use super::hello::NoTickets;
 use super::pem::{KeyPair, TlsError, certificates, provider, read};
 use super::server::{Certificates, Resolver, Server};
 use super::settings::{Authorities, ClientVerify, TlsSettings, suites};
+use super::verify::AnyClient;
 use super::{HTTP_1_1, HTTP_2};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -78,18 +80,25 @@ impl Context {
             |error: rustls::Error| TlsError::Settings(format!("the TLS settings do not go together: {error}"));
         let builder = ServerConfig::builder_with_provider(self.provider.clone());
         let builder = builder.with_protocol_versions(&versions).map_err(refused)?;
+        let resolver = Arc::new(resolver);
+        let asking = verifier.is_none().then(|| {
+            let verifier = Arc::new(AnyClient);
+            let mut config = builder.clone().with_client_cert_verifier(verifier).with_cert_resolver(resolver.clone());
+            // What a session that was not verified leaves behind must not be taken for one that was.
+            config.ticketer = Arc::new(NoTickets);
+            config.send_tls13_tickets = 0;
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            Arc::new(by_content(config))
+        });
         let builder = match verifier {
             Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
             None => builder.with_no_client_auth(),
         };
-        let mut http1 = builder.with_cert_resolver(Arc::new(resolver));
-        http1.ticketer = self.tickets.clone();
-        http1.session_storage = Arc::new(NoServerSessionStorage {});
-        let stream = Arc::new(http1.clone());
-        http1.alpn_protocols = vec![HTTP_1_1.to_vec()];
-        let mut http2 = http1.clone();
-        http2.alpn_protocols.insert(0, HTTP_2.to_vec());
-        Ok(Server { http1: Arc::new(http1), http2: Arc::new(http2), stream })
+        let mut config = builder.with_cert_resolver(resolver);
+        config.ticketer = self.tickets.clone();
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        let [http1, http2, stream] = by_content(config);
+        Ok(Server { http1, http2, stream, asking })
     }
 
     /// What is shown to clients that no certificate of the configuration is for.
@@ -116,6 +125,15 @@ impl Context {
         let tls13 = self.settings.tls13.then_some(&version::TLS13);
         tls13.into_iter().chain(self.settings.tls12.then_some(&version::TLS12)).collect()
     }
+}
+
+/// `config` for each of [`Carries`](super::Carries), in their order.
+fn by_content(mut config: ServerConfig) -> [Arc<ServerConfig>; 3] {
+    let stream = Arc::new(config.clone());
+    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+    let http1 = Arc::new(config.clone());
+    config.alpn_protocols.insert(0, HTTP_2.to_vec());
+    [http1, Arc::new(config), stream]
 }
 
 fn clients_verifier(

@@ -5,6 +5,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{Connection, HandshakeKind, ProtocolVersion};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
+use std::sync::Arc;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// What is known of a TLS connection.
@@ -20,11 +21,11 @@ pub struct Facts {
     pub alpn: Option<Box<[u8]>>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
-    /// The client's certificate, which was verified. On connections to upstreams: none.
+    /// The client's certificate. On connections to upstreams: none.
     pub client: Option<PeerCertificate>,
 }
 
-/// A verified certificate.
+/// A certificate that a client showed: it has its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerCertificate {
     /// Distinguished name of the subject (RFC 4514, most specific part first).
@@ -35,14 +36,18 @@ pub struct PeerCertificate {
     pub serial: String,
     /// SHA-256 of the certificate in hex.
     pub fingerprint: String,
+    /// Whether it was verified. One that only a plugin had asked for was not.
+    pub verified: bool,
+    /// The certificate and what came with it, in DER.
+    pub chain: Arc<[Box<[u8]>]>,
 }
 
 impl Facts {
     pub(crate) fn of(connection: &Connection) -> Self {
         let (sni, client) = match connection {
             Connection::Server(server) => {
-                let leaf = server.peer_certificates().and_then(<[_]>::first);
-                (server.server_name().map(|name| name.to_ascii_lowercase().into()), leaf.map(PeerCertificate::of))
+                let shown = server.peer_certificates().and_then(PeerCertificate::of);
+                (server.server_name().map(|name| name.to_ascii_lowercase().into()), shown)
             }
             Connection::Client(_) => (None, None),
         };
@@ -60,18 +65,39 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// Likewise where whatever the client showed was taken.
+    pub(crate) fn unverified(connection: &Connection) -> Self {
+        let mut facts = Self::of(connection);
+        if let Some(client) = &mut facts.client {
+            client.verified = false;
+        }
+        facts
+    }
+}
+
 impl PeerCertificate {
-    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Self {
+    /// Of a chain that begins with it; `None`: it is empty.
+    pub(crate) fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
+        let chain: Arc<[Box<[u8]>]> = chain.iter().map(|certificate| certificate.as_ref().into()).collect();
+        Some(Self::first(chain.first()?, chain.clone()))
+    }
+
+    fn first(certificate: &[u8], chain: Arc<[Box<[u8]>]>) -> Self {
         let fingerprint = hex(&Sha256::digest(certificate), false);
-        // It was verified, so it parses; what another parser will not read shows as empty.
+        let verified = true;
+        // Its signature was verified, so it parses; what another parser will not read shows as empty.
         let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
-            return Self { subject: String::new(), issuer: String::new(), serial: String::new(), fingerprint };
+            let (subject, issuer, serial) = (String::new(), String::new(), String::new());
+            return Self { subject, issuer, serial, fingerprint, verified, chain };
         };
         Self {
             subject: distinguished_name(parsed.subject()),
             issuer: distinguished_name(parsed.issuer()),
             serial: hex(parsed.raw_serial(), true),
             fingerprint,
+            verified,
+            chain,
         }
     }
 }
@@ -140,7 +166,7 @@ mod tests {
         params.distinguished_name.push(rcgen::DnType::CommonName, "ann");
         params.serial_number = Some(vec![0x0a, 0xff].into());
         let key = rcgen::KeyPair::generate().unwrap();
-        let described = PeerCertificate::of(params.self_signed(&key).unwrap().der());
+        let described = PeerCertificate::of(&[params.self_signed(&key).unwrap().der().clone()]).unwrap();
         assert_eq!(described.subject, "CN=ann,O=A\\, B\\0A");
         assert_eq!(described.issuer, described.subject);
         assert_eq!(described.serial, "0AFF");

@@ -9,6 +9,7 @@ mod context;
 mod facts;
 #[doc(hidden)]
 pub mod fuzzing;
+mod hello;
 mod names;
 mod pem;
 mod server;
@@ -21,6 +22,7 @@ mod verify;
 pub use client::{Client, ClientOptions, Identity, Offer};
 pub use context::Context;
 pub use facts::{Facts, PeerCertificate};
+pub use hello::{Carries, Hello, Wishes};
 pub use names::NameTable;
 pub use pem::{KeyPair, TlsError, check_authority};
 pub use server::{Certificates, Server};

@@ -1,5 +1,6 @@
 //! What clients are shown: certificates by server name, and the configuration of handshakes.
 
+use super::hello::{Carries, Wishes, without_tickets};
 use super::names::NameTable;
 use super::pem::KeyPair;
 use super::session::{HandshakeError, Session};
@@ -29,9 +30,30 @@ pub struct Server {
     pub(crate) http2: Arc<ServerConfig>,
     /// For streams: nothing is said about the protocol inside.
     pub(crate) stream: Arc<ServerConfig>,
+    /// Likewise each of them with clients asked for a certificate, where the settings do not have them asked.
+    pub(crate) asking: Option<Arc<[Arc<ServerConfig>; 3]>>,
 }
 
 impl Server {
+    /// Whether the settings have clients asked for a certificate.
+    pub(crate) fn asks_clients(&self) -> bool {
+        self.asking.is_none()
+    }
+
+    /// The configuration of one handshake.
+    pub(crate) fn config(&self, carries: Carries, wishes: Wishes) -> Arc<ServerConfig> {
+        let usual = match carries {
+            Carries::Http1 => &self.http1,
+            Carries::Http2 => &self.http2,
+            Carries::Stream => &self.stream,
+        };
+        let config = match &self.asking {
+            Some(asking) if wishes.client_certificate => &asking[carries as usize],
+            _ => usual,
+        };
+        if wishes.no_resumption { without_tickets(config) } else { config.clone() }
+    }
+
     /// Do the handshake on a connection that a client has just made.
     pub(crate) async fn handshake(&self, tcp: &TcpStream, http2: bool) -> Result<Session, HandshakeError> {
         Self::begin(if http2 { &self.http2 } else { &self.http1 }, tcp).await

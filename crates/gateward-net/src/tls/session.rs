@@ -41,9 +41,18 @@ pub(crate) struct Session {
 impl Session {
     /// Do the handshake of `connection` on `tcp`.
     pub(crate) async fn establish(tcp: &TcpStream, connection: impl Into<Connection>) -> Result<Self, HandshakeError> {
+        Self::establish_with(tcp, connection, Facts::of).await
+    }
+
+    /// Likewise, with facts of its own.
+    pub(crate) async fn establish_with(
+        tcp: &TcpStream,
+        connection: impl Into<Connection>,
+        facts: fn(&Connection) -> Facts,
+    ) -> Result<Self, HandshakeError> {
         let mut connection = connection.into();
         poll_fn(|context| poll_handshake(tcp, &mut connection, context)).await?;
-        let facts = Box::new(Facts::of(&connection));
+        let facts = Box::new(facts(&connection));
         Ok(Self { connection: RefCell::new(connection), taken: Cell::new(0), facts })
     }
 
@@ -199,7 +208,7 @@ fn poll_handshake(
 }
 
 impl HandshakeError {
-    fn closed(error: &io::Error) -> Self {
+    pub(super) fn closed(error: &io::Error) -> Self {
         Self { reason: "tls_closed", message: error.to_string(), cleartext: false }
     }
 

@@ -5,6 +5,7 @@
 //! addresses mapped into IPv6 are IPv4 addresses here, in lists and in clients.
 
 use crate::BuildError;
+use crate::contract::Soon;
 use crate::contract::{Definition, LocalResponse, Needs, Phases, Plugin, Step};
 use crate::env::BuildContext;
 use crate::exchange::Exchange;
@@ -109,8 +110,9 @@ impl Plugin for IpRestriction {
     }
 
     /// There is nobody to read a message: the connection is closed.
-    fn preread(&self, stream: &mut StreamExchange) -> Preread {
-        if self.denies(stream.client.ip().to_canonical()) { Preread::Close(self.status) } else { Preread::Next }
+    fn preread<'a>(&'a self, stream: &'a mut StreamExchange) -> Soon<'a, Preread> {
+        let denied = self.denies(stream.client.ip().to_canonical());
+        Soon::Now(if denied { Preread::Close(self.status) } else { Preread::Next })
     }
 }
 
@@ -185,7 +187,10 @@ mod tests {
     #[test]
     fn streams_are_closed() {
         let plugin = testing::build(&definition(), json!({"allow": ["10.0.0.0/8"], "deny": ["10.1.2.3"]}));
-        let preread = |address: &str| plugin.preread(&mut crate::stream::testing::stream(address));
+        let preread = |address: &str| match plugin.preread(&mut crate::stream::testing::stream(address)) {
+            Soon::Now(said) => said,
+            Soon::Later(_) => panic!("nothing to wait for"),
+        };
         for address in ["10.1.2.4", "::ffff:10.1.2.4"] {
             assert_eq!(preread(address), Preread::Next, "{address}");
         }

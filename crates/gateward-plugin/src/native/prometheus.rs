@@ -9,7 +9,8 @@
 
 use crate::native::settings;
 use crate::{
-    BuildContext, BuildError, Definition, Exchange, MetricGroups, Needs, Phases, Plugin, Preread, Step, StreamExchange,
+    BuildContext, BuildError, Definition, Exchange, MetricGroups, Needs, Phases, Plugin, Preread, Soon, Step,
+    StreamExchange,
 };
 use gateward_model::schema::{Field, Schema};
 use serde::Deserialize;
@@ -67,9 +68,9 @@ impl Plugin for Prometheus {
         exchange.metrics = self.groups;
     }
 
-    fn preread(&self, stream: &mut StreamExchange) -> Preread {
+    fn preread<'a>(&'a self, stream: &'a mut StreamExchange) -> Soon<'a, Preread> {
         stream.metrics = self.groups;
-        Preread::Next
+        Soon::Now(Preread::Next)
     }
 }
 
@@ -94,7 +95,8 @@ mod tests {
             plugin.header_filter(&mut exchange);
             assert_eq!(exchange.metrics, expected);
             let mut stream = crate::stream::testing::stream("::1");
-            assert_eq!((plugin.preread(&mut stream), stream.metrics), (Preread::Next, expected));
+            assert!(matches!(plugin.preread(&mut stream), Soon::Now(Preread::Next)));
+            assert_eq!(stream.metrics, expected);
         }
     }
 }

@@ -12,6 +12,7 @@ mod record;
 mod session;
 mod target;
 pub(crate) mod udp;
+mod way;
 
 use crate::arrival::{self, Manner};
 use crate::body::Buffer;
@@ -44,11 +45,25 @@ async fn live(
     let plan = worker.plan();
     let (stream, route) = preread::find_route(worker, &plan, tcp, session, flags).await?;
     session.matched(&plan, route);
-    preread::ask_plugins(worker, &plan, session, route)?;
+    let asked = preread::ask_plugins(worker, &plan, session, route).await;
+    if !session.exchange.greeting.is_empty() {
+        greet(worker, session, &stream).await?;
+    }
+    asked?;
     let reached = target::reach(worker, &plan, session, route).await?;
     // A stream may last for days: what it needs of its configuration it has.
     drop(plan);
     Ok(relay(worker, session, &stream, reached).await)
+}
+
+/// Send the client what plugins have for it.
+async fn greet(worker: &Worker, session: &mut Session, client: &Stream) -> Result<(), StreamError> {
+    let greeting = std::mem::take(&mut session.exchange.greeting);
+    let deadline = worker.deadlines.register();
+    let timeout_ms = worker.node.settings.limits.send_timeout_ms;
+    deadline.write_all(client, &greeting, timeout_ms).await.map_err(|_| StreamError::ClientGone)?;
+    session.greeting_bytes = greeting.len() as u64;
+    Ok(())
 }
 
 /// Pass bytes on both ways until one end is gone.

@@ -3,7 +3,7 @@
 use super::error::StreamError;
 use super::session::Session;
 use crate::error::ProxyError;
-use crate::instance::fenced;
+use crate::instance::{Panicked, heard};
 use crate::secure;
 use crate::worker::{Worker, WorkerPlan};
 use gateward_net::client_hello::receive::{HelloError, receive};
@@ -40,7 +40,7 @@ pub(super) async fn find_route(
         return Err(StreamError::NoRoute);
     }
     session.carried_by(Tls);
-    let stream = secure::handshake(worker, tcp, flags).await.ok_or(StreamError::Handshake)?;
+    let stream = secure::handshake(worker, tcp, session.exchange.client, flags).await.ok_or(StreamError::Handshake)?;
     session.exchange.tls = stream.tls().map(secure::describe);
     session.exchange.sni = session.exchange.tls.as_ref().and_then(|tls| tls.sni.clone());
     let route = session.find(router).ok_or(StreamError::NoRoute)?;
@@ -65,7 +65,7 @@ async fn server_name(worker: &Worker, tcp: &TcpStream) -> Result<Option<String>,
 }
 
 /// The preread phase of the route's plugins: all are asked, the first that closes decides.
-pub(super) fn ask_plugins(
+pub(super) async fn ask_plugins(
     worker: &Worker,
     plan: &WorkerPlan,
     session: &mut Session,
@@ -80,10 +80,11 @@ pub(super) fn ask_plugins(
             continue;
         }
         let exchange = &mut session.exchange;
-        let said = match fenced(&worker.metrics, instance, |plugin| plugin.preread(exchange)) {
+        let asked = heard(&worker.metrics, instance, |plugin| plugin.preread(exchange));
+        let said = match asked.await {
             Ok(Preread::Next) => Ok(()),
             Ok(Preread::Close(status)) => Err(StreamError::Closed(status)),
-            Err(_) => Err(ProxyError::PluginPanic.into()),
+            Err(Panicked) => Err(ProxyError::PluginPanic.into()),
         };
         verdict = verdict.and(said);
     }

@@ -22,7 +22,7 @@ pub(super) fn finish(worker: &Worker, session: &Session, outcome: Result<End, St
         status,
         end,
         received_bytes: session.up_bytes,
-        sent_bytes: session.down_bytes,
+        sent_bytes: session.down_bytes + session.greeting_bytes,
         upstream_received_bytes: session.down_bytes,
         upstream_sent_bytes: session.up_bytes,
         gateway_us: session.forwarded_us.unwrap_or(now_us).saturating_sub(session.started_us),

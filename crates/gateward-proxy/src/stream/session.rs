@@ -3,7 +3,7 @@
 use crate::instance::Instance;
 use crate::worker::{Worker, WorkerPlan};
 use gateward_model::Protocol;
-use gateward_plugin::{MetricGroups, ProxyOrigin, StreamExchange, Try};
+use gateward_plugin::{Context, MetricGroups, ProxyOrigin, StreamExchange, Try};
 use gateward_route::{StreamInput, StreamProtocol, StreamRouter};
 use gateward_telemetry::{Gauge, SeriesId};
 use std::net::SocketAddr;
@@ -25,6 +25,8 @@ pub(crate) struct Session {
     /// Bytes from the client to the upstream, and back.
     pub(crate) up_bytes: u64,
     pub(crate) down_bytes: u64,
+    /// Bytes of plugins to the client.
+    pub(crate) greeting_bytes: u64,
     worker: Rc<Worker>,
 }
 
@@ -47,7 +49,10 @@ impl Session {
             origin,
             route: None,
             service: None,
+            detour: None,
+            greeting: Vec::new(),
             metrics: MetricGroups::default(),
+            context: Context::default(),
         };
         Self {
             exchange,
@@ -59,6 +64,7 @@ impl Session {
             forwarded_us: None,
             up_bytes: 0,
             down_bytes: 0,
+            greeting_bytes: 0,
             worker: worker.clone(),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::error::StreamError;
 use super::session::Session;
+use super::way::Way;
 use crate::announce;
 use crate::error::{ProxyError, Side};
 use crate::hashing::hash_of_stream;
@@ -100,35 +101,26 @@ pub(super) struct Reaching<'a> {
 }
 
 impl<'a> Reaching<'a> {
-    pub(super) fn new(
-        worker: &'a Rc<Worker>,
-        plan: &'a WorkerPlan,
-        session: &Session,
-        route: usize,
-    ) -> Result<Self, StreamError> {
-        let entry = &plan.shared.stream_router.routes()[route];
-        let route = &plan.shared.stream_routes[route];
-        let (Some(service), Some(backend)) = (entry.service.as_deref(), route.backend) else {
-            return Err(StreamError::NoService);
-        };
+    pub(super) fn new(worker: &'a Rc<Worker>, plan: &'a WorkerPlan, session: &Session, way: &'a Way<'a>) -> Self {
+        let (service, backend) = (way.service(), way.backend());
         let (upstream, literal) = match backend {
             Backend::Upstream(index) => (Some(plan.upstream(index, worker)), None),
             Backend::Host(literal) => (None, literal),
         };
         let client = session.exchange.client.ip();
         let hash = upstream.and_then(|upstream| hash_of_stream(upstream.borrow().entity(), client));
-        Ok(Self {
+        Self {
             worker,
             service,
             upstream,
             literal,
             hash,
-            tls: route.tls.as_deref(),
+            tls: way.tls(),
             protection: upstream.and_then(|upstream| upstream.borrow().protection()),
             deadline: worker.deadlines.register(),
             excluded: (0, Vec::new()),
             tried: Vec::new(),
-        })
+        }
     }
 
     /// Where a try goes, and the share of its target. There is as much time for its name as for connecting.
@@ -216,7 +208,8 @@ pub(super) async fn reach(
     route: usize,
 ) -> Result<Reached, StreamError> {
     session.forwarded_us = Some(worker.now_us());
-    let mut reaching = Reaching::new(worker, plan, session, route)?;
+    let way = Way::of(plan, session, route)?;
+    let mut reaching = Reaching::new(worker, plan, session, &way);
     if let Some(protection) = &reaching.protection {
         protection.begin();
     }
@@ -251,7 +244,8 @@ pub(super) async fn bind(
 ) -> Result<Answering, StreamError> {
     let began_us = worker.now_us();
     session.forwarded_us = Some(began_us);
-    let mut reaching = Reaching::new(worker, plan, session, route)?;
+    let way = Way::of(plan, session, route)?;
+    let mut reaching = Reaching::new(worker, plan, session, &way);
     let mut left = reaching.service.retries;
     let (address, load) = loop {
         match reaching.choose().await {

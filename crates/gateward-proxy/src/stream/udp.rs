@@ -120,7 +120,14 @@ async fn live(worker: &Rc<Worker>, socket: &Socket, talk: &Talk, session: &mut S
     let plan = worker.plan();
     let route = session.find(&plan.shared.stream_router).ok_or(StreamError::NoRoute)?;
     session.matched(&plan, route);
-    preread::ask_plugins(worker, &plan, session, route)?;
+    let asked = preread::ask_plugins(worker, &plan, session, route).await;
+    let greeting = std::mem::take(&mut session.exchange.greeting);
+    if !greeting.is_empty() {
+        let (client, local) = (session.exchange.client, session.exchange.local.ip());
+        // A datagram that has no room is lost, as any.
+        let _ = socket.datagrams.send(&greeting, client, local);
+    }
+    asked?;
     let Answering { socket: upstream, idle_ms, mut load } = target::bind(worker, &plan, session, route).await?;
     drop(plan);
     let upstream = talk.upstream.get_or_init(|| upstream);

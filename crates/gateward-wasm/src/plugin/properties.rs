@@ -97,7 +97,7 @@ fn source<'a>(exchange: &'a Exchange, path: &[&str]) -> Option<Value<'a>> {
 
 fn connection<'a>(exchange: &'a Exchange, path: &[&str]) -> Option<Value<'a>> {
     let tls = exchange.client.tls.as_deref();
-    let certificate = tls.and_then(|tls| tls.certificate.as_ref());
+    let certificate = tls.and_then(|tls| tls.verified());
     Some(match path {
         ["mtls"] => Value::Bool(certificate.is_some()),
         ["tls_version"] => Value::Text(tls?.version),

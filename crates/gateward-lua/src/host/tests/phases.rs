@@ -1,9 +1,10 @@
 //! In which phases Kong lets a function be called: every function in every phase.
 
 use super::*;
-use gateward_plugin::RequestRecord;
+use gateward_model::Protocol;
+use gateward_plugin::{Admission, Preread, RequestRecord, Soon};
 
-/// Functions and the phases they are for. `certificate`, `balancer` and others are no phases of Lua plugins here.
+/// Functions and the phases they are for. `balancer` and others are no phases of Lua plugins here.
 const ALLOWED: &[(&str, &str)] = &[
     (
         "rewrite access response header_filter body_filter log",
@@ -14,13 +15,13 @@ const ALLOWED: &[(&str, &str)] = &[
          request.get_uri_captures log.set_serialize_value",
     ),
     (
-        "init_worker rewrite access response header_filter body_filter log",
+        "init_worker certificate preread rewrite access response header_filter body_filter log",
         "nginx.get_subsystem node.get_id node.get_hostname node.get_memory_stats ip.is_trusted plugin.get_id \
          cluster.get_id table.new table.clear table.merge log log.err log.inspect log.deprecation \
          vault.is_reference telemetry.log tracing.start_span tracing.active_span",
     ),
     (
-        "rewrite access response header_filter body_filter log",
+        "certificate preread rewrite access response header_filter body_filter log",
         "request.get_port client.get_ip client.get_forwarded_ip client.get_port client.get_forwarded_port",
     ),
     ("rewrite access response", "request.get_raw_body request.get_body"),
@@ -33,26 +34,36 @@ const ALLOWED: &[(&str, &str)] = &[
     (
         "rewrite access response header_filter",
         "response.set_status response.set_header response.add_header response.clear_header response.set_headers \
-         response.exit response.error",
+         response.error",
     ),
+    ("preread rewrite access response header_filter", "response.exit"),
     ("body_filter", "response.get_raw_body response.set_raw_body"),
     ("access", "service.set_upstream service.set_retries service.set_timeouts client.authenticate"),
     (
-        "rewrite access",
+        "preread rewrite access",
         "service.set_target service.set_tls_cert_key service.set_tls_verify service.set_tls_verify_depth \
-         service.set_tls_verify_store service.set_target_retry_callback service.request.enable_buffering \
+         service.set_tls_verify_store service.set_target_retry_callback",
+    ),
+    (
+        "rewrite access",
+        "service.request.enable_buffering \
          service.request.set_scheme service.request.set_path service.request.set_raw_query \
          service.request.set_method service.request.set_query service.request.clear_query_arg \
          service.request.set_header service.request.add_header service.request.clear_header \
          service.request.set_headers service.request.set_raw_body service.request.set_body \
          client.tls.set_client_verify",
     ),
-    ("", "service.request.disable_tls client.tls.request_client_certificate client.tls.disable_session_reuse"),
+    ("preread", "service.request.disable_tls"),
+    (
+        "certificate",
+        "client.tls.request_client_certificate client.tls.disable_session_reuse client.tls.set_client_ca_list",
+    ),
     (
         "access response header_filter body_filter log",
-        "client.get_credential client.load_consumer client.get_consumer client.get_protocol router.get_route \
-         router.get_service",
+        "client.get_credential client.load_consumer client.get_consumer client.get_protocol",
     ),
+    // Kong has no routes in preread; here a stream has one by then.
+    ("preread access response header_filter body_filter log", "router.get_route router.get_service"),
     ("rewrite access response header_filter body_filter log", "client.tls.get_full_client_certificate_chain"),
     ("log", "log.serialize"),
 ];
@@ -76,7 +87,7 @@ function P.try(names, phase)
     refused[#refused + 1] = name .. "@" .. phase .. (wrong and "-" or "+")
   end
 end
-for _, phase in ipairs { "init_worker", "rewrite", "access", "header_filter", "body_filter", "log" } do
+for _, phase in ipairs { "init_worker", "certificate", "preread", "rewrite", "access", "header_filter", "body_filter", "log" } do
   P[phase] = function(self, conf) P.try(conf and conf.names or names, phase) end
 end
 function P.report() return table.concat(refused, " ") end
@@ -97,6 +108,9 @@ fn every_function_has_kongs_phases() {
     let first = made(&host, "p", config.clone()).unwrap();
     let second = made(&host, "q", config).unwrap();
     let mut exchange = Exchange::new();
+    assert!(matches!(first.certificate(&mut streams::handshake()), Soon::Now(Admission::Next)));
+    // It leaves with what it asked for last.
+    assert!(matches!(first.preread(&mut streams::stream(Protocol::Tcp)), Soon::Now(Preread::Next)));
     run(first.rewrite(&mut exchange));
     run(first.access(&mut exchange));
     exchange.response.status = 200;
@@ -114,7 +128,9 @@ fn every_function_has_kongs_phases() {
     let mut wrong = Vec::new();
     for (phases, names) in ALLOWED {
         for name in names.split_whitespace() {
-            for phase in ["rewrite", "access", "response", "header_filter", "body_filter", "log"] {
+            for phase in
+                ["certificate", "preread", "rewrite", "access", "response", "header_filter", "body_filter", "log"]
+            {
                 let sign = if phases.split(' ').any(|allowed| allowed == phase) { '+' } else { '-' };
                 let expected = format!("{name}@{phase}{sign}");
                 if !report.split(' ').any(|found| found == expected) {

@@ -14,9 +14,6 @@ return function(name)
     local field = {
       type = "array", required = true, default = {}, elements = { type = "string", custom_validator = validate },
     }
-    if phase == "certificate" then
-      field.len_max, field.err = 0, "no plugin runs while a connection is encrypted here; remove it"
-    end
     fields[i], paths[i] = { [phase] = field }, "config." .. phase
   end
   return {

@@ -59,6 +59,7 @@ function client.get_protocol(allow_terminated)
   local route = host.route()
   if not route then return nil, "No active route found" end
   if #route.protocols == 1 then return route.protocols[1] end
+  if host.wire("subsystem") then return host.wire("upstream_protocol") == "tls" and "tls" or "tcp" end
   return host.request(allow_terminated and "forwarded_scheme" or "scheme")
 end
 
@@ -69,23 +70,28 @@ local certificate = core.set_of("certificate")
 local after_handshake = core.set_of("rewrite", "access", "response", "balancer", "header_filter", "body_filter", "log")
 local before_answer = core.set_of("rewrite", "access", "balancer")
 
--- Certificates are asked for by the gateway's own settings, before any Lua runs.
-local unsupported = "the certificate phase is not open to Lua plugins: use client_certificate settings of the gateway"
-
+-- Whatever the client shows is taken: what it is worth is for the plugin to say.
 function tls.request_client_certificate()
   check(certificate)
-  return nil, unsupported
+  host.wish("certificate")
+  return true
 end
 
 function tls.disable_session_reuse()
   check(certificate)
-  return nil, unsupported
+  host.wish("no_resumption")
+  return true
+end
+
+-- The names are a hint for clients with more than one certificate.
+function tls.set_client_ca_list()
+  check(certificate)
+  return nil, "names of authorities are not sent to clients: they are asked for any certificate"
 end
 
 function tls.get_full_client_certificate_chain()
   check(after_handshake)
-  if host.request("tls_subject") then return nil, "the client's certificates are not kept" end
-  return nil
+  return host.client_chain()
 end
 
 local outcomes = { SUCCESS = true, NONE = true }

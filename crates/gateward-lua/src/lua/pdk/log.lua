@@ -142,6 +142,8 @@ end
 function log.serialize()
   check(over)
   local record = host.record()
+  local verify, tls = core.tables().client_verify, record and record.request and record.request.tls
+  if verify and tls then tls.client_verify = verify end
   for _, change in ipairs(core.tables().record or {}) do put(record, change[1], change[2], change[3]) end
   return record
 end

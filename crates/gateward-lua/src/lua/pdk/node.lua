@@ -4,7 +4,7 @@ local core = ...
 local host, state, check = core.host, core.state, core.check
 local kong = core.kong
 
-local routed = core.set_of("access", "response", "header_filter", "body_filter", "log")
+local routed = core.set_of("access", "response", "header_filter", "body_filter", "log", "preread")
 
 kong.router = {}
 
@@ -42,7 +42,7 @@ end
 kong.nginx = {}
 
 function kong.nginx.get_subsystem()
-  return "http"
+  return host.wire("subsystem") or "http"
 end
 
 kong.node = {}

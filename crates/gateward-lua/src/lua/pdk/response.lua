@@ -9,7 +9,10 @@ core.kong.response = response
 
 local readable = core.set_of("response", "header_filter", "body_filter", "log", "error", "admin_api")
 local writable = core.set_of("rewrite", "access", "response", "header_filter", "error", "admin_api")
+local exiting = core.set_of("preread", "rewrite", "access", "response", "header_filter", "error", "admin_api")
+local preread = core.set_of("preread")
 local body_filter = core.set_of("body_filter")
+local band = bit.band
 
 function response.get_status()
   check(readable)
@@ -136,12 +139,25 @@ local function with_content_type(headers, content_type)
   return headers
 end
 
+-- A stream has no headers and no messages: what is no error is sent as it is, then the connection ends.
+local function exit_stream(status, body)
+  if type(body) == "table" then body = core.encode(body) end
+  if body and status < 400 then
+    host.print(body)
+  elseif body then
+    core.kong.log.err("unable to proxy stream connection, status: ", status, ", err: ", body)
+  end
+  host.answer(status, nil, nil)
+  core.leave()
+end
+
 function response.exit(status, body, headers)
-  check(writable)
+  check(exiting)
   check_status(status, 100)
   if body ~= nil and type(body) ~= "string" and type(body) ~= "table" then
     error("body must be a nil, string or table", 2)
   end
+  if band(state.phase, preread) ~= 0 then return exit_stream(status, body) end
   headers = check_headers(headers)
   if type(body) == "table" then
     local json, err = core.encode(body)
