@@ -3,7 +3,7 @@
 use gateward_e2e::streams::{Client, PATIENCE, dead_port, named_echo};
 use gateward_e2e::{Authority, Metrics};
 use gateward_testkit::{Gateway, GatewayBuilder, TempDir, eventually};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 
@@ -97,7 +97,7 @@ fn a_tcp_stream_is_watched_led_elsewhere_answered_and_turned_away() {
     });
 
     gateway.write_config(&config(first, TCP, "status: 200, body: 'closed for today'"));
-    eventually(PATIENCE, || Client::connect(gateway.stream_at(0)).rest().is_ok_and(|rest| rest == b"closed for today"));
+    eventually(PATIENCE, || heard(&gateway).is_some_and(|rest| rest == b"closed for today"));
     over(&gateway, "tcp - 200 0 16");
 
     gateway.write_config(&config(first, TCP, "status: 403, body: never"));
@@ -142,17 +142,16 @@ fn a_stream_of_tls_is_known_by_its_name() {
     eventually(PATIENCE, || {
         let mut child = Command::new("openssl")
             .args(["s_client", "-quiet", "-servername", "c.test", "-connect", &shown])
-            .stdin(Stdio::piped())
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("openssl runs");
-        let mut stdin = child.stdin.take().expect("it is piped");
-        let _ = stdin.write_all(b"ping\n");
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        drop(stdin);
-        let output = child.wait_with_output().expect("it ends");
-        String::from_utf8_lossy(&output.stdout).starts_with("welcome\nthrough\n")
+        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
+        let heard = (lines.next(), lines.next());
+        let _ = child.kill();
+        let _ = child.wait();
+        heard == (Some("welcome".to_owned()), Some("through".to_owned()))
     });
     gateway.stop();
 }

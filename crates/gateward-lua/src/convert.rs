@@ -6,7 +6,7 @@ use serde_json::{Map, Number, Value as Json};
 /// Levels of nesting that are followed.
 const DEPTH: usize = 128;
 /// Values that are followed: tables that hold each other many times over would never end.
-const VALUES: usize = 1 << 20;
+const VALUES: usize = 1 << 17;
 
 /// A configuration as Lua sees it: what is null is absent.
 pub(crate) fn config_to_lua(lua: &Lua, json: &Json) -> Result<Value> {

@@ -123,7 +123,7 @@ fn build(machine: &Machine, bytes: &mut Bytes<'_>) -> mlua::Result<Value> {
             }
             3 => Value::Table(tables[bytes.below(tables.len())].clone()),
             4 => Value::Number(bytes.float()),
-            5 => Value::Boolean(bytes.byte() % 2 == 0),
+            5 => Value::Boolean(bytes.byte().is_multiple_of(2)),
             6 => Value::NULL,
             7 => Value::Function(machine.encode.clone()),
             _ => Value::String(machine.vm.text(bytes.take())?),
@@ -132,7 +132,7 @@ fn build(machine: &Machine, bytes: &mut Bytes<'_>) -> mlua::Result<Value> {
             0 | 1 => table.raw_push(value)?,
             2 => table.raw_set(bytes.byte(), value)?,
             3 => table.raw_set(Value::Number(Some(bytes.float()).filter(|key| !key.is_nan()).unwrap_or(0.5)), value)?,
-            4 => table.raw_set(bytes.byte() % 2 == 0, value)?,
+            4 => table.raw_set(bytes.byte().is_multiple_of(2), value)?,
             _ => table.raw_set(machine.vm.text(bytes.take())?, value)?,
         }
     }

@@ -8,7 +8,6 @@ mod json;
 mod schema;
 
 pub use json::{text, values};
-pub(crate) use schema::ENLIVEN;
 pub use schema::schema;
 
 use crate::code::Code;

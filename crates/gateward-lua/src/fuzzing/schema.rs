@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// Turns what JSON cannot say into Lua: `{"$f": n}` is a function, `{"$t": name}` a ready-made field, `{"$v": n}` a value
 /// that has no place in a schema.
-pub(crate) const ENLIVEN: &str = r"
+const ENLIVEN: &str = r"
 local require, null = ...
 local typedefs = require 'kong.db.schema.typedefs'
 local functions = {
@@ -139,7 +139,7 @@ const DEPTH: usize = 5;
 pub fn schema(data: &[u8]) {
     let mut bytes = Bytes::new(data);
     let written = plugin(&mut bytes);
-    let Ok(Some(described)) = describe_here(no_plugins(), "fuzzed", &written) else { return };
+    let Ok(Some(described)) = describe_here(no_plugins(), "fuzzed", ENLIVEN, &written) else { return };
     let Ok(built) = schema::of(no_plugins(), "fuzzed", &described) else { return };
     let plugins = Plugins(Arc::new(built));
     let config = config(&mut bytes, &written, DEPTH);
@@ -243,7 +243,7 @@ fn attribute(bytes: &mut Bytes<'_>, name: &str, depth: usize) -> Value {
         |bytes: &mut Bytes<'_>| bytes.text(PATTERNS).chars().filter(|c| !"*+-?".contains(*c)).collect::<String>();
     match name {
         "required" | "is_regex" | "uuid" | "timestamp" | "referenceable" | "encrypted" | "auto" => {
-            Value::Bool(bytes.byte() % 2 == 0)
+            Value::Bool(bytes.byte().is_multiple_of(2))
         }
         "gt" => json!(bytes.byte()),
         "between" => json!([bytes.byte(), bytes.byte()]),
@@ -327,7 +327,7 @@ fn config(bytes: &mut Bytes<'_>, schema: &Value, depth: usize) -> Value {
             _ if bytes.below(6) == 5 => bytes.json(WORDS, 2),
             Some("string") => json!(bytes.text(WORDS)),
             Some("number" | "integer") => json!(bytes.byte()),
-            Some("boolean") => json!(bytes.byte() % 2 == 0),
+            Some("boolean") => json!(bytes.byte().is_multiple_of(2)),
             Some("array" | "set") => {
                 let element = &field["elements"];
                 let count = bytes.below(5);

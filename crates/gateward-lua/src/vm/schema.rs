@@ -45,12 +45,17 @@ pub(crate) fn check_template(code: &Arc<Code>, text: &str) -> Result<(), String>
     machine(code)?.template(text)
 }
 
-/// For fuzzing: what a schema says that stands nowhere. `written` is its table, as [`ENLIVEN`](crate::fuzzing) reads it.
-pub(crate) fn describe_here(code: &Arc<Code>, plugin: &str, written: &Json) -> Result<Option<Json>, String> {
+/// For fuzzing: what a schema says that stands nowhere. `read` is Lua that makes its table of `written`.
+pub(crate) fn describe_here(
+    code: &Arc<Code>,
+    plugin: &str,
+    read: &str,
+    written: &Json,
+) -> Result<Option<Json>, String> {
     let vm = machine(code)?;
     vm.not_again.borrow_mut().clear();
     let described = vm.aside(|| {
-        let enliven: Function = vm.lua.load(crate::fuzzing::ENLIVEN).call((vm.require.clone(), Value::NULL))?;
+        let enliven: Function = vm.lua.load(read).call((vm.require.clone(), Value::NULL))?;
         let schema: Value = enliven.call(to_lua(&vm.lua, written, &Value::NULL)?)?;
         let describe: Function = vm.schemas.raw_get("describe")?;
         describe.call::<Value>((plugin, schema))

@@ -235,6 +235,15 @@ local function read_string(text, at)
   end
 end
 
+-- A number whose exponent is more than LuaJIT reads; nothing when it is none.
+local function extreme(text)
+  local digits, exponent = text:match("^(-?%d+%.?%d*)[eE]([+-]?%d+)$")
+  if not digits then return nil end
+  local value = tonumber(digits)
+  if value == 0 or sub(exponent, 1, 1) == "-" then return 0 end
+  return value * huge
+end
+
 local read
 
 local function read_object(text, at, options, depth)
@@ -292,7 +301,7 @@ function read(text, at, options, depth)
       stop = stop + 1
       d = p[stop]
     end
-    local number = tonumber(sub(text, at, stop - 1))
+    local number = tonumber(sub(text, at, stop - 1)) or extreme(sub(text, at, stop - 1))
     if not number then fail("Expected value but found invalid number at character " .. at) end
     return number, stop
   end
