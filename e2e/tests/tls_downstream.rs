@@ -329,8 +329,10 @@ fn a_certificate_that_cannot_be_used_is_named_and_the_old_one_stays() {
         let failed = || Metrics::scrape(&gateway).sum("gateward_config_reloads_total", &["result=\"failed\""]);
         eventually(PATIENCE, || failed() > number as f64);
         let first = wrong.lines().position(|line| line.contains(&id)).unwrap_or_default() + 1;
-        let lines: Vec<_> =
-            gateway.log().into_iter().filter(|line| line.contains("configuration refused")).skip(number).collect();
+        let refused = || gateway.log().into_iter().filter(|line| line.contains("configuration refused")).skip(number);
+        // The log comes through a pipe of its own.
+        eventually(PATIENCE, || refused().next().is_some());
+        let lines: Vec<_> = refused().collect();
         let [line] = lines.as_slice() else { panic!("one problem each: {lines:#?}") };
         // At the entity, or at the field of it.
         let place = (first..wrong.lines().count()).any(|place| line.contains(&format!("kong.yml:{place}:")));

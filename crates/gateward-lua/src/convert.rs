@@ -44,17 +44,20 @@ pub(crate) fn to_lua(lua: &Lua, json: &Json, null: &Value) -> Result<Value> {
 /// What JSON has no word for: functions, infinity, keys that are neither texts nor numbers, texts that are not UTF-8,
 /// nesting without end, arrays with holes.
 pub(crate) fn to_json(value: &Value) -> std::result::Result<Json, String> {
-    json_at(value, DEPTH, &mut 0)
+    to_json_up_to(value, VALUES)
 }
 
-fn json_at(value: &Value, depth: usize, values: &mut usize) -> std::result::Result<Json, String> {
+/// Likewise of this many values at most.
+pub(crate) fn to_json_up_to(value: &Value, most: usize) -> std::result::Result<Json, String> {
+    json_at(value, DEPTH, &mut { most })
+}
+
+fn json_at(value: &Value, depth: usize, left: &mut usize) -> std::result::Result<Json, String> {
     if depth == 0 {
         return Err(format!("Cannot serialise, excessive depth ({DEPTH})"));
     }
-    *values += 1;
-    if *values > VALUES {
-        return Err(format!("Cannot serialise, more than {VALUES} values"));
-    }
+    let Some(fewer) = left.checked_sub(1) else { return Err("Cannot serialise, too many values".to_owned()) };
+    *left = fewer;
     match value {
         Value::Nil | Value::LightUserData(_) => Ok(Json::Null),
         Value::Boolean(flag) => Ok(Json::Bool(*flag)),
@@ -64,7 +67,7 @@ fn json_at(value: &Value, depth: usize, values: &mut usize) -> std::result::Resu
             Ok(text) => Ok(Json::String(text.to_owned())),
             Err(_) => Ok(Json::String(String::from_utf8_lossy(&text.as_bytes()).into_owned())),
         },
-        Value::Table(table) => table_to_json(table, depth, values),
+        Value::Table(table) => table_to_json(table, depth, left),
         other => Err(format!("Cannot serialise {}: type not supported", other.type_name())),
     }
 }
@@ -78,12 +81,12 @@ fn number_to_json(number: f64) -> std::result::Result<Json, String> {
         .ok_or_else(|| "Cannot serialise number: must not be NaN or Inf".to_owned())
 }
 
-fn table_to_json(table: &Table, depth: usize, values: &mut usize) -> std::result::Result<Json, String> {
-    let Some(length) = array_length(table)? else { return object_to_json(table, depth, values) };
+fn table_to_json(table: &Table, depth: usize, left: &mut usize) -> std::result::Result<Json, String> {
+    let Some(length) = array_length(table)? else { return object_to_json(table, depth, left) };
     let mut array = Vec::with_capacity(length);
     for index in 1..=length {
         let item = table.raw_get::<Value>(index).map_err(|error| error.to_string())?;
-        array.push(json_at(&item, depth - 1, values)?);
+        array.push(json_at(&item, depth - 1, left)?);
     }
     Ok(Json::Array(array))
 }
@@ -113,7 +116,7 @@ fn array_length(table: &Table) -> std::result::Result<Option<usize>, String> {
     Ok(Some(largest))
 }
 
-fn object_to_json(table: &Table, depth: usize, values: &mut usize) -> std::result::Result<Json, String> {
+fn object_to_json(table: &Table, depth: usize, left: &mut usize) -> std::result::Result<Json, String> {
     let mut fields = Map::new();
     for pair in table.pairs::<Value, Value>() {
         let (key, value) = pair.map_err(|error| error.to_string())?;
@@ -126,7 +129,7 @@ fn object_to_json(table: &Table, depth: usize, values: &mut usize) -> std::resul
                 return Err(format!("Cannot serialise table: table key must be a number or string, not {kind}"));
             }
         };
-        fields.insert(name, json_at(&value, depth - 1, values)?);
+        fields.insert(name, json_at(&value, depth - 1, left)?);
     }
     Ok(Json::Object(fields))
 }

@@ -2,13 +2,15 @@
 
 use super::bytes::Bytes;
 use super::no_plugins;
-use crate::convert::{to_json, to_lua};
+use crate::convert::{to_json, to_json_up_to, to_lua};
 use crate::vm::Vm;
 use mlua::{Function, LuaString, Table, Value};
 use serde_json::Value as Json;
 
 /// Levels of nesting that `serde_json` follows; `cjson` follows more.
 const DEPTH: usize = 128;
+/// Values that are followed: enough to meet the bound, and few enough for many tries a second.
+const VALUES: usize = 4096;
 /// Tables of one value.
 const TABLES: usize = 200;
 
@@ -96,7 +98,7 @@ fn there_and_back(machine: &Machine, value: &Json) {
 pub fn values(data: &[u8]) {
     MACHINE.with(|machine| {
         let value = build(machine, &mut Bytes::new(data)).expect("there is memory for a few tables");
-        let plain = to_json(&value);
+        let plain = to_json_up_to(&value, VALUES);
         let Some(written) = machine.encode(&value) else { return };
         if let (Ok(text), Ok(plain)) = (std::str::from_utf8(&written), plain) {
             let parsed = serde_json::from_str::<Json>(text);
