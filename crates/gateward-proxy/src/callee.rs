@@ -3,11 +3,12 @@
 //!
 //! Callers are on the control side. They share the health of targets with the workers, and have one balancer per
 //! upstream for themselves, behind a lock that no worker takes. How many tries there are, and what is spoken on the connection,
-//! is the caller's business; the limits that protect an upstream from requests do not count calls.
+//! is the caller's business. Where the number of an upstream's requests is limited, calls are among them.
 
 use crate::health::{Attempt, Member, UpstreamHealth};
 use crate::node::Node;
 use crate::plan::{Plan, UpstreamPlan};
+use crate::protection::CallPlace;
 use crate::server_name::bare_host;
 use crate::upstreams::{algorithm, specs};
 use gateward_balance::{Balancer, Ticket};
@@ -45,6 +46,9 @@ pub enum CalleeError {
     /// All targets are unhealthy or have no weight.
     #[error("no target of '{0}' can be asked")]
     NoTarget(String),
+    /// As many requests are under way there as its circuit breaker admits.
+    #[error("'{0}' has as many requests under way as its circuit breaker admits")]
+    Full(String),
     /// A name has no address.
     #[error("name resolution failed for '{0}'")]
     Unresolved(String),
@@ -127,6 +131,7 @@ struct Share {
     ticket: Ticket,
     began_us: u64,
     latency_us: Option<u64>,
+    _place: Option<CallPlace>,
 }
 
 impl Callees {
@@ -223,10 +228,11 @@ impl Callees {
         loop {
             let health = self.health(plan)?;
             let mut renewed = health.renewed();
-            if let Some(share) = self.pick(plan, self.health(plan)?, tried) {
+            let name = || plan.entity.name.clone();
+            let place = self.admit(plan)?.ok_or_else(|| CalleeError::Full(name()))?;
+            if let Some(share) = self.pick(plan, self.health(plan)?, tried, place) {
                 return Ok(share);
             }
-            let name = || plan.entity.name.clone();
             if !health.is_pending() {
                 let nobody = health.is_unresolved();
                 return Err(if nobody { CalleeError::Unresolved(name()) } else { CalleeError::NoTarget(name()) });
@@ -241,7 +247,18 @@ impl Callees {
         node.health.upstream(plan.entity.id).ok_or_else(|| CalleeError::Unknown(plan.entity.name.clone()))
     }
 
-    fn pick(&self, plan: &Arc<UpstreamPlan>, health: Arc<UpstreamHealth>, tried: &[SocketAddr]) -> Option<Share> {
+    fn admit(&self, plan: &UpstreamPlan) -> Result<Option<Option<CallPlace>>, CalleeError> {
+        let node = self.node.upgrade().ok_or(CalleeError::Stopping)?;
+        Ok(node.protections.admit_call(plan.entity.id, plan.entity.resilience.as_ref()))
+    }
+
+    fn pick(
+        &self,
+        plan: &Arc<UpstreamPlan>,
+        health: Arc<UpstreamHealth>,
+        tried: &[SocketAddr],
+        place: Option<CallPlace>,
+    ) -> Option<Share> {
         let balanced = {
             let mut upstreams = lock(&self.upstreams);
             let make = || Arc::new(Mutex::new(Balanced::new(plan, health.clone())));
@@ -255,7 +272,7 @@ impl Callees {
             balanced.balancer.started(ticket, now_us);
             (health.members().get(index)?.clone(), ticket)
         };
-        Some(Share { balanced, health, target, ticket, began_us: now_us, latency_us: None })
+        Some(Share { balanced, health, target, ticket, began_us: now_us, latency_us: None, _place: place })
     }
 }
 
@@ -379,6 +396,7 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::Settings;
+    use crate::protection::Protection;
     use crate::testing::{local, plan};
     use gateward_net::dns::{DnsSettings, Names};
     use gateward_telemetry::{Limits, Telemetry};
@@ -421,6 +439,49 @@ mod tests {
             health.set("10.0.0.1:1", None, true);
             assert_eq!(ports(&callees, CalleeName::Service("s"), 4).await, BTreeMap::from([(1, 4)]));
         });
+    }
+
+    #[test]
+    fn calls_are_among_the_requests_that_a_circuit_breaker_counts() {
+        local(async {
+            let limited = |breaker: &str| {
+                let resilience = format!("name: u, resilience: {{circuit_breaker: {{{breaker}}}}},");
+                UPSTREAM.replace("name: u,", &resilience)
+            };
+            let full = Some(CalleeError::Full("u".to_owned()));
+            let (node, callees) = node(&limited("max_requests: 2, max_pending: 1"));
+            let find = async || callees.find(CalleeName::Upstream("u"), false, &[]).await;
+            let (first, second) = (find().await.unwrap(), find().await.unwrap());
+            assert_eq!(find().await.err(), full);
+            drop(first);
+            let third = find().await.unwrap();
+            drop((second, third));
+            // What a request takes is not there for a call, and calls do not overtake requests that wait.
+            let plan = node.plan();
+            let (id, rules) = (plan.upstreams[0].entity.id, plan.upstreams[0].entity.resilience.clone());
+            let protection = Protection::new(rules.as_ref(), id, &node.protections, None).unwrap();
+            let places = [protection.enter(0).await.unwrap(), protection.enter(0).await.unwrap()];
+            assert_eq!(find().await.err(), full);
+            let waiting = protection.clone();
+            let waiting = tokio::task::spawn_local(async move { waiting.enter(60_000).await.map(drop).is_ok() });
+            tokio::task::yield_now().await;
+            let [one, other] = places;
+            assert_eq!(find().await.err(), full);
+            drop(one);
+            assert!(waiting.await.unwrap());
+            drop(other);
+            let taken = (find().await.unwrap(), find().await.unwrap());
+            assert!(protection.enter(0).await.is_err(), "nor for a request what calls take");
+            drop(taken);
+            // Nothing else is limited.
+            node.swap(plan_of(&limited("max_connections: 1"), 2, &node));
+            let many = (find().await.unwrap(), find().await.unwrap(), find().await.unwrap());
+            drop(many);
+        });
+    }
+
+    fn plan_of(config: &str, generation: u64, node: &Node) -> Plan {
+        plan(&format!("_format_version: '3.0'\n{config}"), generation, &Settings::default(), &node.telemetry)
     }
 
     #[test]

@@ -54,6 +54,27 @@ impl Registry {
     }
 }
 
+/// A place of a call of the gateway's own among the requests of an upstream; given back when dropped.
+pub(crate) struct CallPlace {
+    _lease: Lease,
+    _counts: Arc<Counts>,
+}
+
+impl Registry {
+    /// A place for a call of the gateway's own, which does not wait for one and does not overtake requests that do. `Some(None)`: the
+    /// upstream's requests are not limited. `None`: there is none.
+    pub(crate) fn admit_call(&self, upstream: EntityId, rules: Option<&Resilience>) -> Option<Option<CallPlace>> {
+        let breaker = rules.and_then(|rules| rules.circuit_breaker).filter(|breaker| breaker.max_requests > 0);
+        let Some(breaker) = breaker else { return Some(None) };
+        let counts = self.counts(upstream);
+        if breaker.max_pending > 0 && counts.pending.inside() > 0 {
+            return None;
+        }
+        let lease = counts.requests.enter(breaker.max_requests)?;
+        Some(Some(CallPlace { _lease: lease, _counts: counts }))
+    }
+}
+
 /// An upstream's protection on one worker.
 pub(crate) struct Protection {
     rules: Resilience,
