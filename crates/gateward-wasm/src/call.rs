@@ -1,14 +1,15 @@
 //! One call into a guest: deadline, counting, lending, and what becomes of an instance when it fails.
 
 use crate::failure::{Failure, FailureKind};
-use crate::host::{ContextId, Exited, Host, ROOT};
+use crate::host::{ContextId, Exited, Host, NOBODY, ROOT};
 use crate::lend::lend;
 use crate::observe::{Counters, Observed};
 use crate::stream::Stream;
 use crate::types::Phase;
 use crate::watch::{FIRST_LOOK_TICKS, Overtime};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use wasmtime::{Store, Trap, TypedFunc, WasmParams, WasmResults};
 
 /// Bytes of a failure's text; the rest is cut off.
@@ -23,6 +24,7 @@ pub(crate) struct Core {
     /// What it died of.
     pub(crate) cause: Option<FailureKind>,
     pub(crate) memory_bytes: usize,
+    pub(crate) living: Arc<AtomicUsize>,
 }
 
 /// Whose call it is and what it works on.
@@ -38,6 +40,11 @@ pub(crate) struct Scope<'s> {
 impl<'s> Scope<'s> {
     pub(crate) fn root(phase: Phase) -> Self {
         Self { phase, context: ROOT, lent_to: ROOT, stream: None }
+    }
+
+    /// For several callbacks, in the first of which the stream is not at hand yet.
+    pub(crate) fn span(phase: Phase, context: ContextId, stream: &'s mut dyn Stream) -> Self {
+        Self { phase, context, lent_to: NOBODY, stream: Some(stream) }
     }
 
     pub(crate) fn stream(phase: Phase, context: ContextId, stream: Option<&'s mut dyn Stream>) -> Self {
@@ -66,22 +73,15 @@ impl Core {
         if let Some(dead) = &self.dead {
             return Err(dead.clone());
         }
-        let phase = scope.phase;
-        let began = self.counters.call(phase).then(Instant::now);
-        let host = self.store.data_mut();
-        host.effective = scope.context;
-        host.lent_to = scope.lent_to;
-        host.log_lines_left = host.setup.config.limits.log_lines;
-        host.watch.begin(limit);
+        self.store.data_mut().turn(scope.phase, scope.context, scope.lent_to, limit);
         self.store.set_epoch_deadline(FIRST_LOOK_TICKS);
         let result = match scope.stream {
             Some(stream) => lend(&mut self.store, stream, |store| function.call(store, parameters)),
             None => function.call(&mut self.store, parameters),
         };
-        if let Some(began) = began {
-            self.counters.time(phase, began.elapsed());
-        }
-        let bytes = self.store.data().meter.memory_bytes;
+        let host = self.store.data_mut();
+        host.rest();
+        let (bytes, phase) = (host.meter.memory_bytes, host.phase);
         if bytes != self.memory_bytes {
             self.memory_bytes = bytes;
             self.counters.set_memory(bytes);
@@ -123,5 +123,6 @@ fn classify(error: &wasmtime::Error, host: &Host) -> FailureKind {
 impl Drop for Core {
     fn drop(&mut self) {
         self.observed.leave(&self.counters);
+        self.living.fetch_sub(1, Ordering::Relaxed);
     }
 }

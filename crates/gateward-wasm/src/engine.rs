@@ -15,9 +15,10 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllo
 pub(crate) fn engine() -> wasmtime::Result<(Engine, bool)> {
     let mut config = config();
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_core_instances(INSTANCES)
+    // Beside each instance there is its bridge, which has a table and no memory.
+    pool.total_core_instances(2 * INSTANCES)
         .total_memories(INSTANCES)
-        .total_tables(INSTANCES)
+        .total_tables(2 * INSTANCES)
         .max_memories_per_module(1)
         .max_tables_per_module(TABLES)
         .table_elements(TABLE_ELEMENTS)
@@ -38,6 +39,8 @@ fn config() -> Config {
     config
         .epoch_interruption(true)
         .max_wasm_stack(STACK_BYTES)
+        // All the address space a memory can grow to is reserved, so compiled code need not look up where it is.
+        .memory_may_move(false)
         .cranelift_opt_level(OptLevel::Speed)
         .wasm_memory64(false)
         .wasm_multi_memory(false);

@@ -4,7 +4,7 @@ use crate::callout::Upstreams;
 use crate::config::{FilterConfig, Setup};
 use crate::failure::{Failure, FailureKind};
 use crate::instance::Instance;
-use crate::limits::{MAX_MEMORY_BYTES, PAGE_BYTES};
+use crate::limits::{INSTANCES, MAX_MEMORY_BYTES, PAGE_BYTES};
 use crate::module::{Code, Hash};
 use crate::observe::{Observed, Totals};
 use crate::runtime::{Module, Runtime};
@@ -20,7 +20,7 @@ pub struct Filter {
     space: Arc<Space>,
     observed: Arc<Observed>,
     /// Keeps the engine's ticker going.
-    _runtime: Arc<Runtime>,
+    runtime: Arc<Runtime>,
 }
 
 /// Why a filter is not accepted.
@@ -67,7 +67,7 @@ impl Filter {
             setup: Setup { config: Arc::new(config), services: runtime.services().clone(), upstreams },
             space,
             observed: Arc::default(),
-            _runtime: runtime.clone(),
+            runtime: runtime.clone(),
         });
         match filter.instantiate(Box::new(|| ())) {
             Ok(mut canary) => canary.shut_down(),
@@ -94,6 +94,11 @@ impl Filter {
                 self.observed.failure(Phase::Start, FailureKind::Start);
             }
         })
+    }
+
+    /// Whether there is room for more instances than are needed at once: half of what there can be is left to others.
+    pub(crate) fn has_room(&self) -> bool {
+        self.runtime.instances() < INSTANCES as usize / 2
     }
 
     /// Its configuration.

@@ -8,11 +8,12 @@ use crate::metrics::Metric;
 use crate::observe::Counters;
 use crate::shared::{Listener, Space};
 use crate::stream::{LocalReply, Stream};
-use crate::types::{Abi, LogLevel, ReplyMap, Status};
+use crate::types::{Abi, LogLevel, Phase, ReplyMap, Status};
 use crate::watch::Watch;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use wasmtime::{AsContextMut, Caller, Memory, Store, TypedFunc};
 
 /// Identifies a context within one instance.
@@ -20,6 +21,9 @@ pub type ContextId = u32;
 
 /// The context of the instance itself (the plugin context of the specification).
 pub const ROOT: ContextId = 1;
+
+/// No context has this number.
+pub(crate) const NOBODY: ContextId = 0;
 
 /// Bytes of scratch memory kept between calls.
 const KEPT_SCRATCH_BYTES: usize = 64 << 10;
@@ -35,6 +39,10 @@ pub(crate) struct Host {
     pub(crate) effective: ContextId,
     pub(crate) meter: Meter,
     pub(crate) watch: Watch,
+    /// Of the callback under way.
+    pub(crate) phase: Phase,
+    /// When it began, if it is one to time.
+    began: Option<Instant>,
     pub(crate) setup: Setup,
     pub(crate) abi: Abi,
     pub(crate) space: Arc<Space>,
@@ -145,6 +153,8 @@ impl Host {
             effective: ROOT,
             meter,
             watch: Watch::default(),
+            phase: Phase::Start,
+            began: None,
             setup: parts.setup,
             abi: parts.abi,
             space: parts.space,
@@ -216,9 +226,49 @@ impl Host {
         self.counters.set_streams(self.contexts.len().saturating_sub(1));
     }
 
+    /// A callback begins: on behalf of `context`, with the stream of `lent_to` at hand. Ends the one before, if nothing has.
+    pub(crate) fn turn(&mut self, phase: Phase, context: ContextId, lent_to: ContextId, limit: Duration) {
+        let timed = self.counters.call(phase);
+        if timed || self.began.is_some() {
+            let now = Instant::now();
+            self.stop_clock(now);
+            self.began = Some(now).filter(|_| timed);
+        }
+        self.phase = phase;
+        self.effective = context;
+        self.lent_to = lent_to;
+        self.log_lines_left = self.setup.config.limits.log_lines;
+        self.watch.begin(limit);
+    }
+
+    /// The callback under way has ended.
+    pub(crate) fn rest(&mut self) {
+        if self.began.is_some() {
+            self.stop_clock(Instant::now());
+        }
+    }
+
+    fn stop_clock(&mut self, now: Instant) {
+        if let Some(began) = self.began.take() {
+            self.counters.time(self.phase, now.duration_since(began));
+        }
+    }
+
     /// Scratch memory, empty; give it back with [`Self::put_back`].
     pub(crate) fn take_scratch(&mut self) -> Vec<u8> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        scratch
+    }
+
+    /// What [`Self::keep_scratch`] kept.
+    pub(crate) fn take_kept(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.scratch)
+    }
+
+    /// Keep scratch memory with what is in it for the next who takes it.
+    pub(crate) fn keep_scratch(&mut self, scratch: Vec<u8>) {
+        self.scratch = scratch;
     }
 
     pub(crate) fn put_back(&mut self, mut scratch: Vec<u8>) {

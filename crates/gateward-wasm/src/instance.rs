@@ -5,6 +5,7 @@
 
 mod callouts;
 
+use crate::bridge::Spans;
 use crate::call::{Core, Scope};
 use crate::callout::Callout;
 use crate::config::Setup;
@@ -18,6 +19,7 @@ use crate::stream::{LocalReply, Stream};
 use crate::types::{Action, DataBuffer, Direction, FieldMap, Peer, Phase};
 use crate::watch::FIRST_LOOK_TICKS;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use wasmtime::Store;
 
@@ -25,6 +27,7 @@ use wasmtime::Store;
 pub struct Instance {
     core: Core,
     exports: Exports,
+    pub(crate) spans: Spans,
     next_context: ContextId,
 }
 
@@ -71,15 +74,18 @@ impl Instance {
         let limit = store.data().setup.config.limits.start;
         store.data_mut().watch.begin(limit);
         store.set_epoch_deadline(FIRST_LOOK_TICKS);
-        let mut core = Core { store, counters, observed, dead: None, cause: None, memory_bytes: 0 };
-        let linked = code.pre.instantiate(&mut core.store).map_err(|error| core.die(Phase::Start, &error))?;
+        let living = code.living.clone();
+        living.fetch_add(1, Ordering::Relaxed);
+        let mut core = Core { store, counters, observed, dead: None, cause: None, memory_bytes: 0, living };
+        let linked = code.bridge.instantiate(&mut core.store, &code.pre);
+        let (linked, spans) = linked.map_err(|error| core.die(Phase::Start, &error))?;
         let memory = linked.get_memory(&mut core.store, "memory");
         core.store.data_mut().memory = memory;
         let allocate = linked.get_typed_func(&mut core.store, "proxy_on_memory_allocate");
         let allocate = allocate.or_else(|_| linked.get_typed_func(&mut core.store, "malloc"));
         core.store.data_mut().allocate = allocate.ok();
         let exports = Exports::of(&linked, &mut core.store);
-        let mut instance = Self { core, exports, next_context: ROOT };
+        let mut instance = Self { core, exports, spans, next_context: ROOT };
         instance.run_start(limit)?;
         Ok(instance)
     }
@@ -185,12 +191,9 @@ impl Instance {
         self.core.store.data().contexts.get(&id).map_or(0, |context| context.calls)
     }
 
-    /// Begin a stream.
-    ///
-    /// # Errors
-    /// The guest failed.
-    pub fn create_stream(&mut self) -> Result<ContextId, Failure> {
-        let Self { core, exports, next_context } = self;
+    /// A context for a new stream, of which the guest is to be told.
+    pub fn open_stream(&mut self) -> ContextId {
+        let Self { core, next_context, .. } = self;
         let host = core.store.data_mut();
         loop {
             *next_context = next_context.wrapping_add(1);
@@ -202,10 +205,39 @@ impl Instance {
         host.contexts.insert(id, Context::default());
         let streams = host.contexts.len() - 1;
         core.counters.set_streams(streams);
-        if let Some(create) = &exports.context_create {
-            core.call(create, (id, ROOT), Scope::stream(Phase::Create, id, None))?;
-        }
+        id
+    }
+
+    /// Begin a stream.
+    ///
+    /// # Errors
+    /// The guest failed.
+    pub fn create_stream(&mut self) -> Result<ContextId, Failure> {
+        let id = self.open_stream();
+        self.create(id)?;
         Ok(id)
+    }
+
+    fn create(&mut self, id: ContextId) -> Result<(), Failure> {
+        match &self.exports.context_create {
+            Some(create) => self.core.call(create, (id, ROOT), Scope::stream(Phase::Create, id, None)),
+            None => Ok(()),
+        }
+    }
+
+    /// Tell the guest of the stream that was opened as `id`, and of its request's headers. `end`: nothing follows.
+    ///
+    /// # Errors
+    /// The guest failed.
+    pub fn begin_stream(&mut self, id: ContextId, stream: &mut dyn Stream, end: bool) -> Result<Action, Failure> {
+        let Some(begin) = &self.spans.begin else {
+            self.create(id)?;
+            return self.headers(id, stream, FieldMap::RequestHeaders, end);
+        };
+        let count = stream.count_fields(FieldMap::RequestHeaders);
+        let action = self.core.call(begin, (id, count, u32::from(end)), Scope::span(Phase::Create, id, stream))?;
+        self.settle()?;
+        Ok(Action::from_guest(action))
     }
 
     /// End a stream: done, log, delete. A guest that wants to be waited for gets the last two when it is done.
@@ -213,30 +245,43 @@ impl Instance {
     /// # Errors
     /// The guest failed.
     pub fn end_stream(&mut self, id: ContextId, stream: &mut dyn Stream) -> Result<(), Failure> {
-        let Self { core, exports, .. } = self;
+        let Self { core, exports, spans, .. } = self;
         if !core.store.data().contexts.contains_key(&id) {
             return Ok(());
         }
-        let done = match &exports.done {
-            Some(done) => core.call(done, id, Scope::stream(Phase::Done, id, Some(&mut *stream)))? != 0,
-            None => true,
-        };
-        if done {
-            self.finalise(id, Some(stream))?;
-        } else {
-            let host = self.core.store.data_mut();
-            if let Some(context) = host.contexts.get_mut(&id) {
-                context.life = Life::Finishing;
-                host.unfinished.push_back(id);
+        if let Some(end) = &spans.end {
+            if core.call(end, id, Scope::stream(Phase::Done, id, Some(stream)))? != 0 {
+                core.store.data_mut().end_context(id);
+                return self.settle();
             }
-            let most = host.setup.config.limits.unfinished_streams;
-            if host.unfinished.len() > most
-                && let Some(oldest) = host.unfinished.pop_front()
-            {
-                self.finalise(oldest, None)?;
+        } else {
+            let done = match &exports.done {
+                Some(done) => core.call(done, id, Scope::stream(Phase::Done, id, Some(&mut *stream)))? != 0,
+                None => true,
+            };
+            if done {
+                self.finalise(id, Some(stream))?;
+                return self.settle();
             }
         }
+        self.wait_for(id)?;
         self.settle()
+    }
+
+    /// The guest wants stream `id` to be waited for.
+    fn wait_for(&mut self, id: ContextId) -> Result<(), Failure> {
+        let host = self.core.store.data_mut();
+        if let Some(context) = host.contexts.get_mut(&id) {
+            context.life = Life::Finishing;
+            host.unfinished.push_back(id);
+        }
+        let most = host.setup.config.limits.unfinished_streams;
+        if host.unfinished.len() > most
+            && let Some(oldest) = host.unfinished.pop_front()
+        {
+            self.finalise(oldest, None)?;
+        }
+        Ok(())
     }
 
     /// Forget a stream without telling the guest, which was interrupted or is dead.

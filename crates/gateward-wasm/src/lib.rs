@@ -6,6 +6,7 @@
 
 mod abi;
 mod about;
+mod bridge;
 mod cache;
 mod call;
 pub mod callout;

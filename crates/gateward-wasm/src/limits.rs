@@ -106,12 +106,14 @@ impl ResourceLimiter for Meter {
         Ok(desired <= TABLE_ELEMENTS)
     }
 
+    /// The filter and its bridge.
     fn instances(&self) -> usize {
-        1
+        2
     }
 
+    /// The filter's, and the bridge's.
     fn tables(&self) -> usize {
-        TABLES as usize
+        TABLES as usize + 1
     }
 
     fn memories(&self) -> usize {

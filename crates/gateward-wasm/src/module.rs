@@ -1,10 +1,13 @@
 //! Modules: compiled, checked against the ABI, ready to be instantiated.
 
 use crate::about::About;
+use crate::bridge::Bridge;
 use crate::host::Host;
 use crate::types::Abi;
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use wasmtime::{ExternType, FuncType, InstancePre, Module};
 
 /// SHA-256 of a module's bytes: what identifies its code.
@@ -76,6 +79,9 @@ pub(crate) struct Code {
     /// Bytes of the Wasm file.
     pub(crate) bytes: usize,
     pub(crate) pre: InstancePre<Host>,
+    pub(crate) bridge: Arc<Bridge>,
+    /// Instances of the process.
+    pub(crate) living: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for Code {

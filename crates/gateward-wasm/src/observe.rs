@@ -1,7 +1,7 @@
 //! What is counted about a filter, per callback, and added up over its instances.
 //!
 //! Each instance counts for itself: one thread writes, so a count costs a load and a store. What ended instances counted stays in
-//! the filter's total. Reading the clock twice costs as much as a small callback, so only every sixteenth is timed.
+//! the filter's total. Reading the clock twice costs as much as a small callback, so only one in 64 is timed.
 
 use crate::callout_stats::CalloutProtocol;
 use crate::failure::FailureKind;
@@ -14,7 +14,7 @@ const PHASES: usize = Phase::ALL.len();
 const KINDS: usize = FailureKind::ALL.len();
 
 /// One in this many callbacks of a kind is timed.
-pub const TIMED_ONE_IN: u64 = 16;
+pub const TIMED_ONE_IN: u64 = 64;
 
 /// Upper bounds of the time histogram, in nanoseconds; beyond the last there is one more bucket.
 pub const TIME_BOUNDS_NS: [u64; TIME_BOUNDS] =

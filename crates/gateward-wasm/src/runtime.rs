@@ -2,25 +2,27 @@
 
 use crate::abi;
 use crate::about::About;
+use crate::bridge::{self, Bridge};
 use crate::cache::{Cache, CacheError};
 use crate::config::Services;
 use crate::engine::engine;
-use crate::host::Host;
 use crate::module::{self, Code, Hash, MODULE_BYTES, ModuleError};
 use crate::types::Abi;
 use crate::watch::Ticker;
 use rustc_hash::FxHashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use wasmtime::{Engine, Linker};
+use wasmtime::Engine;
 
 /// Everything filters of one process share. Make one when the first filter is configured: it starts a thread.
 pub struct Runtime {
     engine: Engine,
-    linker: Linker<Host>,
+    bridge: Arc<Bridge>,
     cache: Option<Cache>,
     services: Arc<Services>,
     codes: Mutex<FxHashMap<Hash, Weak<Code>>>,
+    living: Arc<AtomicUsize>,
     pooled: bool,
     _ticker: Ticker,
 }
@@ -80,12 +82,15 @@ impl Runtime {
         let (engine, pooled) = engine().map_err(failed)?;
         let linker = abi::linker(&engine).map_err(failed)?;
         let cache = cache.map(|folder| Cache::open(folder, &engine)).transpose()?;
+        let module = compiled(&engine, cache.as_ref(), bridge::MODULE, &Hash::of(bridge::MODULE)).map_err(failed)?;
+        let bridge = Arc::new(Bridge::new(&engine, linker, &module).map_err(failed)?);
         let ticker = Ticker::start(&engine).map_err(RuntimeError::Ticker)?;
         Ok(Arc::new(Self {
-            linker,
+            bridge,
             cache,
             services: Arc::new(services),
             codes: Mutex::default(),
+            living: Arc::default(),
             pooled,
             _ticker: ticker,
             engine,
@@ -105,27 +110,24 @@ impl Runtime {
         if let Some(code) = self.codes().get(&hash).and_then(Weak::upgrade) {
             return Ok(Module(code));
         }
-        let compiled = self.compiled(wasm, &hash)?;
+        let compiled = compiled(&self.engine, self.cache.as_ref(), wasm, &hash);
+        let compiled = compiled.map_err(|error| ModuleError::Invalid(format!("{error:#}")))?;
         let abi = module::check(&compiled)?;
-        let linked = self.linker.instantiate_pre(&compiled);
+        let linked = self.bridge.linker().instantiate_pre(&compiled);
         let pre = linked.map_err(|error| ModuleError::Import(format!("{error:#}")))?;
-        let code = Arc::new(Code { hash, abi, about: About::of(wasm), bytes: wasm.len(), pre });
+        let code = Arc::new(Code {
+            hash,
+            abi,
+            about: About::of(wasm),
+            bytes: wasm.len(),
+            pre,
+            bridge: self.bridge.clone(),
+            living: self.living.clone(),
+        });
         let mut codes = self.codes();
         codes.retain(|_, code| code.strong_count() > 0);
         codes.insert(hash, Arc::downgrade(&code));
         Ok(Module(code))
-    }
-
-    fn compiled(&self, wasm: &[u8], hash: &Hash) -> Result<wasmtime::Module, ModuleError> {
-        if let Some(module) = self.cache.as_ref().and_then(|cache| cache.load(&self.engine, hash)) {
-            return Ok(module);
-        }
-        let compiled = wasmtime::Module::from_binary(&self.engine, wasm);
-        let module = compiled.map_err(|error| ModuleError::Invalid(format!("{error:#}")))?;
-        if let Some(cache) = &self.cache {
-            cache.store(hash, &module);
-        }
-        Ok(module)
     }
 
     fn codes(&self) -> std::sync::MutexGuard<'_, FxHashMap<Hash, Weak<Code>>> {
@@ -137,6 +139,11 @@ impl Runtime {
         self.codes().values().filter(|code| code.strong_count() > 0).count()
     }
 
+    /// How many instances there are.
+    pub fn instances(&self) -> usize {
+        self.living.load(Ordering::Relaxed)
+    }
+
     /// What all filters share.
     pub fn services(&self) -> &Arc<Services> {
         &self.services
@@ -146,4 +153,16 @@ impl Runtime {
     pub fn is_pooled(&self) -> bool {
         self.pooled
     }
+}
+
+/// The module in `wasm`, from the cache if it is there.
+fn compiled(engine: &Engine, cache: Option<&Cache>, wasm: &[u8], hash: &Hash) -> wasmtime::Result<wasmtime::Module> {
+    if let Some(module) = cache.and_then(|cache| cache.load(engine, hash)) {
+        return Ok(module);
+    }
+    let module = wasmtime::Module::from_binary(engine, wasm)?;
+    if let Some(cache) = cache {
+        cache.store(hash, &module);
+    }
+    Ok(module)
 }

@@ -11,11 +11,11 @@ use gateward_wasm::{FailureKind, Phase, Runtime, Services, Tracing};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The host of the filters in the configured folder, which call out through `callouts`; `None`: filters are switched off.
+/// The host of the filters in the configured folder, which call out through `callouts` and serve this many workers; `None`: filters are switched off.
 ///
 /// # Errors
 /// The folder or the cache cannot be used, or the engine does not start.
-pub(crate) fn host(options: &WasmOptions, callouts: &Arc<Callouts>) -> Result<Option<Arc<WasmHost>>> {
+pub(crate) fn host(options: &WasmOptions, callouts: &Arc<Callouts>, workers: usize) -> Result<Option<Arc<WasmHost>>> {
     if !options.enabled {
         return Ok(None);
     }
@@ -25,7 +25,7 @@ pub(crate) fn host(options: &WasmOptions, callouts: &Arc<Callouts>) -> Result<Op
     let services = Services::new(Arc::new(Tracing));
     let runtime = Runtime::new(services, options.cache_path.as_deref()).context("Wasm filters cannot be run")?;
     let carrier: Arc<dyn Carrier> = Arc::new(ByNode(callouts.clone()));
-    Ok(Some(Arc::new(WasmHost::new(runtime, folder, carrier))))
+    Ok(Some(Arc::new(WasmHost::new(runtime, folder, carrier).for_workers(workers))))
 }
 
 /// What filters counted, and the metrics they define.

@@ -53,7 +53,7 @@ pub(crate) fn facts(identity: &Identity, options: &Options) -> NodeFacts {
     }
 }
 
-/// Set up what the options ask for.
+/// Set up what the options ask for, for this many workers.
 ///
 /// # Errors
 /// A folder cannot be read, or a plugin that was named is not there.
@@ -62,8 +62,9 @@ pub(crate) fn set_up(
     wasm: &WasmOptions,
     callouts: &Arc<Callouts>,
     network: Network,
+    workers: usize,
 ) -> Result<PluginHosts> {
-    let wasm = filters::host(wasm, callouts)?;
+    let wasm = filters::host(wasm, callouts, workers)?;
     let lua_host = Arc::new(LuaHost::new(lua.clone()).on_network(network.names, network.tls));
     let mut hosts: Vec<Arc<dyn PluginHost>> = vec![lua_host.clone()];
     let known = |name: &&String| !hosts.iter().any(|host| host.has(name));

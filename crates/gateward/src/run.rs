@@ -164,7 +164,7 @@ fn compiler(
     let stats = Arc::<PluginStats>::default();
     let egress = Arc::new(Egress::new(control.handle().clone(), tls.clone()));
     let network = Network { names: names.clone(), tls: tls.clone() };
-    let hosts = hosts::set_up(&options.lua, &options.wasm, callouts, network)?;
+    let hosts = hosts::set_up(&options.lua, &options.wasm, callouts, network, options.workers)?;
     let env = PluginEnv {
         background: background.handle().clone(),
         counters: Arc::default(),

@@ -1,7 +1,7 @@
 //! Maps of fields: headers and trailers of the stream, and of answers to callouts.
 
 use crate::callout::Fields;
-use crate::host::{Host, answer, bytes, give_written, split, status, write_u32};
+use crate::host::{Host, answer, bytes, bytes_mut, give_written, split, status, write_u32};
 use crate::pairs::{self, Writer};
 use crate::stream::Edit;
 use crate::types::{Abi, AnyMap, FieldMap, Status};
@@ -70,15 +70,68 @@ fn value(
     answer((|| {
         let map = AnyMap::from_guest(map)?;
         give_written(&mut caller, return_data, return_len, |memory, host, out| {
-            let name = bytes(memory, name, name_len)?;
-            let found = match map {
-                AnyMap::Stream(map) => host.peek().is_some_and(|stream| stream.field(map, name, out)),
-                AnyMap::Reply(map) => host.shown.fields(map).is_some_and(|fields| join(fields, name, out)),
-            };
-            // Guests of the first version know no missing fields, only empty ones.
-            if found || host.abi == Abi::V0_1_0 { Ok(()) } else { Err(Status::NotFound) }
+            look_up(host, map, bytes(memory, name, name_len)?, out)
         })
     })())
+}
+
+/// Append the value of `name` to `out`.
+fn look_up(host: &Host, map: AnyMap, name: &[u8], out: &mut Vec<u8>) -> std::result::Result<(), Status> {
+    let found = match map {
+        AnyMap::Stream(map) => host.peek().is_some_and(|stream| stream.field(map, name, out)),
+        AnyMap::Reply(map) => host.shown.fields(map).is_some_and(|fields| join(fields, name, out)),
+    };
+    // Guests of the first version know no missing fields, only empty ones.
+    if found || host.abi == Abi::V0_1_0 { Ok(()) } else { Err(Status::NotFound) }
+}
+
+/// The first half of [`value`], for the bridge: find the value and say how long it is. Zero and below: there is nothing to
+/// hand over; it is a status with its sign turned.
+pub(crate) fn find_value(
+    mut caller: Caller<'_, Host>,
+    map: u32,
+    name: u32,
+    name_len: u32,
+    return_data: u32,
+    return_len: u32,
+) -> i32 {
+    let (memory, host) = split(&mut caller);
+    let mut found = host.take_scratch();
+    let outcome = (|| {
+        look_up(host, AnyMap::from_guest(map)?, bytes(memory, name, name_len)?, &mut found)?;
+        if found.is_empty() {
+            write_u32(memory, return_data, 0)?;
+            write_u32(memory, return_len, 0)?;
+        }
+        i32::try_from(found.len()).map_err(|_| Status::InternalFailure)
+    })();
+    match outcome {
+        Ok(len) => {
+            host.keep_scratch(found);
+            len
+        }
+        Err(status) => {
+            host.put_back(found);
+            -(status as i32)
+        }
+    }
+}
+
+/// The second half: copy what was found to `at`, where the guest has made room for `len` bytes.
+pub(crate) fn hand_over(mut caller: Caller<'_, Host>, at: u32, len: u32, return_data: u32, return_len: u32) -> u32 {
+    let (memory, host) = split(&mut caller);
+    let found = host.take_kept();
+    let outcome = (|| {
+        // An allocator may have looked for something else meanwhile.
+        if found.len() != len as usize {
+            return Err(Status::InternalFailure);
+        }
+        bytes_mut(memory, at, len)?.copy_from_slice(&found);
+        write_u32(memory, return_data, at)?;
+        write_u32(memory, return_len, len)
+    })();
+    host.put_back(found);
+    status(outcome)
 }
 
 /// All values of `name`, joined (RFC 9110 section 5.3).

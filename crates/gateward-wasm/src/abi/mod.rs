@@ -15,6 +15,8 @@ mod wasi;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use fields::{find_value, hand_over};
+
 use crate::host::Host;
 use wasmtime::{Engine, Linker};
 

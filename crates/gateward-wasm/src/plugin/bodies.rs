@@ -9,7 +9,7 @@
 //! under way: SDKs export callbacks that filters do not write, and these say `Continue` to everything.
 
 use super::pause::{self, Pause, Paused};
-use super::run::{Entry, FilterPlugin, Progress, response, too_long, weigh};
+use super::run::{Begun, Entry, FilterPlugin, Progress, response, too_long};
 use super::view::{Reach, Stage};
 use super::worker::report;
 use crate::failure::{Failure, FailurePolicy};
@@ -48,13 +48,11 @@ struct Said {
 }
 
 impl FilterPlugin {
-    pub(super) fn show_request_head(&self, mut entry: Box<Entry>, exchange: &mut Exchange, end: bool) -> Flow {
+    /// What the filter said to the request's head.
+    pub(super) fn weigh_request_head(&self, begun: Begun, exchange: &mut Exchange, end: bool) -> Flow {
+        let Begun { mut entry, progress, calls_out } = begun;
         entry.side(Direction::Request).ended = end;
-        let (said, calls_out) = entry.call(Reach::Write(exchange), Stage::Request, None, |instance, id, view| {
-            let action = instance.headers(id, view, FieldMap::RequestHeaders, end)?;
-            Ok(weigh(action, instance.take_signals(id, Direction::Request), Direction::Request))
-        });
-        let flow = match said {
+        let flow = match progress {
             Err(failure) => self.failed(&mut entry, exchange, &failure),
             Ok(Progress::GoOn) => Flow::Next,
             Ok(Progress::Wait) => {

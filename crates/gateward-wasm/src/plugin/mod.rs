@@ -7,6 +7,8 @@ mod meta;
 mod pause;
 mod properties;
 mod run;
+#[cfg(test)]
+mod testing;
 mod under_way;
 mod view;
 mod worker;
@@ -41,6 +43,7 @@ pub struct WasmHost {
     runtime: Arc<Runtime>,
     folder: PathBuf,
     carrier: Arc<dyn Carrier>,
+    workers: usize,
     state: Mutex<State>,
 }
 
@@ -113,7 +116,14 @@ pub struct ConfiguredStatus {
 impl WasmHost {
     /// A host of the filters in `folder`, whose callouts go through `carrier`.
     pub fn new(runtime: Arc<Runtime>, folder: PathBuf, carrier: Arc<dyn Carrier>) -> Self {
-        Self { runtime, folder, carrier, state: Mutex::default() }
+        Self { runtime, folder, carrier, workers: 0, state: Mutex::default() }
+    }
+
+    /// Start instances for this many workers with each filter. Without, each is started when it is first needed, on the thread
+    /// that needs it.
+    #[must_use]
+    pub fn for_workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
     }
 
     /// What all filters share.
@@ -214,6 +224,7 @@ impl WasmHost {
         let (carrier, background) = (self.carrier.clone(), env.background.clone());
         let callouts = callouts.entry(entity.name.clone()).or_default().clone();
         let made = Shared::new(filter, known, carrier, background, callouts, settings);
+        made.prepare(self.workers);
         shared.retain(|_, shared| shared.strong_count() > 0);
         shared.insert(key, Arc::downgrade(&made));
         Ok(made)

@@ -7,7 +7,7 @@
 use super::bodies::Side;
 use super::pause::{self, Paused};
 use super::view::{Reach, Stage, View};
-use super::worker::{Shared, Ticket, report};
+use super::worker::{Running, Shared, Ticket, report};
 use crate::failure::{Failure, FailurePolicy};
 use crate::host::ContextId;
 use crate::instance::{Instance, Signals};
@@ -34,7 +34,11 @@ pub(super) struct FilterPlugin {
 /// What an exchange keeps for its filters.
 #[derive(Default)]
 #[expect(clippy::vec_box, reason = "an entry is taken out and put back at every phase; moving a box is cheaper")]
-struct Streams(Vec<Box<Entry>>);
+struct Streams {
+    /// There is rarely more than one.
+    first: Option<Box<Entry>>,
+    others: Vec<Box<Entry>>,
+}
 
 /// One filter's part of an exchange.
 pub(super) struct Entry {
@@ -47,6 +51,13 @@ pub(super) struct Entry {
     head_seen: bool,
     /// The filter failed; it has no more part in this exchange.
     pub(super) failed: bool,
+}
+
+/// A part of an exchange that has just begun.
+pub(super) struct Begun {
+    pub(super) entry: Box<Entry>,
+    pub(super) progress: Result<Progress, Failure>,
+    pub(super) calls_out: bool,
 }
 
 /// What a phase came to.
@@ -75,44 +86,56 @@ impl FilterPlugin {
         &self.shared.filter.config().name
     }
 
-    /// A context for the exchange; `None`: there is no instance that works.
-    fn begin(&self) -> Option<Box<Entry>> {
-        let running = self.shared.running()?;
-        let created = running.instance().create_stream();
-        match created {
-            Ok(context) => Some(Box::new(Entry {
-                owner: self.id,
-                ticket: Ticket { running, context, ended: Cell::new(false) },
-                path: None,
-                request: Side::default(),
-                response: Side::default(),
-                head_seen: false,
-                failed: false,
-            })),
-            Err(failure) => {
-                report(&failure);
-                None
-            }
-        }
+    /// A part of an exchange that begins.
+    fn entry(&self, running: Arc<Running>, context: ContextId) -> Box<Entry> {
+        Box::new(Entry {
+            owner: self.id,
+            ticket: Ticket { running, context, ended: Cell::new(false) },
+            path: None,
+            request: Side::default(),
+            response: Side::default(),
+            head_seen: false,
+            failed: false,
+        })
+    }
+
+    /// Begin a part of the exchange and show the request's head; what came of it, and whether callouts wait to be sent.
+    /// `None`: there is no instance that works.
+    pub(super) fn begin(&self, exchange: &mut Exchange, end: bool) -> Option<Begun> {
+        self.shared.with(|running, instance| {
+            let id = instance.open_stream();
+            let mut entry = self.entry(running.clone(), id);
+            let mut view = entry.view(Reach::Write(exchange), Stage::Request, None);
+            let progress = instance
+                .begin_stream(id, &mut view, end)
+                .map(|action| weigh(action, instance.take_signals(id, Direction::Request), Direction::Request));
+            Begun { entry, progress, calls_out: instance.has_callouts() }
+        })
     }
 
     /// Its part of the exchange, taken out so that both can be changed; `None`: it has none, or failed.
     pub(super) fn take(&self, exchange: &mut Exchange) -> Option<Box<Entry>> {
         let streams = exchange.kept_mut::<Streams>()?;
-        let place = streams.0.iter().position(|entry| entry.owner == self.id && !entry.failed)?;
-        Some(streams.0.swap_remove(place))
+        let own = |entry: &Entry| entry.owner == self.id && !entry.failed;
+        if streams.first.as_deref().is_some_and(own) {
+            return streams.first.take();
+        }
+        let place = streams.others.iter().position(|entry| own(entry))?;
+        Some(streams.others.swap_remove(place))
     }
 
     /// Its part of the exchange after it failed.
     pub(super) fn failed_entry<'e>(&self, exchange: &'e mut Exchange) -> Option<&'e mut Entry> {
         let streams = exchange.kept_mut::<Streams>()?;
-        streams.0.iter_mut().find(|entry| entry.owner == self.id).map(|entry| &mut **entry)
+        let mut entries = streams.first.iter_mut().chain(&mut streams.others);
+        entries.find(|entry| entry.owner == self.id).map(|entry| &mut **entry)
     }
 
     pub(super) fn keep(exchange: &mut Exchange, entry: Box<Entry>) {
         match exchange.kept_mut::<Streams>() {
-            Some(streams) => streams.0.push(entry),
-            None => exchange.put(Streams(vec![entry])),
+            Some(Streams { first: first @ None, .. }) => *first = Some(entry),
+            Some(Streams { others, .. }) => others.push(entry),
+            None => exchange.put(Streams { first: Some(entry), others: Vec::new() }),
         }
     }
 
@@ -313,13 +336,11 @@ impl Plugin for FilterPlugin {
     }
 
     fn request_head(&self, exchange: &mut Exchange, end: bool) -> Flow {
-        let Some(entry) = self.begin() else {
-            return match self.policy() {
-                FailurePolicy::Open => Flow::Next,
-                FailurePolicy::Closed => Flow::Respond(LocalResponse::message(503, "a filter is not available")),
-            };
-        };
-        self.show_request_head(entry, exchange, end)
+        match self.begin(exchange, end) {
+            Some(begun) => self.weigh_request_head(begun, exchange, end),
+            None if self.policy() == FailurePolicy::Open => Flow::Next,
+            None => Flow::Respond(LocalResponse::message(503, "a filter is not available")),
+        }
     }
 
     fn request_piece(&self, exchange: &mut Exchange, piece: &mut Vec<u8>, last: bool) -> Flow {
@@ -360,7 +381,8 @@ impl Plugin for FilterPlugin {
 
     fn log(&self, record: &RequestRecord<'_>) {
         let Some(streams) = record.exchange.kept::<Streams>() else { return };
-        let own = streams.0.iter().find(|entry| entry.owner == self.id && !entry.failed && !entry.ticket.ended.get());
+        let mut entries = streams.first.iter().chain(&streams.others);
+        let own = entries.find(|entry| entry.owner == self.id && !entry.failed && !entry.ticket.ended.get());
         let Some(entry) = own else { return };
         entry.ticket.ended.set(true);
         let mut path = entry.path.clone();

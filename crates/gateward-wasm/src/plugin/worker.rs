@@ -1,8 +1,9 @@
-//! Instances of a configured filter: one per worker, made when the worker first needs it, again after a failure.
+//! Instances of a configured filter: one per worker, again after a failure.
 //!
 //! An instance is used by its worker's thread; timers, queues and answers that belong to no request are handled on the
-//! background runtime. The lock around it is contended only when both meet. After a failure the next instance is made on
-//! the background runtime as well, so that a filter that is slow to start does not hold the worker up.
+//! background runtime. The lock around it is contended only when both meet. Workers do not start instances, so that a filter that
+//! is slow to start does not hold requests up: the first ones are started with the filter, before its snapshot is served, and
+//! wait for their workers; after a failure the next one is made on the background runtime.
 
 use super::known::Known;
 use super::under_way::UnderWay;
@@ -35,7 +36,16 @@ pub(crate) struct Shared {
     /// Filters made later have higher ones.
     pub(super) serial: u64,
     began: Instant,
+    /// Instances that are started and have no worker yet.
+    spare: Mutex<Vec<Spare>>,
     slots: [OnceLock<Mutex<Slot>>; WORKERS],
+}
+
+/// An instance without a worker.
+struct Spare {
+    instance: Instance,
+    /// Wakes its keeper, once it has one.
+    keeper: Arc<Notify>,
 }
 
 /// What is set beside a filter's module and does not concern its instances.
@@ -95,11 +105,36 @@ impl Shared {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let serial = NEXT.fetch_add(1, Ordering::Relaxed);
         let slots = std::array::from_fn(|_| OnceLock::new());
-        Arc::new(Self { filter, known, carrier, background, callouts, settings, serial, began: Instant::now(), slots })
+        let (began, spare) = (Instant::now(), Mutex::default());
+        Arc::new(Self { filter, known, carrier, background, callouts, settings, serial, began, spare, slots })
     }
 
-    /// This worker's instance for a new stream; `None`: it failed and there is no new one yet.
-    pub(super) fn running(self: &Arc<Self>) -> Option<Arc<Running>> {
+    /// Start instances for this many workers, as long as there is plenty of room for others. One that does not start is
+    /// left to its worker, which deals with failures.
+    pub(super) fn prepare(&self, workers: usize) {
+        let made =
+            (0..workers).map_while(|_| if self.filter.has_room() { Spare::make(&self.filter).ok() } else { None });
+        lock(&self.spare).extend(made);
+    }
+
+    /// Do `work` for a new stream with this worker's instance; `None`: it failed and there is no new one yet.
+    pub(super) fn with<T>(self: &Arc<Self>, work: impl FnOnce(&Arc<Running>, &mut Instance) -> T) -> Option<T> {
+        {
+            let slot = lock(self.slots[worker()].get_or_init(Mutex::default));
+            if let Some(running) = &slot.running {
+                let mut instance = running.instance();
+                if instance.dead().is_none() && !instance.is_grown() {
+                    return Some(work(running, &mut instance));
+                }
+            }
+        }
+        let running = self.running()?;
+        let mut instance = running.instance();
+        Some(work(&running, &mut instance))
+    }
+
+    /// This worker's instance for a new stream.
+    fn running(self: &Arc<Self>) -> Option<Arc<Running>> {
         let number = worker();
         let mut slot = lock(self.slots[number].get_or_init(Mutex::default));
         if let Some(running) = &slot.running {
@@ -146,7 +181,11 @@ impl Shared {
     }
 
     fn start(self: &Arc<Self>, slot: &mut Slot) -> Option<Arc<Running>> {
-        let made = Running::make(self);
+        let spare = lock(&self.spare).pop();
+        let made = match spare {
+            Some(spare) => Ok(Running::of(self, spare)),
+            None => Running::make(self),
+        };
         self.took(slot, made)
     }
 
@@ -204,11 +243,23 @@ impl Shared {
     }
 }
 
-impl Running {
-    fn make(shared: &Arc<Shared>) -> Result<Arc<Self>, Failure> {
+impl Spare {
+    fn make(filter: &Arc<Filter>) -> Result<Self, Failure> {
         let keeper = Arc::new(Notify::new());
         let wake = keeper.clone();
-        let instance = shared.filter.instantiate(Box::new(move || wake.notify_one()))?;
+        let instance = filter.instantiate(Box::new(move || wake.notify_one()))?;
+        Ok(Self { instance, keeper })
+    }
+}
+
+impl Running {
+    fn make(shared: &Arc<Shared>) -> Result<Arc<Self>, Failure> {
+        Ok(Self::of(shared, Spare::make(&shared.filter)?))
+    }
+
+    /// From now on `spare` has a timer, and what it asks for is done.
+    fn of(shared: &Arc<Shared>, spare: Spare) -> Arc<Self> {
+        let Spare { instance, keeper } = spare;
         let tick_ms = instance.tick_ms();
         let running = Arc::new(Self {
             shared: Arc::downgrade(shared),
@@ -220,7 +271,7 @@ impl Running {
         let keeper = running.keeper.clone();
         shared.background.spawn(keep(Arc::downgrade(&running), keeper, tick_ms));
         running.settle();
-        Ok(running)
+        running
     }
 
     /// The instance, for one call.
@@ -294,5 +345,56 @@ impl Drop for Ticket {
             // What was asked for on its behalf is given up.
             self.running.settle();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::callout::Upstreams;
+    use crate::plugin::testing::{NoCarrier, noting};
+    use crate::{FilterConfig, Runtime, Services};
+
+    /// A filter that says when it is configured, whose instances for `workers` are made by this thread.
+    fn shared(background: &Handle, workers: usize) -> (Arc<Shared>, Arc<noting::Lines>) {
+        let lines = Arc::new(noting::Lines::default());
+        let runtime = Runtime::new(Services::new(lines.clone()), None).unwrap();
+        let module = runtime.load(&wat::parse_str(noting::CONFIGURED).unwrap()).unwrap();
+        let known = Arc::new(Known::new(Default::default(), &[]));
+        let upstreams: Arc<dyn Upstreams> = known.clone();
+        let filter = Filter::new(&runtime, &module, FilterConfig::new("slow"), upstreams).unwrap();
+        let settings = Settings { request_body: true, version: None };
+        let shared = Shared::new(filter, known, Arc::new(NoCarrier), background.clone(), Arc::default(), settings);
+        shared.prepare(workers);
+        (shared, lines)
+    }
+
+    #[test]
+    fn workers_start_no_instances_of_their_own() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (shared, lines) = shared(runtime.handle(), 2);
+        let here = std::thread::current().id();
+        // The trial, and one for each worker.
+        assert_eq!(lines.take(), [here; 3]);
+        assert_eq!(shared.filter.totals().instances, 2);
+        let worker = || {
+            let shared = shared.clone();
+            let work = move || {
+                let streams = shared.with(|_, instance| {
+                    instance.create_stream().unwrap();
+                    instance.streams()
+                });
+                (std::thread::current().id(), streams)
+            };
+            std::thread::spawn(work).join().unwrap()
+        };
+        for _ in 0..2 {
+            assert_eq!((worker().1, lines.take().len()), (Some(1), 0), "each has an instance to itself");
+        }
+        assert_eq!(shared.workers(), [WorkerState::Running; 2]);
+        // A thread that nobody counted on makes its own.
+        let (own, streams) = worker();
+        assert_eq!((streams, lines.take()), (Some(1), vec![own]));
+        assert_eq!(shared.filter.totals().instances_made, 4);
     }
 }

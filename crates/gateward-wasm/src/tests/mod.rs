@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex};
 
 /// Collects log lines.
 #[derive(Default)]
-struct Lines(Mutex<Vec<String>>);
+pub(crate) struct Lines(Mutex<Vec<String>>);
 
 impl Lines {
-    fn take(&self) -> Vec<String> {
+    pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }
 }
@@ -41,18 +41,18 @@ impl Upstreams for Anywhere {
 }
 
 /// A runtime whose log a test reads.
-struct Lab {
+pub(crate) struct Lab {
     runtime: Arc<Runtime>,
-    lines: Arc<Lines>,
+    pub(crate) lines: Arc<Lines>,
 }
 
 impl Lab {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let lines = Arc::new(Lines::default());
         Self { runtime: Runtime::new(Services::new(lines.clone()), None).unwrap(), lines }
     }
 
-    fn filter(&self, wat: &str) -> Arc<Filter> {
+    pub(crate) fn filter(&self, wat: &str) -> Arc<Filter> {
         self.try_filter(wat, |_| ()).unwrap_or_else(|error| panic!("{error}"))
     }
 
@@ -67,7 +67,7 @@ impl Lab {
     }
 }
 
-fn instance(filter: &Arc<Filter>) -> Instance {
+pub(crate) fn instance(filter: &Arc<Filter>) -> Instance {
     filter.instantiate(Box::new(|| ())).unwrap_or_else(|failure| panic!("{failure}"))
 }
 
@@ -153,6 +153,6 @@ fn module(rest: &str) -> String {
 }
 
 /// The kind of failure of a call that must fail.
-fn failed<T: std::fmt::Debug>(result: Result<T, Failure>) -> Failure {
+pub(crate) fn failed<T: std::fmt::Debug>(result: Result<T, Failure>) -> Failure {
     result.expect_err("the filter works although it must not")
 }

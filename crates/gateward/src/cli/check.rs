@@ -145,7 +145,7 @@ pub(crate) fn compiler(
     let tls = Arc::new(Context::new(settings.tls.clone())?);
     let egress = Arc::new(Egress::new(runtime.clone(), tls.clone()));
     let network = Network { names: Names::new(settings.dns.clone(), runtime.clone())?, tls: tls.clone() };
-    let hosts = hosts::set_up(lua, wasm, &Callouts::new(runtime.clone()), network)?;
+    let hosts = hosts::set_up(lua, wasm, &Callouts::new(runtime.clone()), network, 0)?;
     let env = PluginEnv {
         background: runtime.clone(),
         counters: Arc::default(),
