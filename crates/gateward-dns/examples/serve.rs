@@ -17,7 +17,8 @@ fn load(path: &std::path::Path) -> Result<Arc<Zone>, Failure> {
     let stem = path.file_stem().and_then(|stem| stem.to_str()).ok_or("a file name is not text")?;
     let origin: Name = stem.parse()?;
     let text = std::fs::read(path)?;
-    let parsed = parse_zone(&text, &origin, &file, &|_| Err("no includes here".into())).map_err(|problems| format!("{problems:?}"))?;
+    let parsed = parse_zone(&text, &origin, &file, &|_| Err("no includes here".into()))
+        .map_err(|problems| format!("{problems:?}"))?;
     Ok(Arc::new(Zone::build(&origin, parsed.into_records())?))
 }
 
@@ -38,7 +39,15 @@ async fn main() -> Result<(), Failure> {
     }
     println!("{} zones", zones.len());
     shared.zones.put_all(zones);
-    let options = Options { listen: vec![address.parse()?], tls: None, workers, rate_limit: 0, slip: 0, exempt: Vec::new(), log: None };
+    let options = Options {
+        listen: vec![address.parse()?],
+        tls: None,
+        workers,
+        rate_limit: 0,
+        slip: 0,
+        exempt: Vec::new(),
+        log: None,
+    };
     let server = Server::start(shared, &options, &(Arc::new(slow::Nothing) as Arc<dyn slow::Slow>))?;
     println!("answering on {:?}", server.addresses());
     std::future::pending::<()>().await;
