@@ -38,6 +38,7 @@ const FOR_TESTS: &[Need] = &[
     Need { program: "openssl", package: "openssl", without: "end-to-end tests of TLS with another implementation" },
     Need { program: "varnishtest", package: "varnish", without: "framing tests with varnishtest" },
     Need { program: "redis-server", package: "redis-server", without: "tests of rate limits shared by several nodes" },
+    Need { program: "named-compilezone", package: "bind9-utils", without: "tests that BIND reads zone files the same" },
     Need { program: "make", package: "make", without: "the build: LuaJIT is made with it" },
     Need { program: "npm", package: "npm", without: "tests of Wasm filters in AssemblyScript" },
     Need { program: "g++", package: "g++", without: "the check that the fuzz targets compile" },
