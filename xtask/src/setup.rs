@@ -55,6 +55,9 @@ const FOR_BENCH: &[Need] = &[
     Need { program: "wrk", package: "wrk", without: "every measurement" },
     Need { program: "h2load", package: "nghttp2-client", without: "the rows of HTTP/2 and gRPC" },
     Need { program: "openssl", package: "openssl", without: "the rows of TLS" },
+    Need { program: "nsd", package: "nsd", without: "the comparison with NSD" },
+    Need { program: "knotd", package: "knot", without: "the comparison with Knot" },
+    Need { program: "dnsperf", package: "dnsperf", without: "the rows of DNS" },
     Need { program: "taskset", package: "util-linux", without: "every measurement" },
 ];
 
