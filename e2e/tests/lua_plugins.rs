@@ -293,3 +293,23 @@ fn a_new_plugin_is_ready_and_a_case_that_fails_says_what_came() {
     let (made, text) = plugin_command(&["new", "my-plugin", "--lua"], folder.path());
     assert!(!made && text.contains("there already"), "{text}");
 }
+
+#[test]
+fn a_connection_is_closed_without_an_answer() {
+    let handler = "local P = { PRIORITY = 5, VERSION = '1.0' }\n\
+                   function P:access() if kong.request.get_path() == '/closed' then return ngx.exit(444) end end\nreturn P";
+    let folder = Folder::new(&[("p/handler.lua", handler)]);
+    let backend = Backend::echo();
+    let gateway = folder.gateway(&config(&backend, "- {name: p}\n")).start();
+    let mut stream = std::net::TcpStream::connect(gateway.proxy()).expect("it accepts");
+    stream.set_read_timeout(Some(PATIENCE)).expect("it can be set");
+    std::io::Write::write_all(&mut stream, b"GET /closed HTTP/1.1\r\nHost: a\r\n\r\n").expect("it is taken");
+    let mut answer = Vec::new();
+    match std::io::Read::read_to_end(&mut stream, &mut answer) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}"),
+    }
+    assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(get(&gateway, "/open", &[]).status, 200);
+    gateway.stop();
+}

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
 /// Files of Lua code below all folders; more are refused.
@@ -42,17 +42,24 @@ pub(crate) struct Code {
     next_instance: AtomicU32,
     /// What code in a configuration may do.
     pub(crate) untrusted: Untrusted,
-    served: RwLock<Arc<Served>>,
     pub(crate) machines: Machines,
     workers: AtomicU32,
 }
 
-/// What plugins look up of the configuration that was last made into plugins.
+/// What plugins look up of the configuration that a worker serves.
 #[derive(Debug, Default)]
 pub(crate) struct Served {
     pub(crate) directory: Directory,
     /// Names.
     pub(crate) upstreams: HashSet<String>,
+}
+
+impl Served {
+    /// Of `config`.
+    pub(crate) fn new(config: &Config) -> Self {
+        let upstreams = config.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+        Self { directory: Directory::new(config), upstreams }
+    }
 }
 
 /// What tells whether a file changed.
@@ -150,30 +157,16 @@ impl Code {
         let id = u64::from_le_bytes(*digest.first_chunk().expect("a digest has 32 bytes"));
         let plugin = |name: &String| Some(name.strip_prefix("kong.plugins.")?.strip_suffix(".handler")?.to_owned());
         let plugins = modules.keys().filter_map(plugin).filter(|name| !name.contains('.')).collect();
-        let (facts, served) = (Arc::default(), RwLock::default());
         Self {
             id,
             plugins,
             modules,
-            facts,
+            facts: Arc::default(),
             next_instance: AtomicU32::new(1),
             untrusted: Untrusted::default(),
-            served,
             machines: Machines::default(),
             workers: AtomicU32::new(0),
         }
-    }
-
-    /// What plugins look up.
-    pub(crate) fn served(&self) -> Arc<Served> {
-        self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Plugins are being made for `config`.
-    pub(crate) fn serve(&self, config: &Config) {
-        let upstreams = config.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-        let served = Served { directory: Directory::new(config), upstreams };
-        *self.served.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(served);
     }
 
     /// The file for `require(name)`.

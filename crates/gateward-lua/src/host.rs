@@ -1,6 +1,6 @@
 //! The Lua plugins of a node: their files, what they are, and the instances made of them.
 
-use crate::code::{Code, Stamp, stamps};
+use crate::code::{Code, Served, Stamp, stamps};
 use crate::facts::NodeFacts;
 use crate::functions::{self, Untrusted};
 use crate::instance::{Configured, Counts, Info, Instance, PluginTotals};
@@ -55,8 +55,6 @@ struct State {
     instances: HashMap<u64, Weak<Instance>>,
     /// By plugin, since the start.
     counts: BTreeMap<String, Arc<Counts>>,
-    /// Generation, hash and code of the configuration for which plugins were made last.
-    served: Option<(u64, String, u64)>,
 }
 
 /// What became of the plugins' handlers and schemas.
@@ -131,17 +129,6 @@ impl LuaHost {
         Ok(inspected)
     }
 
-    /// Let plugins find the consumers of `snapshot`.
-    fn serve(&self, snapshot: &Snapshot) {
-        let mut state = self.state();
-        let Some(code) = state.code.clone() else { return };
-        let served = Some((snapshot.generation, snapshot.hash.clone(), code.id));
-        if state.served != served {
-            code.serve(&snapshot.config);
-            state.served = served;
-        }
-    }
-
     pub(crate) fn instance(&self, entity: &PluginConfig) -> Result<Arc<Instance>, String> {
         let mut state = self.state();
         let State { code, plugins, schemas, instances, counts, .. } = &mut *state;
@@ -177,12 +164,13 @@ struct Start {
     code: Arc<Code>,
     configured: Vec<Configured>,
     snapshot: Arc<Snapshot>,
+    served: Arc<Served>,
     network: Option<Network>,
 }
 
 impl WorkerStart for Start {
     fn start(&self) {
-        vm::adopt(&self.code, &self.configured, &self.snapshot, self.network.as_ref());
+        vm::adopt(&self.code, &self.configured, (&self.snapshot, &self.served), self.network.as_ref());
     }
 
     fn stop(&self) -> Pin<Box<dyn Future<Output = ()>>> {
@@ -285,8 +273,7 @@ impl PluginHost for LuaHost {
         })
     }
 
-    fn build(&self, entity: &PluginConfig, snapshot: &Snapshot, _: &PluginEnv) -> Result<Box<dyn Plugin>, BuildError> {
-        self.serve(snapshot);
+    fn build(&self, entity: &PluginConfig, _: &Snapshot, _: &PluginEnv) -> Result<Box<dyn Plugin>, BuildError> {
         let instance = self.instance(entity);
         let instance = instance.map_err(|reason| BuildError { plugin: entity.name.clone(), id: entity.id, reason })?;
         Ok(Box::new(LuaPlugin::new(instance)))
@@ -295,8 +282,10 @@ impl PluginHost for LuaHost {
     fn worker_start(&self, snapshot: &Arc<Snapshot>, _: &PluginEnv) -> Vec<Box<dyn WorkerStart>> {
         let Some(code) = self.state().code.clone() else { return Vec::new() };
         let configured = self.configured(snapshot);
+        // Nobody looks anything up who is not configured.
+        let served = if configured.is_empty() { Served::default() } else { Served::new(&snapshot.config) };
         let (network, snapshot) = (self.network.clone(), snapshot.clone());
-        vec![Box::new(Start { code, configured, snapshot, network })]
+        vec![Box::new(Start { code, configured, snapshot, served: Arc::new(served), network })]
     }
 }
 

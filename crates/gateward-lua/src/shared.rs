@@ -1,5 +1,6 @@
 //! What a machine and the functions in Rust that it calls have in common.
 
+use crate::code::Served;
 use crate::socket::Sockets;
 use crate::state::State;
 use crate::timers::Timers;
@@ -40,6 +41,10 @@ pub(crate) struct Shared {
     pub(crate) sockets: Rc<Sockets>,
     /// What the worker serves.
     pub(crate) snapshot: RefCell<Option<Arc<Snapshot>>>,
+    /// What plugins look up of it.
+    pub(crate) served: RefCell<Arc<Served>>,
+    /// By slot, the request that has it; 0: none.
+    pub(crate) under_way: RefCell<Vec<f64>>,
 }
 
 /// Coroutines of one machine that may wait at a time: Rust has room for 8000 values of a machine.

@@ -37,6 +37,11 @@ impl Slot {
             slots.next += 1;
             slots.next
         });
+        let mut under_way = shared.under_way.borrow_mut();
+        if under_way.len() <= number as usize {
+            under_way.resize(number as usize + 1, 0.0);
+        }
+        under_way[number as usize] = request;
         Self { request, number, of: of.clone(), shared: shared.clone(), body_ended: None }
     }
 }
@@ -44,6 +49,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.shared.sockets.close_of(self.number);
+        self.shared.under_way.borrow_mut()[self.number as usize] = 0.0;
         self.of.borrow_mut().free.push(self.number);
     }
 }

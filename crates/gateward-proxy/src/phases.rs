@@ -91,9 +91,6 @@ pub(crate) async fn response_head(connection: &mut Connection<'_>, plan: &Worker
         if instance.needs.phases.response_head {
             let leaving = Leaving::of(connection.client);
             match run(connection, instance, leaving, |plugin, exchange| plugin.response_head(exchange)).await {
-                Verdict::Proxy if connection.session.exchange.response.broken => {
-                    return Verdict::Fail(ProxyError::Reset);
-                }
                 Verdict::Proxy => {}
                 ended => return ended,
             }
@@ -133,9 +130,23 @@ fn active<'p>(connection: &Connection<'_>, plan: &'p WorkerPlan, position: usize
 }
 
 /// Run one phase of one plugin, waiting when it asks to, until the client is noticed to leave.
-async fn run<'c>(
-    connection: &'c mut Connection<'_>,
-    instance: &'c Instance,
+async fn run(
+    connection: &mut Connection<'_>,
+    instance: &Instance,
+    leaving: Leaving<'_>,
+    phase: impl for<'a> FnOnce(&'a dyn Plugin, &'a mut Exchange) -> Step<'a>,
+) -> Verdict {
+    let verdict = come_through(connection, instance, leaving, phase).await;
+    match verdict {
+        Verdict::Fail(_) => verdict,
+        _ if connection.session.exchange.response.broken => Verdict::Fail(ProxyError::Reset),
+        _ => verdict,
+    }
+}
+
+async fn come_through(
+    connection: &mut Connection<'_>,
+    instance: &Instance,
     leaving: Leaving<'_>,
     phase: impl for<'a> FnOnce(&'a dyn Plugin, &'a mut Exchange) -> Step<'a>,
 ) -> Verdict {

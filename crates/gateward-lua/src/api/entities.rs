@@ -1,6 +1,5 @@
 //! Route, service and consumer of the request as tables with Kong's fields.
 
-use crate::code::Code;
 use crate::convert::to_lua;
 use crate::shared::Shared;
 use gateward_model::{Consumer, EntityId};
@@ -16,7 +15,7 @@ use std::sync::{Arc, Weak};
 /// Tables kept of entities; a configuration that was replaced leaves some behind.
 const KEPT: usize = 4096;
 
-pub(super) fn add(lua: &Lua, functions: &Table, code: &Arc<Code>, shared: &Rc<Shared>) -> Result<()> {
+pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<()> {
     let (own, tables) = (shared.clone(), Tables::default());
     let route = lua.create_function(move |lua, ()| {
         let route = own.state.read(|exchange| exchange.route.clone()).flatten();
@@ -48,10 +47,9 @@ pub(super) fn add(lua: &Lua, functions: &Table, code: &Arc<Code>, shared: &Rc<Sh
         Ok(())
     })?;
     functions.raw_set("authenticate", authenticate)?;
-    let code = Arc::downgrade(code);
+    let own = shared.clone();
     let load = lua.create_function(move |lua, (key, by_name): (String, bool)| {
-        let Some(code) = code.upgrade() else { return Ok(Value::Nil) };
-        let served = code.served();
+        let served = own.served.borrow().clone();
         let directory = &served.directory;
         let by_id = EntityId::parse(&key).and_then(|id| directory.consumer(id));
         let found = by_id.or_else(|| by_name.then(|| directory.consumer_by_id_or_username(&key)).flatten());

@@ -1,13 +1,11 @@
 //! `detour(name, ...)`: what of its service a request does not follow; and what came back from there.
 
-use crate::code::Code;
 use crate::shared::Shared;
 use gateward_plugin::{Detour, Scheme};
 use mlua::{Lua, LuaString, Result, Table};
 use std::rc::Rc;
-use std::sync::Arc;
 
-pub(super) fn add(lua: &Lua, functions: &Table, code: &Arc<Code>, shared: &Rc<Shared>) -> Result<()> {
+pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<()> {
     let own = shared.clone();
     let target = lua.create_function(move |_, (host, port): (String, u16)| {
         own.state.exchange(|exchange| {
@@ -17,10 +15,9 @@ pub(super) fn add(lua: &Lua, functions: &Table, code: &Arc<Code>, shared: &Rc<Sh
         Ok(())
     })?;
     functions.raw_set("set_target", target)?;
-    let code = Arc::downgrade(code);
     let own = shared.clone();
     let upstream = lua.create_function(move |_, name: String| {
-        let known = code.upgrade().is_some_and(|code| code.served().upstreams.contains(&name));
+        let known = own.served.borrow().upstreams.contains(&name);
         if known {
             own.state.exchange(|exchange| exchange.upstream.detour_mut().upstream = Some(name));
         }
@@ -45,6 +42,12 @@ pub(super) fn add(lua: &Lua, functions: &Table, code: &Arc<Code>, shared: &Rc<Sh
         Ok(())
     })?;
     functions.raw_set("hold_response", hold)?;
+    let own = shared.clone();
+    let break_off = lua.create_function(move |_, ()| {
+        own.state.exchange(|exchange| exchange.response.broken = true);
+        Ok(())
+    })?;
+    functions.raw_set("break_off", break_off)?;
     let own = shared.clone();
     let came = lua.create_function(move |_, name: LuaString| {
         let Ok(name) = name.to_str() else { return Ok(false) };

@@ -1,6 +1,7 @@
-//! Semaphores of one worker: `semaphore(n)`, `semaphore_take`, `semaphore_wait`, `semaphore_post`, `semaphore_count`.
+//! Semaphores of one worker: `semaphore(n)`, `semaphore_take`, `semaphore_wait`, `semaphore_post`, `semaphore_count`;
+//! and `under_way(slot, request)`: whether who would post is still there.
 
-use crate::shared::Op;
+use crate::shared::{Op, Shared};
 use mlua::{Lua, Table, UserData, UserDataRef};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -34,7 +35,12 @@ impl Drop for Waits {
     }
 }
 
-pub(super) fn add(lua: &Lua, functions: &Table) -> mlua::Result<()> {
+pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> mlua::Result<()> {
+    let own = shared.clone();
+    let under_way = lua.create_function(move |_, (slot, request): (usize, f64)| {
+        Ok(own.under_way.borrow().get(slot).is_some_and(|known| *known == request))
+    })?;
+    functions.raw_set("under_way", under_way)?;
     let new = lua.create_function(|_, n: f64| {
         let free = Rc::new(tokio::sync::Semaphore::new((n as usize).min(MOST)));
         Ok(Semaphore { free, waiting: Rc::default() })

@@ -250,6 +250,9 @@ function ngx.exit(code)
   local own = core.tables()
   if band(state.phase, preread) ~= 0 then
     if code == ngx.ERROR then host.answer(500, nil, nil) elseif code >= 200 then host.answer(code, nil, nil) end
+  elseif code == 444 and band(state.phase, core.waits) ~= 0 then
+    -- nginx closes without an answer.
+    host.break_off()
   elseif state.phase == core.phases.header_filter then
     if code >= 200 then host.set_status(code) end
   elseif band(state.phase, core.waits) ~= 0 and code == ngx.ERROR then

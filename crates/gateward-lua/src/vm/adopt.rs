@@ -2,7 +2,7 @@
 //! each plugin with all its configurations whenever they may have changed.
 
 use super::{Vm, of, timers};
-use crate::code::Code;
+use crate::code::{Code, Served};
 use crate::instance::{Configured, Instance};
 use crate::socket::Network;
 use crate::state::{Phase, Reach, Scene};
@@ -22,13 +22,19 @@ pub(super) struct Adopted {
 }
 
 /// Begin to serve `plugins` on this thread, a worker's.
-pub(crate) fn adopt(code: &Arc<Code>, plugins: &[Configured], snapshot: &Arc<Snapshot>, network: Option<&Network>) {
+pub(crate) fn adopt(
+    code: &Arc<Code>,
+    plugins: &[Configured],
+    (snapshot, served): (&Arc<Snapshot>, &Arc<Served>),
+    network: Option<&Network>,
+) {
     if plugins.is_empty() && !super::is_made(code) {
         return;
     }
     match of(code) {
         Ok(vm) => {
             *vm.shared.snapshot.borrow_mut() = Some(snapshot.clone());
+            vm.shared.served.borrow_mut().clone_from(served);
             vm.number_worker(code);
             vm.adopt(plugins, network);
         }

@@ -1,6 +1,7 @@
 //! What the functions of the PDK do.
 
 use super::*;
+use crate::code::Served;
 use gateward_http::{BodyFraming, Method};
 use gateward_model::{Consumer, Route, Service, Snapshot};
 use gateward_plugin::{LocalResponse, RequestRecord, Scheme, Source};
@@ -392,8 +393,8 @@ fn entities_are_tables_and_callers_are_authenticated() {
     let consumer = Arc::new(entities(&mut exchange));
     let mut snapshot = Snapshot::empty();
     snapshot.config.consumers.push(consumer.clone());
-    host.serve(&snapshot);
     let plugin = made(&host, "p", json!({})).unwrap();
+    *plugin.vm().unwrap().shared().served.borrow_mut() = Arc::new(Served::new(&snapshot.config));
     assert_eq!(status(&run(plugin.access(&mut exchange))), None, "see the log");
     assert_eq!(exchange.auth.consumer.as_ref().map(|found| found.id), Some(consumer.id));
     assert!(exchange.auth.credential.is_some());

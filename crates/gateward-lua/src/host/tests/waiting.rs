@@ -28,7 +28,7 @@ pub(super) fn access(name: &str, body: &str) -> (Outcome, Exchange) {
     let (_folder, plugin) = plugin(name, &handler);
     on_worker(async {
         let code = plugin.instance().code.clone();
-        vm::adopt(&code, &[configured(&plugin)], &snapshot(), Some(&network()));
+        vm::adopt(&code, &[configured(&plugin)], (&snapshot(), &Arc::default()), Some(&network()));
         let mut exchange = Exchange::new();
         let outcome = go(plugin.access(&mut exchange)).await;
         (outcome, exchange)
@@ -218,7 +218,7 @@ fn a_machine_that_is_not_wanted_any_more_ends_its_timers_early() {
     let (folder, plugin) = plugin("premature", handler);
     on_worker(async move {
         let code = plugin.instance().code.clone();
-        vm::adopt(&code, &[configured(&plugin)], &snapshot(), Some(&network()));
+        vm::adopt(&code, &[configured(&plugin)], (&snapshot(), &Arc::default()), Some(&network()));
         drop((plugin, code, folder));
         let said = || crate::dict::named("ending").unwrap().get(b"premature", crate::dict::now_ms(), false);
         for _ in 0..300 {
@@ -257,7 +257,7 @@ fn init_worker_runs_once_and_configure_with_every_snapshot() {
     on_worker(async {
         let code = plugin.instance().code.clone();
         for plugins in [vec![configured(&plugin)], vec![configured(&plugin)], vec![], vec![]] {
-            vm::adopt(&code, &plugins, &snapshot(), None);
+            vm::adopt(&code, &plugins, (&snapshot(), &Arc::default()), None);
         }
         let mut exchange = Exchange::new();
         go(plugin.access(&mut exchange)).await;
@@ -271,7 +271,7 @@ fn a_failing_init_worker_is_counted_and_stops_nobody() {
         "local P = { PRIORITY = 5 }\nfunction P:init_worker() while true do end end\nfunction P:access() end\nreturn P";
     let (_folder, plugin) = plugin("begins-badly", handler);
     on_worker(async {
-        vm::adopt(&plugin.instance().code.clone(), &[configured(&plugin)], &snapshot(), None);
+        vm::adopt(&plugin.instance().code.clone(), &[configured(&plugin)], (&snapshot(), &Arc::default()), None);
         assert_eq!(plugin.instance().counts.errors[0].load(Ordering::Relaxed), 1);
         assert_eq!(status(&go(plugin.access(&mut Exchange::new())).await), None);
     });
@@ -345,4 +345,50 @@ fn what_is_shared_is_shared() {
         assert(not pcall(d.get, {}, "a") and not pcall(d.incr, d, "n", "x") and getmetatable(d) == "shared dict")
         "##,
     );
+}
+
+/// Begin `plugin`'s access phase with this header and give it up after a moment, as when the client goes.
+fn given_up(plugin: &LuaPlugin) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut exchange = Exchange::new();
+    exchange.request.headers.add("x-hang", "1");
+    runtime.block_on(async {
+        let Step::Wait(waiting) = plugin.access(&mut exchange) else { panic!("it waits") };
+        assert!(tokio::time::timeout(Duration::from_millis(50), waiting).await.is_err(), "it hangs");
+    });
+}
+
+#[test]
+fn a_value_is_made_by_the_next_when_its_maker_is_gone() {
+    let (_folder, plugin) = plugin(
+        "cache-gone",
+        r#"
+        local P = { PRIORITY = 5 }
+        function P:access(conf)
+          local hang = kong.request.get_header("x-hang")
+          local value = kong.cache:get("gone", nil, function()
+            if hang then ngx.sleep(30) end
+            return "made"
+          end)
+          assert(value == "made")
+        end
+        return P
+        "#,
+    );
+    given_up(&plugin);
+    let began = Instant::now();
+    let outcome = super::access(&plugin, &mut Exchange::new(), Ok(""));
+    assert_eq!(status(&outcome), None, "{}", vm::LAST_ERROR.take());
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[test]
+fn an_exchange_is_broken_off_without_an_answer() {
+    for body in ["ngx.exit(444)", "ngx.sleep(0.01) ngx.exit(ngx.HTTP_CLOSE)", "ngx.say('never seen') ngx.exit(444)"] {
+        let handler = format!("local P = {{ PRIORITY = 5 }}\nfunction P:access(conf)\n{body}\nend\nreturn P");
+        let (_folder, plugin) = plugin("breaks-off", &handler);
+        let mut exchange = Exchange::new();
+        assert_eq!(status(&super::access(&plugin, &mut exchange, Ok(""))), None, "{body}");
+        assert!(exchange.response.broken, "{body}");
+    }
 }

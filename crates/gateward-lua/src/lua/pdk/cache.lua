@@ -5,6 +5,8 @@ local host, ngx = core.host, core.ngx
 
 -- Entries of a worker.
 local SIZE = 10000
+-- Seconds that a value is waited for which somebody else makes, and after which it is looked whether they still do.
+local PATIENCE, LOOK = 5, 0.1
 
 local cache = {}
 core.kong.cache = cache
@@ -58,20 +60,22 @@ function cache:get(key, options, callback, ...)
   if entry then return entry.value, nil, 1 end
   if callback == nil then return nil, nil, -1 end
   -- One makes it, others wait.
-  local running = making[key]
-  if running and ngx.get_phase() ~= "init_worker" and bit.band(core.state.phase, core.waits) ~= 0 then
+  local left = PATIENCE
+  while making[key] and core.may_wait() do
+    local running = making[key]
     running.waiting = running.waiting + 1
-    local ok = running.done:wait(5)
-    if not ok then
-      -- Whoever made it may be gone.
-      if making[key] == running then making[key] = nil end
-      return nil, "could not acquire callback lock: timeout", -1
+    if not running.done:wait(LOOK) then
+      left = left - LOOK
+      if left <= 0 then return nil, "could not acquire callback lock: timeout", -1 end
+      -- Whoever made it may be gone with its request.
+      if making[key] == running and not host.under_way(running.slot, running.request) then making[key] = nil end
     end
     entry = look(key)
     if entry then return entry.value, nil, 2 end
     if running.err then return nil, running.err, -1 end
   end
-  running = { waiting = 0, done = core.semaphore.new() }
+  local state = core.state
+  local running = { waiting = 0, done = core.semaphore.new(), slot = state.slot, request = state.request }
   making[key] = running
   local value, err, level = make(key, type(options) == "table" and options or {}, callback, ...)
   running.err = err
