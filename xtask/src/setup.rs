@@ -38,7 +38,15 @@ const FOR_TESTS: &[Need] = &[
     Need { program: "openssl", package: "openssl", without: "end-to-end tests of TLS with another implementation" },
     Need { program: "varnishtest", package: "varnish", without: "framing tests with varnishtest" },
     Need { program: "redis-server", package: "redis-server", without: "tests of rate limits shared by several nodes" },
-    Need { program: "named-compilezone", package: "bind9-utils", without: "tests that BIND reads zone files the same" },
+    Need { program: "nsupdate", package: "bind9-dnsutils", without: "DNS updates and transfers by BIND's clients" },
+    Need { program: "named", package: "bind9", without: "DNS transfers with BIND" },
+    Need { program: "knotd", package: "knot", without: "DNS transfers with Knot DNS" },
+    Need { program: "nsd", package: "nsd", without: "DNS transfers with NSD" },
+    Need {
+        program: "/usr/lib/python3/dist-packages/dns/__init__.py",
+        package: "python3-dnspython",
+        without: "DNS updates and transfers by dnspython",
+    },
     Need { program: "make", package: "make", without: "the build: LuaJIT is made with it" },
     Need { program: "npm", package: "npm", without: "tests of Wasm filters in AssemblyScript" },
     Need { program: "g++", package: "g++", without: "the check that the fuzz targets compile" },
@@ -55,9 +63,6 @@ const FOR_BENCH: &[Need] = &[
     Need { program: "wrk", package: "wrk", without: "every measurement" },
     Need { program: "h2load", package: "nghttp2-client", without: "the rows of HTTP/2 and gRPC" },
     Need { program: "openssl", package: "openssl", without: "the rows of TLS" },
-    Need { program: "nsd", package: "nsd", without: "the comparison with NSD" },
-    Need { program: "knotd", package: "knot", without: "the comparison with Knot" },
-    Need { program: "dnsperf", package: "dnsperf", without: "the rows of DNS" },
     Need { program: "taskset", package: "util-linux", without: "every measurement" },
 ];
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gateward_zone::{Name, Rdata, Record, Rtype, Soa, ZoneView};
+use gateward_zone::{Change, Name, Rdata, Record, Rtype, Soa, ZoneView, next_serial};
 use sha2::{Digest as _, Sha256};
 
 /// The version that is written and read (RFC 9432, 4.2.1).
@@ -77,6 +77,26 @@ pub fn records(catalog: &Name, serial: u32, timers: &Soa, members: &[Member]) ->
     Ok(all)
 }
 
+/// What makes a catalog zone list these members and no others, its serial raised; nothing when it does already.
+///
+/// # Errors
+/// As for [`records`].
+pub fn changes(view: &dyn ZoneView, members: &[Member]) -> Result<Vec<Change>, Broken> {
+    let mut served = BTreeSet::new();
+    view.for_each_record(&mut |record| {
+        served.insert(record);
+    });
+    let soa = |record: &&Record| record.rtype == Rtype::SOA;
+    let timers = served.iter().find(soa).and_then(|record| Soa::read(&record.rdata).ok());
+    let timers = timers.ok_or_else(|| Broken::NoSoa(view.origin().clone()))?;
+    let wanted = BTreeSet::from_iter(records(view.origin(), next_serial(view.serial()), &timers, members)?);
+    let removed: Vec<Change> = served.difference(&wanted).cloned().map(Change::Remove).collect();
+    let added: Vec<Change> = wanted.difference(&served).cloned().map(Change::Add).collect();
+    // The SOA records always differ.
+    let is_same = removed.len() <= 1 && added.len() <= 1;
+    Ok(if is_same { Vec::new() } else { [removed, added].concat() })
+}
+
 /// TXT data with one string; what is longer than 255 octets is cut.
 fn text(octets: &[u8]) -> Rdata {
     let octets = &octets[..octets.len().min(255)];
@@ -102,6 +122,9 @@ pub enum Broken {
     /// More members than allowed.
     #[error("the catalog has more than {MAX_MEMBERS} members")]
     TooMany,
+    /// It is no zone.
+    #[error("{0} has no SOA record")]
+    NoSoa(Name),
     /// Names that would be too long.
     #[error("names below {0} are too long")]
     LongName(Name),
@@ -314,6 +337,19 @@ mod tests {
         let twice =
             records(&name("catalog.example"), 7, &timers(), &[member("a.example"), Member::new(name("a.example"), 1)]);
         assert_eq!(twice, Err(Broken::TwiceListed(name("a.example"))));
+    }
+
+    #[test]
+    fn a_catalog_changes_with_its_members() {
+        let (a, b) = (member("a.example"), member("b.example"));
+        let old = zone(produced(std::slice::from_ref(&a)));
+        assert_eq!(changes(&old, std::slice::from_ref(&a)), Ok(Vec::new()));
+        let made = changes(&old, &[a, b]).expect("not broken");
+        assert_eq!(made.len(), 3);
+        let next = old.with(&made).expect("they fit");
+        assert_eq!((next.serial(), members(&next).expect("not broken").len()), (8, 2));
+        let emptied = next.with(&changes(&next, &[]).expect("not broken")).expect("they fit");
+        assert_eq!((emptied.serial(), emptied.record_count()), (9, 3));
     }
 
     #[test]

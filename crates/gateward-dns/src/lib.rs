@@ -1,18 +1,16 @@
 //! Authoritative DNS: a store of zones, answers as a pure function of a query and the store, and the servers around them.
 
 pub mod answer;
-pub mod authority;
 pub mod catalog;
 pub mod cookies;
-pub mod folder;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hash;
-pub mod journal;
 pub mod message;
 pub mod notify;
 pub mod secondary;
 pub mod server;
+pub mod service;
 pub mod store;
 pub mod transfer;
 pub mod tsig;

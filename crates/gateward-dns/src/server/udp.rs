@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::Cache;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::batch::{Batch, prepare};
 use super::limit::{Limited, Quotas, RateLimiter};
@@ -38,11 +38,8 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     let _ = socket.set_send_buffer_size(SEND_BUFFER);
     socket.set_read_timeout(Some(PATIENCE))?;
-    let socket = UdpSocket::from(socket);
-    // Before it is bound: the first datagram must be told like every other.
-    prepare(&socket, address)?;
-    SockRef::from(&socket).bind(&address.into())?;
-    Ok(socket)
+    socket.bind(&address.into())?;
+    Ok(socket.into())
 }
 
 /// One thread that answers.
@@ -61,9 +58,10 @@ impl Worker {
     /// Answers until told to stop.
     ///
     /// # Errors
-    /// When the socket has no address; after any later error it receives again.
+    /// When the socket cannot be prepared; receiving again after any later error.
     pub(crate) fn run(mut self) -> io::Result<()> {
         let with_local = self.socket.local_addr()?.ip().is_unspecified();
+        prepare(&self.socket, with_local)?;
         let mut batch = Batch::new();
         let mut quotas = Quotas::default();
         let shared = Arc::clone(&self.shared);

@@ -226,6 +226,20 @@ impl Zone {
         self.groups.iter().flat_map(|group| group.iter()).flat_map(|shard| shard::nodes(shard))
     }
 
+    /// Every record, made one at a time: the apex first, then by name in no particular order.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        let others = self.all_nodes().filter(|node| node.name() != self.origin.as_wire());
+        std::iter::once(self.apex()).chain(others).flat_map(|node| {
+            let (owner, _) = Name::from_wire(node.name()).expect("names in the store are well-formed");
+            let sets: Vec<RecordSet> = node.sets().map(|set| read::record_set(&set)).collect();
+            sets.into_iter().flat_map(move |set| {
+                let owner = owner.clone();
+                let RecordSet { rtype, ttl, data } = set;
+                data.into_iter().map(move |rdata| Record { owner: owner.clone(), rtype, ttl, rdata })
+            })
+        })
+    }
+
     /// How many names exist, those without records included.
     #[must_use]
     pub fn name_count(&self) -> usize {

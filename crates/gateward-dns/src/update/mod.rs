@@ -27,7 +27,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn new(rcode: Rcode, reason: impl Into<String>) -> Self {
+    /// A refusal with a reason.
+    pub fn new(rcode: Rcode, reason: impl Into<String>) -> Self {
         Refusal { rcode, reason: reason.into() }
     }
 }

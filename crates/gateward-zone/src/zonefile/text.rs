@@ -182,7 +182,13 @@ impl ZoneView for ZoneText {
     fn sets_at(&self, name: &Name) -> Vec<RecordSet> {
         let from = self.records.partition_point(|record| record.owner < *name);
         let len = self.records[from..].partition_point(|record| record.owner == *name);
-        RecordSet::group(&self.records[from..from + len])
+        let at_name = &self.records[from..from + len];
+        let sets = at_name.chunk_by(|a, b| a.rtype == b.rtype).map(|set| RecordSet {
+            rtype: set[0].rtype,
+            ttl: set[0].ttl,
+            data: set.iter().map(|record| record.rdata.clone()).collect(),
+        });
+        sets.collect()
     }
 
     fn for_each_record(&self, visit: &mut dyn FnMut(Record)) {

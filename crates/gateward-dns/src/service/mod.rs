@@ -1,0 +1,190 @@
+//! What messages beyond plain queries bring about: updates, transfers, notifications, and queries that are signed.
+//!
+//! The pure modules decide (`update`, `transfer`, `notify`, `secondary`, `catalog`); this one does the IO around them. Whoever keeps the zones
+//! implements [`Keeper`]; what is signed is verified here and every answer to it is signed.
+
+mod dial;
+mod follow;
+mod herald;
+mod keeper;
+mod reply;
+mod transfers;
+mod updates;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use gateward_zone::{Name, Opcode, Rcode};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::answer::{Context, Settings, Transport, Verdict, respond};
+use crate::notify;
+use crate::server::Shared;
+use crate::server::slow::{Ask, Slow};
+use crate::transfer;
+use crate::tsig::{Key, Rejected, Signer, verify_request};
+use crate::wire::{Header, MAX_MESSAGE};
+
+pub use follow::{Followed, Followers};
+pub use herald::Herald;
+pub use keeper::{Content, Keeper, Later, MakeChange, Permits, Requester};
+use reply::reply;
+
+/// Transfers out at once; the next ones wait.
+const MOST_TRANSFERS: usize = 64;
+
+/// Seconds since 1970.
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// Serves what workers hand over.
+pub struct Service {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    keeper: Arc<dyn Keeper>,
+    followers: Arc<Followers>,
+    transfers: Semaphore,
+}
+
+impl Service {
+    /// A service over what is served and who keeps it. Notices go to `followers`.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, keeper: Arc<dyn Keeper>, followers: Arc<Followers>) -> Self {
+        Service { inner: Arc::new(Inner { shared, keeper, followers, transfers: Semaphore::new(MOST_TRANSFERS) }) }
+    }
+}
+
+impl Slow for Service {
+    fn serve(&self, ask: Ask) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(Arc::clone(&self.inner).serve(ask))
+    }
+}
+
+/// A message whose signature, if it has one, is right.
+struct Asked {
+    /// The message without its signature.
+    octets: Vec<u8>,
+    key: Option<Arc<Key>>,
+    signer: Option<Signer>,
+    client: SocketAddr,
+    transport: Transport,
+    answers: mpsc::Sender<Vec<u8>>,
+}
+
+impl Asked {
+    fn key_name(&self) -> Option<&Name> {
+        self.key.as_ref().map(|key| key.name())
+    }
+
+    /// The only answer, signed if the message was.
+    async fn answer(mut self, mut message: Vec<u8>) {
+        if let Some(signer) = &mut self.signer {
+            signer.sign(&mut message, unix_seconds());
+        }
+        // Whoever asked may be gone.
+        let _ = self.answers.send(message).await;
+    }
+
+    /// An answer of a response code, with a reason for those who speak EDNS.
+    async fn refuse(self, rcode: Rcode, reason: &str) {
+        let message = reply(&self.octets, rcode, Some(reason));
+        self.answer(message).await;
+    }
+}
+
+impl Inner {
+    async fn serve(self: Arc<Self>, ask: Ask) {
+        let Ask { octets, client, transport, answers } = ask;
+        let (octets, signed) = match verify_request(&octets, &self.keeper.keys(), unix_seconds()) {
+            Ok(None) => (octets, None),
+            Ok(Some(signed)) => (signed.unsigned(&octets), Some(signed)),
+            Err(rejected) => {
+                let answer = match rejected {
+                    Rejected::Malformed(_) => reply(&octets, Rcode::FORMERR, None),
+                    Rejected::Refused(refusal) => {
+                        tracing::info!(%client, key = %refusal.key_name(), error = %refusal.error(), "a signed DNS message is refused");
+                        refusal.answer(&octets, unix_seconds())
+                    }
+                };
+                let _ = answers.send(answer).await;
+                return;
+            }
+        };
+        let key = signed.as_ref().map(|signed| Arc::clone(signed.key()));
+        let signer = signed.map(crate::tsig::Signed::signer);
+        let asked = Asked { octets, key, signer, client, transport, answers };
+        let Ok(header) = Header::read(&asked.octets) else { return };
+        match header.opcode() {
+            opcode if opcode == Opcode::UPDATE.to_int() => updates::serve(&self, asked).await,
+            opcode if opcode == Opcode::NOTIFY.to_int() => self.notice(asked).await,
+            0 => match transfer::parse_request(&asked.octets) {
+                Ok(Some(request)) => transfers::serve(&self, asked, request).await,
+                Ok(None) => self.query(asked).await,
+                Err(_) => asked.refuse(Rcode::FORMERR, "the message is malformed").await,
+            },
+            _ => asked.refuse(Rcode::NOTIMP, "no such operation").await,
+        }
+    }
+
+    /// A query that is signed: answered as any other, and signed.
+    async fn query(&self, asked: Asked) {
+        let room = asked.signer.as_ref().map_or(0, Signer::signature_len);
+        let mut out = vec![0; MAX_MESSAGE];
+        let len = {
+            let (zones, answers) = (self.shared.zones.map(), self.shared.answers.load());
+            let udp_payload = answers.settings.udp_payload.saturating_sub(u16::try_from(room).unwrap_or(u16::MAX));
+            let settings = Settings { udp_payload, ..answers.settings.clone() };
+            let context = Context {
+                zones: &zones,
+                settings: &settings,
+                cookies: &answers.cookies,
+                now: unix_seconds(),
+                client: asked.client.ip(),
+                transport: asked.transport,
+            };
+            match respond(&context, &asked.octets, &mut out) {
+                Verdict::Reply(reply) => Some(reply.len),
+                Verdict::Silent => return,
+                Verdict::Elsewhere => None,
+            }
+        };
+        match len {
+            Some(len) if len + room <= MAX_MESSAGE => {
+                out.truncate(len);
+                asked.answer(out).await;
+            }
+            Some(_) => asked.refuse(Rcode::SERVFAIL, "the answer leaves no room for its signature").await,
+            None => asked.refuse(Rcode::REFUSED, "there is no answer to this").await,
+        }
+    }
+
+    /// A primary says that a zone changed.
+    async fn notice(&self, asked: Asked) {
+        let notice = match notify::parse(&asked.octets) {
+            Ok(notice) => notice,
+            Err(error) => return asked.refuse(Rcode::FORMERR, &error.to_string()).await,
+        };
+        let Some(primaries) = self.followers.primaries(&notice.zone) else {
+            return asked.refuse(Rcode::NOTAUTH, "the zone is not a secondary here").await;
+        };
+        let served = self.shared.zones.map().slot(&notice.zone).and_then(|slot| slot.zone());
+        let serial = served.map(|zone| gateward_zone::ZoneView::serial(&*zone));
+        match notify::judge(&notice, asked.client.ip(), asked.key_name(), &primaries, serial) {
+            notify::Verdict::NotAPrimary => {
+                tracing::warn!(zone = %notice.zone, client = %asked.client, "a NOTIFY comes from none of the zone's primaries");
+                return asked.refuse(Rcode::REFUSED, "not from a primary of the zone").await;
+            }
+            notify::Verdict::Refresh => self.followers.notified(&notice.zone, Some(asked.client)),
+            notify::Verdict::Known => {}
+        }
+        let message = reply(&asked.octets, Rcode::NOERROR, None);
+        asked.answer(message).await;
+    }
+}
