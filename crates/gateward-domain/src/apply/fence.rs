@@ -10,7 +10,7 @@ use crate::provider::{Fleet, ServedZone, Version};
 /// Changes that a message about a stale zone lists.
 const MAX_LISTED: usize = 20;
 
-/// How a run of this plan signs its changes: the first part of the actor.
+/// How a run of this plan signs its changes: a word of the actor, after who runs it.
 pub(super) fn actor(document: &Document) -> String {
     let digits = document.checksum.trim_start_matches("sha256:");
     format!("plan:{}", &digits[..digits.len().min(16)])
@@ -52,7 +52,7 @@ fn zone_progress(zone: &ZonePlan, actor: &str, fleet: &Fleet<'_>) -> Result<Resu
     };
     let versions = fleet.ask(&zone.control, |provider| provider.versions(&origin))?;
     let since = since(&versions, zone.base_serial);
-    let ours = |version: &Version| version.actor == actor || version.actor.starts_with(&format!("{actor} "));
+    let ours = |version: &Version| version.actor.split(' ').any(|word| word == actor);
     if !since.is_empty() && since.iter().all(ours) {
         return Ok(Ok(Progress { serial, resumed: Some(served) }));
     }

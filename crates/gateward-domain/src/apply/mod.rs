@@ -46,7 +46,7 @@ pub fn apply(
     if environments.len() > 1 && !plan.allow_cross_environment {
         return Err(Error::CrossEnvironment { environments: environments.clone() });
     }
-    let by = By { actor: format!("{} {}", fence::actor(document), by.actor).trim_end().to_owned(), ..by.clone() };
+    let by = By { actor: format!("{} {}", by.actor, fence::actor(document)).trim_start().to_owned(), ..by.clone() };
     let progress = fence::check(document, fleet)?;
     let mut run = Run { document, fleet, by, account: Account::new(document), progress };
     run.keys(declaration, secrets);
