@@ -2,6 +2,7 @@
 
 mod cases;
 mod check;
+mod domain;
 mod echo;
 mod faults;
 mod gateway;
@@ -42,6 +43,9 @@ enum Command {
     /// Run a backend that answers with the request it got
     #[command(after_help = EXIT_CODES)]
     Echo(echo::Arguments),
+    /// Plan, apply, verify and repair the zones of a domain from one declaration
+    #[command(subcommand)]
+    Domain(Box<domain::Arguments>),
     /// Make, build, try and check Wasm filters
     #[command(subcommand, after_help = EXIT_CODES)]
     Plugin(plugin::Arguments),
@@ -57,6 +61,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Quickstart(arguments) => quickstart::run(*arguments),
         Command::Echo(arguments) => echo::run(&arguments),
+        Command::Domain(arguments) => domain::run(&arguments),
         Command::Plugin(arguments) => plugin::run(&arguments),
         Command::Settings => {
             print(&reference());
