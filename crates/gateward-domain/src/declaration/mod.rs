@@ -16,12 +16,13 @@ mod writers;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use gateward_zone::policy::Policy;
 use gateward_zone::{Name, Record, Rtype};
 
 pub use keys::{Algorithm, Key, SecretSource};
 pub use problem::Problem;
 pub(crate) use records::text;
-pub use settings::{Guardrails, Limits, Settings, Soa};
+pub use settings::{Force, Freeze, Guardrails, Limits, Settings, Soa};
 
 pub(crate) use writers::STRUCTURAL;
 
@@ -179,6 +180,9 @@ impl Declaration {
         })?;
         let mut report = reader::Report::default();
         let declaration = levels::read(&node, &mut report);
+        if let Some(declaration) = &declaration {
+            policies(declaration, &node, &mut report);
+        }
         let problems = report.into_sorted();
         match declaration {
             Some(declaration) if problems.is_empty() => Ok(declaration),
@@ -213,6 +217,17 @@ impl Declaration {
     #[must_use]
     pub fn servers_of(&self, zone: &Zone) -> &[Server] {
         self.groups.get(&zone.group).map_or(&[], |group| &group.servers)
+    }
+}
+
+/// Policies follow from settings and writers; what only their reader knows to be wrong is reported too.
+fn policies(declaration: &Declaration, node: &gateward_yaml::Node, report: &mut reader::Report) {
+    for zone in &declaration.zones {
+        let text = crate::desired::policy_text(declaration, zone);
+        for problem in Policy::from_yaml(text.as_bytes(), &zone.origin, "").err().unwrap_or_default() {
+            let message = format!("the policy of {} would be wrong: {}", zone.origin, problem.message);
+            report.add(node.position, &gateward_yaml::Path::Text(""), message);
+        }
     }
 }
 

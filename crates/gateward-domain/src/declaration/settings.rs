@@ -1,5 +1,7 @@
 //! Times, limits and guardrails: given once under `defaults`, and differently where a level says so.
 
+use std::collections::BTreeMap;
+
 use gateward_yaml::{Path, quote};
 use gateward_zone::Name;
 use ipnet::IpNet;
@@ -66,8 +68,36 @@ pub struct Guardrails {
     pub never_empty: Vec<String>,
     /// Names, relative to the zone, that change with a force token only.
     pub protected_names: Vec<String>,
-    /// Times in which nothing changes: `[from, until]` in RFC 3339.
-    pub freezes: Vec<(String, String)>,
+    /// Times in which nothing changes.
+    pub freezes: Vec<Freeze>,
+    /// Zones with fewer records than this know no percentages.
+    pub percent_floor: Option<u32>,
+    /// Whether the name servers at the apex change with a force token only.
+    pub lock_apex: bool,
+    /// Who may sign for exceptions.
+    pub force: Force,
+}
+
+/// A time without changes, in RFC 3339.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freeze {
+    /// Its first moment.
+    pub start: String,
+    /// The first moment after it.
+    pub end: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Who may sign for a change against the rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Force {
+    /// Ed25519 public keys (Base64) by person.
+    pub keys: BTreeMap<String, String>,
+    /// How many of them must sign.
+    pub signatures: Option<u32>,
+    /// How long a signature may hold.
+    pub max_hours: Option<u32>,
 }
 
 impl Default for Settings {
@@ -88,6 +118,9 @@ impl Default for Settings {
                 never_empty: Vec::new(),
                 protected_names: Vec::new(),
                 freezes: Vec::new(),
+                percent_floor: None,
+                lock_apex: true,
+                force: Force::default(),
             },
         }
     }
@@ -108,6 +141,9 @@ const GUARDRAILS: &[&str] = &[
     "never_empty",
     "protected_names",
     "freezes",
+    "percent_floor",
+    "lock_apex",
+    "force",
 ];
 
 const YEAR: u32 = 31_536_000;
@@ -182,6 +218,11 @@ fn limits(at: At<'_>, limits: &mut Limits, report: &mut Report) {
 fn guardrails(at: At<'_>, rails: &mut Guardrails, report: &mut Report) {
     let fields = at.fields(GUARDRAILS, report);
     put(&mut rails.deletion_protection, fields.read("deletion_protection", |at| at.boolean(report)));
+    put(&mut rails.lock_apex, fields.read("lock_apex", |at| at.boolean(report)));
+    if let Some(floor) = fields.read("percent_floor", |at| at.integer(0..=u32::MAX, report)) {
+        rails.percent_floor = Some(floor);
+    }
+    fields.look("force", |at| force(at, &mut rails.force, report));
     for (name, place) in [
         ("max_deleted_percent", &mut rails.max_deleted_percent),
         ("max_changed_percent", &mut rails.max_changed_percent),
@@ -234,9 +275,27 @@ fn relative_name(at: At<'_>, report: &mut Report) -> Option<String> {
     }
 }
 
-fn freeze(at: At<'_>, report: &mut Report) -> Option<(String, String)> {
-    let fields = at.fields(&["from", "until"], report);
-    let from = fields.required("from", report, |at, report| at.text(report).map(str::to_owned));
-    let until = fields.required("until", report, |at, report| at.text(report).map(str::to_owned));
-    from.zip(until)
+fn freeze(at: At<'_>, report: &mut Report) -> Option<Freeze> {
+    let fields = at.fields(&["start", "end", "reason"], report);
+    let start = fields.required("start", report, |at, report| at.text(report).map(str::to_owned));
+    let end = fields.required("end", report, |at, report| at.text(report).map(str::to_owned));
+    let reason = fields.text("reason", report).unwrap_or_default();
+    Some(Freeze { start: start?, end: end?, reason })
+}
+
+fn force(at: At<'_>, force: &mut Force, report: &mut Report) {
+    let fields = at.fields(&["keys", "signatures", "max_hours"], report);
+    fields.look("keys", |at| {
+        for (person, node) in at.entries(report) {
+            let path = Path::Key(at.path, &person.text);
+            if let Some(key) = At::new(node, &path).text(report) {
+                force.keys.insert(person.text.clone(), key.to_owned());
+            }
+        }
+    });
+    for (name, place) in [("signatures", &mut force.signatures), ("max_hours", &mut force.max_hours)] {
+        if let Some(value) = fields.read(name, |at| at.integer(1..=10_000, report)) {
+            *place = Some(value);
+        }
+    }
 }

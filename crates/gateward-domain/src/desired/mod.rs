@@ -6,6 +6,7 @@ mod zones;
 use std::collections::{BTreeMap, BTreeSet};
 
 use gateward_zone::{Name, Rdata, Record, Rtype, Soa, with_serial};
+pub(crate) use policy::{is_same as same_policy, text as policy_text};
 
 use crate::declaration::{Declaration, Level};
 

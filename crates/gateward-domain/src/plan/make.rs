@@ -8,7 +8,7 @@ use super::radius::Counter;
 use super::{Action, FORMAT, KeyPlan, Op, Plan, PolicyPlan, RecordPlan, ZonePlan};
 use crate::current::{Current, CurrentZone};
 use crate::declaration::Declaration;
-use crate::desired::{Desired, DesiredZone};
+use crate::desired::{Desired, DesiredZone, same_policy};
 use crate::error::Error;
 use crate::text;
 
@@ -90,8 +90,9 @@ impl Maker<'_> {
             problems.extend(lint(zone, &target));
             let changes = self.difference(zone, records, &target);
             let from = now.and_then(|now| now.policy.clone());
-            let policy = (from.as_deref() != Some(&zone.policy) && self.is_wanted(&zone.origin))
-                .then(|| PolicyPlan { from, to: zone.policy.clone() });
+            let differs = from.as_deref().is_none_or(|from| !same_policy(&zone.origin, from, &zone.policy));
+            let policy =
+                (differs && self.is_wanted(&zone.origin)).then(|| PolicyPlan { from, to: zone.policy.clone() });
             let action = if now.is_some() { Action::Change } else { Action::Create };
             if changes.is_empty() && policy.is_none() || action == Action::Create && !self.is_wanted(&zone.origin) {
                 continue;

@@ -59,6 +59,19 @@ pub struct Policy {
     pub freezes: Vec<Freeze>,
     /// Who may sign for a change against the rules.
     pub force: ForcePolicy,
+    /// What the zone may cost its servers.
+    pub limits: Limits,
+}
+
+/// What a zone may cost its servers; none is the server's own limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Answered queries per second and server.
+    pub queries_per_second: Option<u32>,
+    /// Accepted dynamic updates per second.
+    pub updates_per_second: Option<u32>,
+    /// Records in the zone.
+    pub records: Option<u32>,
 }
 
 /// octoDNS's figures: 30 percent from ten records on.
@@ -83,6 +96,7 @@ impl Default for Policy {
             targets: Vec::new(),
             freezes: Vec::new(),
             force: ForcePolicy::default(),
+            limits: Limits::default(),
         }
     }
 }

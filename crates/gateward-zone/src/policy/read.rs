@@ -24,12 +24,13 @@
 //! targets: ["@", elb.amazonaws.com.] # what CNAME and DNAME may point into
 //! freezes:
 //!   - {start: 2026-12-20T00:00:00Z, end: 2027-01-04T00:00:00Z, reason: holidays, except: [lease]}
+//! limits: {queries_per_second: 20000, updates_per_second: 100, records: 10000}
 //! force: {keys: {alice: "BASE64", bob: "BASE64"}, signatures: 2, max_hours: 24}
 //! ```
 
 use gateward_yaml::{Node, Tree, did_you_mean, parse_json, parse_yaml, quote};
 
-use super::{ActorKind, Freeze, KeyGrant, NameRule, Policy, Secondary, Subtree, Transfers, TtlBounds};
+use super::{ActorKind, Freeze, KeyGrant, Limits, NameRule, Policy, Secondary, Subtree, Transfers, TtlBounds};
 use crate::force::{ForcePolicy, PublicKey};
 use crate::name::Name;
 use crate::problem::{Problem, Severity};
@@ -54,6 +55,7 @@ const FIELDS: &[&str] = &[
     "targets",
     "freezes",
     "force",
+    "limits",
 ];
 
 impl Policy {
@@ -123,6 +125,7 @@ impl Reader<'_> {
             targets: self.list(fields.get("targets"), Self::name),
             freezes: self.list(fields.get("freezes"), Self::freeze),
             force: fields.get("force").map(|node| self.force(node)).unwrap_or_default(),
+            limits: fields.get("limits").map(|node| self.limits(node)).unwrap_or_default(),
         }
     }
 
@@ -147,6 +150,19 @@ impl Reader<'_> {
             subtree: fields.get("subtree").map_or_else(|| self.origin.clone(), |node| self.name_in_zone(node)),
             labels: self.list(fields.get("labels"), |reader, node| reader.text(node).to_ascii_lowercase()),
             types: self.list(fields.get("types"), Self::rtype).into_iter().flatten().collect(),
+        }
+    }
+
+    fn limits(&mut self, node: &Node) -> Limits {
+        let fields = self.fields(node, &["queries_per_second", "updates_per_second", "records"]);
+        let mut number = |name: &str| {
+            let value = fields.get(name).map(|node| self.integer(node, 1, i64::from(u32::MAX)))?;
+            u32::try_from(value).ok()
+        };
+        Limits {
+            queries_per_second: number("queries_per_second"),
+            updates_per_second: number("updates_per_second"),
+            records: number("records"),
         }
     }
 

@@ -38,6 +38,7 @@ impl Policy {
         put("targets", texts(&mut self.targets.iter().map(ToString::to_string)));
         put("freezes", self.freezes_json());
         put("force", self.force_json());
+        put("limits", self.limits_json());
         Value::Object(fields)
     }
 
@@ -84,6 +85,16 @@ impl Policy {
             })
         });
         freezes.collect()
+    }
+
+    fn limits_json(&self) -> Value {
+        let super::Limits { queries_per_second, updates_per_second, records } = self.limits;
+        let given = [
+            ("queries_per_second", queries_per_second),
+            ("updates_per_second", updates_per_second),
+            ("records", records),
+        ];
+        given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), json!(value?)))).collect()
     }
 
     fn force_json(&self) -> Value {
