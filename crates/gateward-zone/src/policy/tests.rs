@@ -65,7 +65,8 @@ fn a_policy_says_all_of_it_and_is_written_as_it_is_read() {
          percent_floor: 5\nlock_apex: false\nttl: {{min: 30, max: 1d, clamp: true}}\naddresses: [10.0.0.0/8]\n\
          targets: ['@', elb.example.net.]\n\
          freezes: [{{start: 2026-12-20T00:00:00Z, end: 2027-01-04T00:00:00+01:00, reason: holidays}}]\n\
-         force: {{keys: {{alice: '{key}'}}, signatures: 1, max_hours: 2}}\n"
+         force: {{keys: {{alice: '{key}'}}, signatures: 1, max_hours: 2}}\n\
+         limits: {{queries_per_second: 20000, records: 500}}\n"
     );
     let read = policy(&text);
     assert_eq!(read.ttl, TtlBounds { min: Some(30), max: Some(86_400), clamp: true });
@@ -76,6 +77,7 @@ fn a_policy_says_all_of_it_and_is_written_as_it_is_read() {
     assert_eq!(read.targets[0], origin());
     assert_eq!(read.keys[1].labels, ["_acme-challenge"]);
     assert_eq!((read.force.signatures, read.force.max_seconds, read.force.keys.len()), (1, 7_200, 1));
+    assert_eq!((read.limits.queries_per_second, read.limits.updates_per_second), (Some(20_000), None));
     assert_eq!(policy(&read.to_json().to_string()), read);
     assert_eq!(policy(""), Policy::default());
     assert_eq!(policy(&Policy::default().to_json().to_string()), Policy::default());
