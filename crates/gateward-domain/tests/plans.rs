@@ -163,6 +163,8 @@ fn environments_are_not_crossed_without_saying_so() {
     let plan = world.plan(&only).expect("one environment");
     let origins: Vec<&str> = plan.zones.iter().map(|zone| zone.origin.as_str()).collect();
     assert_eq!(origins, ["dev.messaging.example.", "us-east-1.dev.messaging.example."]);
+    let keys: Vec<&str> = plan.keys.iter().map(|key| key.name.as_str()).collect();
+    assert_eq!(keys, ["external-dns.dev"], "keys of other environments are not made");
     let nowhere = Options { environment: Some("stage".to_owned()), ..Options::default() };
     assert!(matches!(world.plan(&nowhere), Err(Error::NoEnvironment { .. })));
 
@@ -294,6 +296,19 @@ fn what_goes_is_left_only_when_nothing_leads_to_it() {
         ]
     );
     assert!(world.plan(&everywhere()).unwrap().is_empty());
+}
+
+#[test]
+fn removing_what_is_protected_is_announced() {
+    let world = World::bootstrapped(VOICE);
+    let text = VOICE.replace(
+        "      eu-west-1:\n        services:\n          sip:",
+        "      ap-south-1:\n        services:\n          sip:",
+    );
+    let world = World { declaration: declare(&text), ..world };
+    let plan = world.plan(&everywhere()).expect("a plan");
+    let note = "eu-west-1.prod.voice.example. is protected against deletion; applying this needs --force-token";
+    assert!(plan.notes.contains(&note.to_owned()), "{:?}", plan.notes);
 }
 
 #[test]

@@ -18,8 +18,6 @@ pub(crate) const MARK: &[u8] = b"_gateward";
 pub struct Desired {
     /// The zones: the root first, parents before their children.
     pub zones: Vec<DesiredZone>,
-    /// The keys that each control API must know: control API -> names.
-    pub keys: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// What one zone must hold.
@@ -45,6 +43,8 @@ pub struct DesiredZone {
     pub records: BTreeSet<Record>,
     /// Its policy file (YAML).
     pub policy: String,
+    /// The keys that its policy names, which the control API must know.
+    pub keys: BTreeSet<String>,
     /// Where runtimes write, which plans leave alone.
     pub left_alone: Vec<LeftAlone>,
 }
@@ -62,14 +62,7 @@ impl Desired {
     /// What `declaration` asks for.
     #[must_use]
     pub fn of(declaration: &Declaration) -> Self {
-        let zones: Vec<DesiredZone> = declaration.zones.iter().map(|zone| zones::zone(declaration, zone)).collect();
-        let mut keys: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for (zone, desired) in declaration.zones.iter().zip(&zones) {
-            let names = keys.entry(desired.control.clone()).or_default();
-            names.extend(zone.grants.iter().map(|grant| grant.key.clone()));
-            names.extend(declaration.groups.get(&zone.group).and_then(|group| group.transfer_key.clone()));
-        }
-        Desired { zones, keys }
+        Desired { zones: declaration.zones.iter().map(|zone| zones::zone(declaration, zone)).collect() }
     }
 
     /// The zone with this apex.

@@ -30,6 +30,12 @@ pub(super) fn zone(declaration: &Declaration, zone: &Zone) -> DesiredZone {
         soa_ttl: zone.settings.ns_ttl,
         records,
         policy: policy::text(declaration, zone),
+        keys: zone
+            .grants
+            .iter()
+            .map(|grant| grant.key.clone())
+            .chain(group.and_then(|group| group.transfer_key.clone()))
+            .collect(),
         left_alone: left_alone(zone),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use gateward_zone::policy::Policy;
 use gateward_zone::{Name, Record, Rtype, to_text};
 
 use super::radius::Counter;
@@ -49,7 +50,7 @@ pub fn make(declaration: &Declaration, current: &Current, options: &Options) -> 
         allow_cross_environment: options.allow_cross_environment,
         blast_radius: total.radius(zones.len()),
         keys: maker.keys(),
-        notes: maker.notes(),
+        notes: maker.notes(&zones),
         zones,
     })
 }
@@ -241,20 +242,39 @@ impl Maker<'_> {
 
     fn keys(&self) -> Vec<KeyPlan> {
         let nothing = BTreeSet::new();
-        let wanted = self.desired.keys.iter().flat_map(|(control, names)| {
-            let known = self.current.keys.get(control).unwrap_or(&nothing);
-            names.difference(known).map(move |name| KeyPlan { control: control.clone(), name: name.clone() })
-        });
-        wanted.collect()
+        let mut wanted = BTreeSet::new();
+        for zone in self.desired.zones.iter().filter(|zone| self.is_wanted(&zone.origin)) {
+            let known = self.current.keys.get(&zone.control).unwrap_or(&nothing);
+            wanted.extend(zone.keys.difference(known).map(|name| (zone.control.clone(), name.clone())));
+        }
+        wanted.into_iter().map(|(control, name)| KeyPlan { control, name }).collect()
     }
 
-    fn notes(&self) -> Vec<String> {
-        let strangers = self.current.strangers.iter();
-        strangers
-            .map(|origin| {
-                format!("{origin} is served but not declared; it was not made by a declaration and is left alone")
-            })
-            .collect()
+    fn notes(&self, plans: &[ZonePlan]) -> Vec<String> {
+        let strangers = self.current.strangers.iter().map(|origin| {
+            format!("{origin} is served but not declared; it was not made by a declaration and is left alone")
+        });
+        let deleted = plans.iter().filter(|plan| plan.action == Action::Delete);
+        let moved =
+            deleted.clone().filter(|plan| plans.iter().any(|other| other.origin == plan.origin && other != *plan));
+        let moved = moved.map(|plan| {
+            format!(
+                "{} leaves {}; caches may ask its old servers until the TTL of its NS records is over",
+                plan.origin, plan.control
+            )
+        });
+        let protected = deleted
+            .filter(|plan| self.is_protected(plan))
+            .map(|plan| format!("{} is protected against deletion; applying this needs --force-token", plan.origin));
+        strangers.chain(moved).chain(protected).collect()
+    }
+
+    fn is_protected(&self, plan: &ZonePlan) -> bool {
+        let Ok(origin) = plan.origin.parse::<Name>() else { return false };
+        let zone = self.current.zones.get(&(plan.control.clone(), origin.clone()));
+        let policy = zone.and_then(|zone| zone.policy.as_deref());
+        let read = policy.and_then(|text| Policy::from_yaml(text.as_bytes(), &origin, "").ok());
+        read.is_some_and(|policy| policy.protected)
     }
 
     /// A zone of the same name that somebody made by hand is not overwritten without a word.

@@ -222,7 +222,7 @@ fn succeeded(reply: Reply, path: &str) -> Answer<Reply> {
         StatusCode::NOT_FOUND => Err(ProviderError::NotFound(path.trim_start_matches("/v1/").to_owned())),
         status => match serde_json::from_slice::<Errors>(&reply.body) {
             Ok(errors) if !errors.errors.is_empty() => Err(ProviderError::Refused(errors.errors)),
-            _ => Err(ProviderError::Protocol(format!("status {status} for {path}"))),
+            _ => Err(ProviderError::Protocol(format!("status {} for {path}", status.as_u16()))),
         },
     }
 }

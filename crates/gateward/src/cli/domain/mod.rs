@@ -132,7 +132,8 @@ impl Common {
 
 impl Author {
     fn by(&self) -> By {
-        By { actor: self.actor.clone(), force: self.force_token.as_deref().map(Secret::new) }
+        let actor = if self.actor.is_empty() { "unknown" } else { &self.actor };
+        By { actor: actor.to_owned(), force: self.force_token.as_deref().map(Secret::new) }
     }
 }
 
