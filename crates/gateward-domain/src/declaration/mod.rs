@@ -6,6 +6,7 @@
 mod conflicts;
 mod keys;
 mod levels;
+mod policy;
 mod problem;
 mod reader;
 mod records;
@@ -20,6 +21,7 @@ use gateward_zone::policy::Policy;
 use gateward_zone::{Name, Record, Rtype};
 
 pub use keys::{Algorithm, Key, SecretSource};
+pub(crate) use policy::{is_same as same_policy, text as policy_text};
 pub use problem::Problem;
 pub(crate) use records::text;
 pub use settings::{Force, Freeze, Guardrails, Limits, Settings, Soa};
@@ -223,7 +225,7 @@ impl Declaration {
 /// Policies follow from settings and writers; what only their reader knows to be wrong is reported too.
 fn policies(declaration: &Declaration, node: &gateward_yaml::Node, report: &mut reader::Report) {
     for zone in &declaration.zones {
-        let text = crate::desired::policy_text(declaration, zone);
+        let text = policy_text(declaration, zone);
         for problem in Policy::from_yaml(text.as_bytes(), &zone.origin, "").err().unwrap_or_default() {
             let message = format!("the policy of {} would be wrong: {}", zone.origin, problem.message);
             report.add(node.position, &gateward_yaml::Path::Text(""), message);

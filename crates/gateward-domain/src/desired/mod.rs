@@ -1,12 +1,10 @@
 //! What the zones of a declaration must hold: a pure function of the declaration.
 
-mod policy;
 mod zones;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use gateward_zone::{Name, Rdata, Record, Rtype, Soa, with_serial};
-pub(crate) use policy::{is_same as same_policy, text as policy_text};
 
 use crate::declaration::{Declaration, Level};
 

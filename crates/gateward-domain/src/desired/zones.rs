@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use gateward_zone::{Name, Rdata, Record, Rtype, Soa};
 
-use super::{DesiredZone, LeftAlone, MARK, policy};
-use crate::declaration::{Declaration, Runtime, Server, Zone, text};
+use super::{DesiredZone, LeftAlone, MARK};
+use crate::declaration::{Declaration, Runtime, Server, Zone, policy_text, text};
 
 /// What `zone` must hold.
 pub(super) fn zone(declaration: &Declaration, zone: &Zone) -> DesiredZone {
@@ -29,7 +29,7 @@ pub(super) fn zone(declaration: &Declaration, zone: &Zone) -> DesiredZone {
         soa: soa(declaration, zone),
         soa_ttl: zone.settings.ns_ttl,
         records,
-        policy: policy::text(declaration, zone),
+        policy: policy_text(declaration, zone),
         keys: zone
             .grants
             .iter()

@@ -8,8 +8,8 @@ use gateward_zone::{Name, Record, Rtype, to_text};
 use super::radius::Counter;
 use super::{Action, FORMAT, KeyPlan, Op, Plan, PolicyPlan, RecordPlan, ZonePlan};
 use crate::current::{Current, CurrentZone};
-use crate::declaration::Declaration;
-use crate::desired::{Desired, DesiredZone, same_policy};
+use crate::declaration::{Declaration, same_policy};
+use crate::desired::{Desired, DesiredZone};
 use crate::error::Error;
 use crate::text;
 

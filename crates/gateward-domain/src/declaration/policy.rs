@@ -4,7 +4,7 @@ use gateward_zone::policy::Policy;
 use gateward_zone::{Name, Rtype};
 use serde_json::{Map, Value, json};
 
-use crate::declaration::{Declaration, Guardrails, Limits, Server, Zone};
+use super::{Declaration, Guardrails, Limits, Server, Zone};
 
 /// The file's text: JSON, which is YAML too.
 pub(crate) fn text(declaration: &Declaration, zone: &Zone) -> String {
