@@ -28,6 +28,7 @@ pub(crate) const TARGETS: &[&str] = &[
     "lua_json",
     "lua_values",
     "lua_schema",
+    "dns_query",
     "dns_update",
     "dns_transfer",
     "zone_file",

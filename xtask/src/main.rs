@@ -35,6 +35,8 @@ enum Task {
     Tidy,
     /// Measure the gateway beside nginx, HAProxy, Envoy and the epoll floor.
     Bench(bench::Options),
+    /// Measure the DNS server beside NSD and Knot.
+    BenchDns(bench::dns::Options),
     /// Run the fuzz targets.
     Fuzz(fuzz::Options),
     /// Full load with a configuration swap every second; no request may fail and memory must stay flat.
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Task::Setup { bench } => setup::run(bench),
         Task::Tidy => tidy::run(),
         Task::Bench(options) => bench::run(&options),
+        Task::BenchDns(options) => bench::dns::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Soak(options) => soak::run(&options),
     };

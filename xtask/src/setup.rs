@@ -38,6 +38,7 @@ const FOR_TESTS: &[Need] = &[
     Need { program: "openssl", package: "openssl", without: "end-to-end tests of TLS with another implementation" },
     Need { program: "varnishtest", package: "varnish", without: "framing tests with varnishtest" },
     Need { program: "redis-server", package: "redis-server", without: "tests of rate limits shared by several nodes" },
+    Need { program: "named-compilezone", package: "bind9-utils", without: "tests that BIND reads zone files the same" },
     Need { program: "nsupdate", package: "bind9-dnsutils", without: "DNS updates and transfers by BIND's clients" },
     Need { program: "named", package: "bind9", without: "DNS transfers with BIND" },
     Need { program: "knotd", package: "knot", without: "DNS transfers with Knot DNS" },
@@ -63,6 +64,9 @@ const FOR_BENCH: &[Need] = &[
     Need { program: "wrk", package: "wrk", without: "every measurement" },
     Need { program: "h2load", package: "nghttp2-client", without: "the rows of HTTP/2 and gRPC" },
     Need { program: "openssl", package: "openssl", without: "the rows of TLS" },
+    Need { program: "nsd", package: "nsd", without: "the comparison with NSD" },
+    Need { program: "knotd", package: "knot", without: "the comparison with Knot" },
+    Need { program: "dnsperf", package: "dnsperf", without: "the rows of DNS" },
     Need { program: "taskset", package: "util-linux", without: "every measurement" },
 ];
 

@@ -3,9 +3,13 @@
 
 use std::sync::LazyLock;
 
+use domain::base::{Message, ParsedName};
+use domain::rdata::AllRecordData;
 use gateward_zone::{Name, Rtype, ZoneView as _, is_newer, parse_record};
 
-use crate::store::Zone;
+use crate::answer::{Context, Settings, Transport, Verdict, respond};
+use crate::cookies::CookieKeys;
+use crate::store::{Zone, Zones};
 use crate::transfer::{Incoming, Limits, Received, onto};
 use crate::{notify, transfer, tsig, update};
 
@@ -24,6 +28,61 @@ static ZONE: LazyLock<Zone> = LazyLock::new(|| {
     let records = lines.iter().map(|line| parse_record(line, &origin, None).expect(line)).collect();
     Zone::build(&origin, records).expect("a zone")
 });
+
+static ZONES: LazyLock<Zones> = LazyLock::new(|| {
+    let origin: Name = "example.com".parse().expect("a name");
+    let mut records = Vec::new();
+    ZONE.for_each_record(&mut |record| records.push(record));
+    let more = [
+        "*.wild 300 MX 10 mail",
+        "a.b.c 300 A 192.0.2.2",
+        "loop 300 CNAME loop2",
+        "loop2 300 CNAME loop",
+        "cut 300 NS ns.cut",
+        "cut 300 NS www",
+        "ns.cut 300 A 192.0.2.3",
+        "to-cut 300 CNAME x.cut",
+        "renamed 300 DNAME sub2",
+        "_x._tcp 300 SRV 1 2 3 www",
+        "svc 300 HTTPS 1 . alpn=h2",
+    ];
+    records.extend(more.iter().map(|line| parse_record(line, &origin, None).expect(line)));
+    for number in 0..200 {
+        let line = format!("big 300 MX {number} host-{number}");
+        records.push(parse_record(&line, &origin, None).expect("a record"));
+    }
+    let zones = Zones::new();
+    zones.put(Zone::build(&origin, records).expect("a zone").into());
+    zones
+});
+
+/// Every message gets silence, or an answer to it that another implementation reads, no longer than the asker can take.
+pub fn query(message: &[u8]) {
+    let zones = ZONES.map();
+    let settings = Settings { identity: b"fuzz".to_vec(), version: b"fuzz".to_vec(), ..Settings::default() };
+    let cookies = CookieKeys::new([7; 16], None);
+    let mut out = vec![0; 65_535];
+    for transport in [Transport::Udp, Transport::Tcp, Transport::Tls] {
+        let context = Context {
+            zones: &zones,
+            settings: &settings,
+            cookies: &cookies,
+            now: 1,
+            client: [192, 0, 2, 1].into(),
+            transport,
+        };
+        let Verdict::Reply(reply) = respond(&context, message, &mut out) else { continue };
+        let answer = &out[..reply.len];
+        assert!(transport != Transport::Udp || reply.len <= 1232);
+        assert_eq!((&answer[..2], answer[2] & 0x80), (&message[..2], 0x80));
+        let parsed = Message::from_octets(answer).expect("a header");
+        let (_, answers, authorities, additional) = parsed.sections().expect("sections");
+        for record in answers.chain(authorities).chain(additional) {
+            let record = record.expect("a record");
+            record.to_any_record::<AllRecordData<&[u8], ParsedName<&[u8]>>>().expect("well-formed data");
+        }
+    }
+}
 
 /// An update is refused, or its changes fit the zone and leave one: a SOA, NS records at the apex, CNAME records alone, and a
 /// higher serial if and only if something changed.
@@ -100,6 +159,7 @@ mod tests {
 
     #[test]
     fn the_corpora_pass() {
+        replay("dns_query", super::query);
         replay("dns_update", super::update);
         replay("dns_transfer", super::transfer);
     }

@@ -1,11 +1,14 @@
 //! Authoritative DNS: a store of zones, answers as a pure function of a query and the store, and the servers around them.
 
 pub mod answer;
+pub mod authority;
 pub mod catalog;
 pub mod cookies;
+pub mod folder;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hash;
+pub mod journal;
 pub mod message;
 pub mod notify;
 pub mod secondary;

@@ -51,3 +51,15 @@ pub struct RecordSet {
     /// Their data, at least one; in the order of the file or of the updates.
     pub data: Vec<Rdata>,
 }
+
+impl RecordSet {
+    /// The sets of records at one name that are sorted by type.
+    pub(crate) fn group(at_name: &[Record]) -> Vec<RecordSet> {
+        let sets = at_name.chunk_by(|a, b| a.rtype == b.rtype).map(|set| RecordSet {
+            rtype: set[0].rtype,
+            ttl: set[0].ttl,
+            data: set.iter().map(|record| record.rdata.clone()).collect(),
+        });
+        sets.collect()
+    }
+}

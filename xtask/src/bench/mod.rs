@@ -6,6 +6,7 @@
 //! anything. A peer that cannot run is reported with the reason, never left out.
 
 mod configs;
+pub(crate) mod dns;
 mod filter;
 pub(crate) mod gateway_config;
 mod h2load;

@@ -84,9 +84,9 @@ impl Row {
         median_of(with.iter().zip(without).map(|(with, without)| with.cpu_us - without.cpu_us))
     }
 
-    /// The better of nginx and HAProxy in this row.
+    /// The best of the peers that a row of the plain kind has: nginx and HAProxy, or NSD and Knot.
     fn best_peer(&self) -> Option<f64> {
-        let peers = ["nginx", "haproxy"].iter().filter_map(|name| self.cpu(name));
+        let peers = ["nginx", "haproxy", "nsd", "knot"].iter().filter_map(|name| self.cpu(name));
         peers.min_by(f64::total_cmp)
     }
 
@@ -96,6 +96,7 @@ impl Row {
             "bare" => vec![("best of nginx, haproxy", self.best_peer()), ("floor", self.cpu("floor"))],
             "plugins" | "tls" | "handshakes" | "resumptions" | "websocket" => vec![("nginx", self.cpu("nginx"))],
             "h2" | "h2c" | "grpc" => vec![("envoy", self.cpu("envoy")), ("nginx", self.cpu("nginx"))],
+            "names" | "nxdomain" | "referrals" | "zones" => vec![("best of nsd, knot", self.best_peer())],
             "wasm" | "lua" => vec![("gateward", self.cpu("gateward"))],
             _ => vec![("one route", self.cpu("gateward"))],
         }

@@ -195,8 +195,8 @@ fn address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
 
 /// Prepares a socket: the local address of datagrams is told (where it is bound to all of them), and no datagram is refused or
 /// split for a path MTU that somebody claimed (spoofed "fragmentation needed" is a way to poison caches).
-pub(crate) fn prepare(socket: &UdpSocket, with_local: bool) -> io::Result<()> {
-    let v6 = socket.local_addr()?.is_ipv6();
+pub(crate) fn prepare(socket: &UdpSocket, address: SocketAddr) -> io::Result<()> {
+    let (with_local, v6) = (address.ip().is_unspecified(), address.is_ipv6());
     let set = |level, name, value: libc::c_int| {
         // SAFETY: the value is an int, as these options take, and lives through the call.
         let result = unsafe {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::Cache;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::batch::{Batch, prepare};
 use super::limit::{Limited, Quotas, RateLimiter};
@@ -38,8 +38,11 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     let _ = socket.set_send_buffer_size(SEND_BUFFER);
     socket.set_read_timeout(Some(PATIENCE))?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    let socket = UdpSocket::from(socket);
+    // Before it is bound: the first datagram must be told like every other.
+    prepare(&socket, address)?;
+    SockRef::from(&socket).bind(&address.into())?;
+    Ok(socket)
 }
 
 /// One thread that answers.
@@ -58,10 +61,9 @@ impl Worker {
     /// Answers until told to stop.
     ///
     /// # Errors
-    /// When the socket cannot be prepared; receiving again after any later error.
+    /// When the socket has no address; after any later error it receives again.
     pub(crate) fn run(mut self) -> io::Result<()> {
         let with_local = self.socket.local_addr()?.ip().is_unspecified();
-        prepare(&self.socket, with_local)?;
         let mut batch = Batch::new();
         let mut quotas = Quotas::default();
         let shared = Arc::clone(&self.shared);

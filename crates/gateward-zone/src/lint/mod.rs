@@ -27,7 +27,7 @@ pub fn lint(zone: &ZoneText) -> Vec<Problem> {
     let mut lint = Lint::new(zone, &place);
     lint.apex();
     for at_name in zone.records().chunk_by(|a, b| a.owner == b.owner) {
-        lint.name(&at_name[0].owner);
+        lint.name(&at_name[0].owner, &RecordSet::group(at_name));
     }
     lint.problems
 }
@@ -40,7 +40,7 @@ pub fn lint_names(zone: &dyn ZoneView, names: &BTreeSet<Name>) -> Vec<Problem> {
     let mut lint = Lint::new(zone, &|_, _| ("".into(), 0));
     lint.apex();
     for name in names {
-        lint.name(name);
+        lint.name(name, &zone.sets_at(name));
     }
     lint.problems
 }
@@ -60,23 +60,55 @@ struct Lint<'a> {
     view: &'a dyn ZoneView,
     place: &'a Places<'a>,
     problems: Vec<Problem>,
-    /// The last answer of [`Lint::occluder`]: neighbours mostly have the same parent.
-    occluder: Option<(Name, Option<Occluder>)>,
+    /// What was found out about the parents of owners, and about targets.
+    above: Chain,
+    towards: Chain,
+}
+
+/// What hides the names below each of a name and the names above it, from the apex down. Neighbours share most of it.
+#[derive(Default)]
+struct Chain(Vec<(Name, Option<Occluder>)>);
+
+impl Chain {
+    /// What hides the names below `name`: the topmost delegation or DNAME at it or above it within the zone.
+    fn occluder(&mut self, view: &dyn ZoneView, name: &Name) -> Option<Occluder> {
+        let known = self.0.iter().take_while(|(above, _)| name.is_in(above)).count();
+        self.0.truncate(known);
+        let last = self.0.last().map(|(name, _)| name.clone());
+        let mut missing = Vec::new();
+        let mut at = Some(name.clone()).filter(|name| Some(name) != last.as_ref());
+        while let Some(name) = at.take_if(|name| name.is_in(view.origin())) {
+            at = name.parent().filter(|parent| Some(parent) != last.as_ref());
+            missing.push(name);
+        }
+        for name in missing.into_iter().rev() {
+            let above = self.0.last().and_then(|(_, occluder)| occluder.clone());
+            let occluder = above.or_else(|| occluder_at(view, &name));
+            self.0.push((name, occluder));
+        }
+        self.0.last().and_then(|(_, occluder)| occluder.clone())
+    }
+}
+
+fn occluder_at(view: &dyn ZoneView, name: &Name) -> Option<Occluder> {
+    let sets = view.sets_at(name);
+    let cut = sets.iter().find(|set| set.rtype == Rtype::NS).filter(|_| name != view.origin());
+    let cut = cut.map(|ns| Occluder::Cut(name.clone(), targets::of(ns)));
+    cut.or_else(|| sets.iter().any(|set| set.rtype == Rtype::DNAME).then(|| Occluder::Dname(name.clone())))
 }
 
 impl<'a> Lint<'a> {
     fn new(view: &'a dyn ZoneView, place: &'a Places<'a>) -> Self {
-        Lint { view, place, problems: Vec::new(), occluder: None }
+        Lint { view, place, problems: Vec::new(), above: Chain::default(), towards: Chain::default() }
     }
 
-    fn name(&mut self, name: &Name) {
-        let sets = self.view.sets_at(name);
+    fn name(&mut self, name: &Name, sets: &[RecordSet]) {
         if sets.is_empty() {
             return;
         }
-        self.aliases(name, &sets);
-        self.hidden(name, &sets);
-        for set in &sets {
+        self.aliases(name, sets);
+        self.hidden(name, sets);
+        for set in sets {
             self.data(name, set);
             self.targets(name, set);
         }
@@ -110,31 +142,7 @@ impl<'a> Lint<'a> {
     /// What hides `name`: the topmost delegation or DNAME above it within the zone.
     fn occluder(&mut self, name: &Name) -> Option<Occluder> {
         let parent = name.parent().filter(|_| name != self.origin())?;
-        if let Some((known, occluder)) = &self.occluder
-            && *known == parent
-        {
-            return occluder.clone();
-        }
-        let occluder = self.topmost(&parent);
-        self.occluder = Some((parent, occluder.clone()));
-        occluder
-    }
-
-    fn topmost(&self, name: &Name) -> Option<Occluder> {
-        let mut found = None;
-        let mut at = Some(name.clone());
-        while let Some(name) = at.filter(|name| name.is_in(self.origin())) {
-            let sets = self.view.sets_at(&name);
-            let has = |rtype| sets.iter().find(|set: &&RecordSet| set.rtype == rtype);
-            if has(Rtype::DNAME).is_some() {
-                found = Some(Occluder::Dname(name.clone()));
-            }
-            if let Some(ns) = has(Rtype::NS).filter(|_| name != *self.origin()) {
-                found = Some(Occluder::Cut(name.clone(), targets::of(ns)));
-            }
-            at = name.parent();
-        }
-        found
+        self.above.occluder(self.view, &parent)
     }
 
     /// Whether anything answers for `name` itself or by a wildcard.

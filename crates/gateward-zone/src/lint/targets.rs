@@ -2,8 +2,8 @@
 
 use domain::base::iana::Rtype;
 
+use super::Lint;
 use super::cuts::is_address;
-use super::{Lint, Occluder};
 use crate::name::Name;
 use crate::rdata;
 use crate::record::RecordSet;
@@ -86,7 +86,7 @@ impl Lint<'_> {
     }
 
     /// Whether another zone says what `target` is.
-    fn delegated(&self, target: &Name) -> bool {
-        matches!(self.topmost(target), Some(Occluder::Cut(..) | Occluder::Dname(_)))
+    fn delegated(&mut self, target: &Name) -> bool {
+        self.towards.occluder(self.view, target).is_some()
     }
 }

@@ -143,11 +143,6 @@ pub(crate) fn shape(rtype: Rtype) -> Option<&'static [Field]> {
     })
 }
 
-/// Whether the data of a type are strings and nothing else.
-pub(crate) fn is_text(rtype: Rtype) -> bool {
-    shape(rtype).is_some_and(|shape| shape.iter().all(|field| matches!(field, Field::Text | Field::Texts)))
-}
-
 /// Why octets are not the data of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the data does not have the form of its type at octet {at}")]

@@ -1,14 +1,14 @@
 //! `$GENERATE start-stop[/step] lhs [ttl] [class] type rhs`, as BIND documents it.
 //!
 //! `$` becomes the number, `${offset,width,base}` a variant of it: base d, o, x, X, or n and N for hexadecimal digits in reverse
-//! order with dots between them. `\$` and `$$` are a dollar sign. A quoted right-hand side is more than one word (`MX "10 mail-$"`),
-//! except in types whose data are strings.
+//! order with dots between them. `\$` and `$$` are a dollar sign. A quoted right-hand side is taken apart into words, as BIND does
+//! (`MX "10 mail-$"`); a string with spaces in it is written `TXT "\"a b\""`.
 
 use std::fmt::Write;
 
 use crate::lexer::{Fault, Token};
 use crate::presentation::read_head;
-use crate::rdata::{Cursor, is_text};
+use crate::rdata::Cursor;
 
 /// A line that is written once for each number.
 pub(super) struct Template {
@@ -42,14 +42,14 @@ impl Template {
         template.push(words.need("a name")?, false)?;
         let head: Vec<&Token<'_>> = words.rest().iter().collect();
         let before = head.len();
-        let (_, rtype) = read_head(words)?;
+        read_head(words)?;
         let head_len = before - words.rest().len();
         for token in &head[..head_len] {
             template.literal(b" ");
             template.literal(token.raw);
         }
         let data = words.rest();
-        let unpacked = data.len() == 1 && data[0].quoted && !is_text(rtype);
+        let unpacked = data.len() == 1 && data[0].quoted;
         words.need("a right-hand side")?;
         for token in data {
             template.literal(b" ");

@@ -155,7 +155,9 @@ fn generate_makes_a_record_for_each_number() {
         ],
     );
     check("$GENERATE 1-1 $ 60 MX \"10 mail-$\"\n", &["1 60 IN MX 10 mail-1.example.com."]);
-    check("$GENERATE 1-1 a 60 TXT \"no $, \\$ $$\"\n", &["a 60 IN TXT \"no 1, $ $\""]);
+    check("$GENERATE 1-1 a 60 TXT \"no $ \\$ $$\"\n", &["a 60 IN TXT \"no\" \"1\" \"$\" \"$\""]);
+    check("$GENERATE 1-1 a 60 TXT \"\\\"no $, \\$ $$\\\"\"\n", &["a 60 IN TXT \"no 1, $ $\""]);
+    check("$GENERATE 1-1 a 60 TXT no \"$ b\"\n", &["a 60 IN TXT \"no\" \"1 b\""]);
     check_refused(
         "$GENERATE 3-1 a 60 A 192.0.2.1\n$GENERATE 1-2/0 a 60 A 192.0.2.1\n$GENERATE 1-999 h$ 60 A 192.0.2.${250}\n\
          $GENERATE 1-2000000 a$ 60 A 192.0.2.1\n$GENERATE 1-2 ${x} 60 A 192.0.2.1\n$GENERATE 1-2 a 60 A\n",

@@ -182,13 +182,7 @@ impl ZoneView for ZoneText {
     fn sets_at(&self, name: &Name) -> Vec<RecordSet> {
         let from = self.records.partition_point(|record| record.owner < *name);
         let len = self.records[from..].partition_point(|record| record.owner == *name);
-        let at_name = &self.records[from..from + len];
-        let sets = at_name.chunk_by(|a, b| a.rtype == b.rtype).map(|set| RecordSet {
-            rtype: set[0].rtype,
-            ttl: set[0].ttl,
-            data: set.iter().map(|record| record.rdata.clone()).collect(),
-        });
-        sets.collect()
+        RecordSet::group(&self.records[from..from + len])
     }
 
     fn for_each_record(&self, visit: &mut dyn FnMut(Record)) {

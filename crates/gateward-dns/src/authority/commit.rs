@@ -1,0 +1,227 @@
+//! Making changes durable and serving them: journal, zone file, and the order of the two.
+//!
+//! A change of a zone that is there is durable with its journal's sync; the zone file follows when it can. A new zone is
+//! durable with its zone file. At every moment the zone file is one of the versions that the journal knows, so that a crash between any two
+//! steps loses nothing.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use gateward_zone::{ZoneView, render_zone};
+
+use super::line::{Line, State};
+use super::proposal::Door;
+use super::turn::{Accepted, millis};
+use super::{Authority, digest, text};
+use crate::folder::{PUBLIC, write_durably};
+use crate::journal::{Base, Delta, Journal, JournalError};
+use crate::store::Zone;
+
+/// Octets of a journal for each record of its zone, from which on the zone file is written anew: about what a record takes in it.
+const JOURNAL_BYTES_PER_RECORD: u64 = 64;
+
+impl State {
+    /// The version that is served, with its digest, which is made when nobody needed it before.
+    pub(super) fn position(&mut self) -> Option<Base> {
+        let zone = self.zone.as_ref()?;
+        let digest = *self.digest.get_or_insert_with(|| digest::of_zone(&**zone));
+        Some(Base { serial: zone.serial(), digest })
+    }
+
+    /// The zone file's content is the version `zone`.
+    fn merged(&mut self, zone: &Zone) {
+        self.unmerged = 0;
+        self.file_serial = Some(zone.serial());
+        self.file_digest = None;
+        self.bad_file.clear();
+    }
+}
+
+impl Authority {
+    /// Stores and serves what was accepted.
+    ///
+    /// # Errors
+    /// Nothing of it was stored.
+    pub(super) fn commit(
+        &self,
+        line: &Line,
+        state: &mut State,
+        accepted: &mut Vec<Accepted>,
+        now: SystemTime,
+    ) -> Result<(), JournalError> {
+        let Some(first) = accepted.first() else { return Ok(()) };
+        let is_fresh = state.zone.is_none() || !state.damaged.is_empty();
+        let rest = if is_fresh {
+            self.start_anew(line, state, first)?;
+            &accepted[1..]
+        } else {
+            &accepted[..]
+        };
+        if let Err(error) = self.append(line, state, rest, now) {
+            if !is_fresh {
+                return Err(error);
+            }
+            // The first one is stored all the same.
+            for good in accepted.drain(1..) {
+                let failed = super::Refused::Failed(error.to_string());
+                let _ = good.reply.map(|reply| reply.send(Err(failed)));
+            }
+        }
+        if let Some(last) = accepted.last() {
+            state.zone = Some(last.next.clone());
+            self.zones.put(last.next.clone());
+        }
+        self.tell_changes(line, accepted);
+        Authority::show_problems(line, state);
+        Ok(())
+    }
+
+    /// A zone that was not there, or whose files were beyond repair, starts with its zone file.
+    fn start_anew(&self, line: &Line, state: &mut State, first: &Accepted) -> Result<(), JournalError> {
+        let (path, dir) = (self.folder.zone_file(&line.origin), self.folder.versions_dir(&line.origin));
+        let content = self.file_text(line, first);
+        write_durably(&path, &content, PUBLIC).map_err(|error| JournalError::Io(path.clone(), error))?;
+        let journal = self.folder.journal_file(&line.origin);
+        state.history.set_aside(&dir, &journal).map_err(|error| JournalError::Io(journal, error))?;
+        state.damaged.clear();
+        state.digest = None;
+        state.zone = Some(first.next.clone());
+        state.merged(&first.next);
+        Ok(())
+    }
+
+    /// Writes steps to the journal, and zone files that came with them.
+    fn append(
+        &self,
+        line: &Line,
+        state: &mut State,
+        accepted: &[Accepted],
+        now: SystemTime,
+    ) -> Result<(), JournalError> {
+        let Some(base) = state.position() else { return Ok(()) };
+        let mut digest = base.digest;
+        let mut deltas: Vec<Delta> = Vec::new();
+        for good in accepted.iter().filter(|good| !good.applied.changes.is_empty()) {
+            digest = digest::after(digest, &good.applied.changes);
+            deltas.push(Delta {
+                from: good.from.unwrap_or(base.serial),
+                to: good.next.serial(),
+                time_ms: millis(now),
+                actor: good.proposal.actor.to_string(),
+                digest,
+                changes: good.applied.changes.clone(),
+            });
+        }
+        if !deltas.is_empty() {
+            if state.history.journal.as_ref().is_some_and(Journal::is_broken) {
+                self.merge(line, state)?;
+            }
+            if state.history.journal.is_none() {
+                state.history.journal = Some(Journal::create(&self.folder.journal_file(&line.origin), base)?);
+            }
+            if let Some(journal) = &mut state.history.journal {
+                journal.append(&deltas)?;
+            }
+            if state.unmerged == 0 {
+                state.file_digest = Some(base.digest);
+            }
+            state.digest = Some(digest);
+        }
+        let mut deltas = deltas.iter();
+        let mut digest = base.digest;
+        for good in accepted {
+            if !good.applied.changes.is_empty() {
+                state.unmerged += 1;
+                digest = deltas.next().map_or(digest, |delta| delta.digest);
+            }
+            self.keep_file(line, state, good, digest);
+        }
+        Ok(())
+    }
+
+    /// The zone file after a change that came as one.
+    fn keep_file(&self, line: &Line, state: &mut State, good: &Accepted, digest: u128) {
+        let Some(text) = &good.proposal.text else { return };
+        if good.proposal.actor.door == Door::File {
+            // It is there already, with the serial that it says.
+            state.merged(&good.next);
+            state.file_serial = text::stated_serial(text, &line.origin, &self.folder);
+            state.file_digest = Some(digest);
+            return;
+        }
+        let path = self.folder.zone_file(&line.origin);
+        match write_durably(&path, &self.file_text(line, good), PUBLIC) {
+            Ok(()) => {
+                state.merged(&good.next);
+                state.file_digest = Some(digest);
+            }
+            Err(error) => tracing::warn!(
+                file = %path.display(), %error,
+                "the zone file could not be written; the change is in the journal and the file follows later"
+            ),
+        }
+    }
+
+    /// What a zone file says after a change: the text that came with it, or the records.
+    fn file_text(&self, line: &Line, good: &Accepted) -> Vec<u8> {
+        let given = good.proposal.text.as_ref();
+        let given = given.and_then(|text| text::with_serial_of(text, &line.origin, &good.next, &self.folder));
+        given.unwrap_or_else(|| render_zone(&*good.next).into_bytes())
+    }
+
+    /// Writes the zone file anew when the journal is long.
+    pub(super) fn merge_if_long(&self, line: &Line, state: &mut State) {
+        let (Some(journal), Some(zone)) = (&state.history.journal, &state.zone) else { return };
+        let bytes = journal.bytes();
+        let long = self.options.journal_bytes.max(zone.record_count() as u64 * JOURNAL_BYTES_PER_RECORD);
+        if bytes < long.max(state.retry_at_bytes) {
+            return;
+        }
+        match self.merge(line, state) {
+            Ok(()) => state.retry_at_bytes = 0,
+            Err(error) => {
+                state.retry_at_bytes = bytes * 2;
+                tracing::warn!(zone = %line.origin, %error, "the journal could not be merged into the zone file; it goes on");
+            }
+        }
+    }
+
+    /// The zone file becomes the version that is served, and the journal part of the past.
+    pub(super) fn merge(&self, line: &Line, state: &mut State) -> Result<(), JournalError> {
+        let Some(zone) = state.zone.clone() else { return Ok(()) };
+        if !state.bad_file.is_empty() {
+            // Somebody is at work on the zone file: it is not overwritten, and the journal grows.
+            return Ok(());
+        }
+        if state.unmerged > 0 || state.file_serial != Some(zone.serial()) {
+            let path = self.folder.zone_file(&line.origin);
+            let content = rendered(&zone);
+            write_durably(&path, &content, PUBLIC).map_err(|error| JournalError::Io(path, error))?;
+            state.merged(&zone);
+        }
+        state.history.turn_over(&self.folder.versions_dir(&line.origin), self.options.versions)?;
+        self.keep_good(&zone);
+        Ok(())
+    }
+
+    /// Keeps a copy of the zone for the day on which its zone file cannot be used. A lost copy costs nothing until then.
+    pub(super) fn keep_good(&self, zone: &Zone) {
+        let path = self.folder.good_file(zone.origin());
+        let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
+            let temporary = path.with_extension("new");
+            std::fs::write(&temporary, render_zone(zone))?;
+            std::fs::rename(&temporary, &path)
+        });
+        if let Err(error) = written {
+            tracing::warn!(file = %path.display(), %error, "no copy of the zone could be kept");
+        }
+    }
+}
+
+fn rendered(zone: &Arc<Zone>) -> Vec<u8> {
+    let mut text = String::from(
+        "; Written by gateward dns, which merged the changes that were made by API, updates and leases.\n",
+    );
+    text.push_str(&render_zone(&**zone));
+    text.into_bytes()
+}

@@ -1,0 +1,110 @@
+//! Guardrails: a change held against the policy of its zone.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use gateward_zone::force::{VerifiedForce, verify_force};
+use gateward_zone::policy::{self, ActorKind, Policy, Refusal, Step};
+use gateward_zone::{Change, Name, Problem, ZoneView};
+
+use super::problem;
+use super::proposal::{Actor, Door, Refused};
+use super::turn::millis;
+use crate::store::Zone;
+
+/// A change that may be made.
+#[derive(Default)]
+pub(super) struct Allowed {
+    /// Rules that it breaks with a force token's leave.
+    pub(super) overridden: Vec<Refusal>,
+    /// The token.
+    pub(super) force: Option<VerifiedForce>,
+}
+
+/// Who asks, when, and with which token.
+pub(super) struct Asked<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) zone: &'a Name,
+    pub(super) actor: &'a Actor,
+    pub(super) force: Option<&'a str>,
+    pub(super) now: SystemTime,
+}
+
+impl Asked<'_> {
+    /// Whether changes may be made; `errors` are what else speaks against them.
+    ///
+    /// # Errors
+    /// Everything that speaks against it.
+    pub(super) fn write(
+        &self,
+        before: Option<&Arc<Zone>>,
+        changes: &[Change],
+        errors: Vec<Problem>,
+    ) -> Result<Allowed, Refused> {
+        if self.actor.door.is_copy() || changes.is_empty() && errors.is_empty() {
+            return Ok(Allowed::default());
+        }
+        let before = before.map(|zone| &**zone as &dyn ZoneView);
+        self.decide(before, Step::Write(changes), changes, errors)
+    }
+
+    /// Whether the zone may go.
+    ///
+    /// # Errors
+    /// Everything that speaks against it.
+    pub(super) fn remove(&self, zone: &Zone, relatives: Vec<Problem>) -> Result<Allowed, Refused> {
+        if self.actor.door.is_copy() {
+            return Ok(Allowed::default());
+        }
+        self.decide(Some(zone), Step::Delete, &gateward_zone::diff::removal(zone), relatives)
+    }
+
+    fn decide(
+        &self,
+        before: Option<&dyn ZoneView>,
+        step: Step<'_>,
+        changes: &[Change],
+        mut errors: Vec<Problem>,
+    ) -> Result<Allowed, Refused> {
+        let now = i64::try_from(millis(self.now) / 1_000).unwrap_or(i64::MAX);
+        let force = match self.force.map(|token| {
+            let digest = gateward_zone::diff::digest(self.zone, changes);
+            verify_force(token, &self.policy.force, self.zone, &digest, now)
+        }) {
+            None => None,
+            Some(Ok(force)) => Some(force),
+            Some(Err(error)) => {
+                errors.push(problem("force-token", error.to_string(), "ask for a token for exactly this change"));
+                None
+            }
+        };
+        let verdict = policy::check(self.policy, self.zone, before, step, &principal(self.actor), now, force.as_ref());
+        errors.extend(verdict.refusals.into_iter().map(Problem::from));
+        if errors.is_empty() {
+            return Ok(Allowed { overridden: verdict.overridden, force });
+        }
+        Err(Refused::Rules(errors))
+    }
+}
+
+/// The changes with TTLs moved into the policy's bounds, where it wants that.
+pub(super) fn clamped(policy: &Policy, mut changes: Vec<Change>) -> Vec<Change> {
+    for change in &mut changes {
+        if let Change::Add(record) = change {
+            record.ttl = policy.clamp_ttl(record.rtype, record.ttl);
+        }
+    }
+    changes
+}
+
+/// Who asks, as policies know people.
+pub(super) fn principal(actor: &Actor) -> policy::Actor {
+    let (kind, key) = match actor.door {
+        Door::File => (ActorKind::File, None),
+        Door::Lease => (ActorKind::Lease, None),
+        // Names of keys are domain names.
+        Door::Update => (ActorKind::Update, actor.name.parse::<Name>().ok()),
+        Door::Api | Door::Webhook | Door::Transfer | Door::Catalog => (ActorKind::Api, None),
+    };
+    policy::Actor { name: actor.name.clone(), key, kind }
+}

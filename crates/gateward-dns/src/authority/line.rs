@@ -1,0 +1,205 @@
+//! The line of changes that wait for one zone, and what the authority keeps of the zone.
+//!
+//! Changes of a zone are made in the order in which they came, by one writer at a time; zones do not wait for one another.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use gateward_zone::policy::Policy;
+use gateward_zone::{Name, Problem};
+use tokio::sync::oneshot;
+
+use super::Authority;
+use super::proposal::{Applied, Proposal, Refused};
+use super::quota::Bucket;
+use crate::journal::History;
+use crate::store::Zone;
+
+/// Changes that may wait for a zone; more are refused at once.
+const MAX_WAITING: usize = 4_096;
+/// Changes that share one sync.
+const MAX_BATCH: usize = 256;
+
+/// Where the answer to a change goes.
+pub(super) type Reply = oneshot::Sender<Result<Applied, Refused>>;
+
+/// Something that a zone's writer does.
+pub(super) type Work = dyn FnOnce(&Authority, &Line, &mut State) + Send;
+
+/// Something to do in the zone's turn.
+pub(super) enum Job {
+    /// A change.
+    Change(Box<Proposal>, Reply),
+    /// Anything else that must not meet a change.
+    Turn(Box<Work>),
+}
+
+/// A zone's line.
+pub(super) struct Line {
+    pub(super) origin: Name,
+    queue: Mutex<Queue>,
+    state: Mutex<State>,
+    /// What listings show, without waiting for a writer.
+    pub(super) info: ArcSwap<Info>,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// A writer has the line, or will get it.
+    is_scheduled: bool,
+    /// The zone is gone and so is the line: whoever still holds it must look for the new one.
+    is_dead: bool,
+}
+
+/// What a zone is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Changes are made here.
+    Primary,
+    /// It is copied from its primary.
+    Secondary,
+    /// A list of zones (RFC 9432).
+    Catalog,
+}
+
+/// What is known of a zone besides its content.
+#[derive(Debug, Clone)]
+pub struct Info {
+    /// What it is.
+    pub kind: Kind,
+    /// Its policy; that of zones without a policy file when there is none.
+    pub policy: Arc<Policy>,
+    /// What is wrong with its files; an older version is served, if any. Empty when all is well.
+    pub problems: Arc<[Problem]>,
+}
+
+impl Default for Info {
+    fn default() -> Self {
+        Info { kind: Kind::Primary, policy: Arc::default(), problems: Arc::from([]) }
+    }
+}
+
+/// What only the zone's writer touches.
+pub(super) struct State {
+    /// The version that is served; `None` when there is none.
+    pub(super) zone: Option<Arc<Zone>>,
+    /// Its content's digest, once somebody had to know.
+    pub(super) digest: Option<u128>,
+    /// Its steps.
+    pub(super) history: History,
+    /// Steps that the zone file does not have.
+    pub(super) unmerged: u64,
+    /// The serial in the zone file, which may lag behind when its content was taken with a higher one.
+    pub(super) file_serial: Option<u32>,
+    /// The digest of what the zone file holds; `None` where that is the version that is served.
+    pub(super) file_digest: Option<u128>,
+    /// The policy file cannot be read: nothing may be changed until it can.
+    pub(super) bad_policy: Vec<Problem>,
+    /// The zone file cannot be used; the version that is served goes on and may change.
+    pub(super) bad_file: Vec<Problem>,
+    /// Acknowledged changes cannot be read: only a whole new zone helps.
+    pub(super) damaged: Vec<Problem>,
+    pub(super) bucket: Bucket,
+    /// Journal size from which on the zone file is written anew, when the last try failed.
+    pub(super) retry_at_bytes: u64,
+}
+
+impl State {
+    pub(super) fn new() -> Self {
+        State {
+            zone: None,
+            digest: None,
+            history: History::default(),
+            unmerged: 0,
+            file_serial: None,
+            file_digest: None,
+            bad_policy: Vec::new(),
+            bad_file: Vec::new(),
+            damaged: Vec::new(),
+            bucket: Bucket::new(Instant::now()),
+            retry_at_bytes: 0,
+        }
+    }
+}
+
+/// What became of an attempt to get in line.
+pub(super) enum Queued {
+    /// The line has to be given to a writer.
+    Schedule,
+    /// A writer has it.
+    Waiting,
+    /// It leads nowhere any more.
+    Dead(Job),
+    /// Too many are waiting.
+    Full,
+}
+
+impl Line {
+    pub(super) fn new(origin: Name, info: Info, state: State) -> Self {
+        Line { origin, queue: Mutex::default(), state: Mutex::new(state), info: ArcSwap::from_pointee(info) }
+    }
+
+    pub(super) fn push(&self, job: Job) -> Queued {
+        let mut queue = lock(&self.queue);
+        if queue.is_dead {
+            return Queued::Dead(job);
+        }
+        if queue.jobs.len() >= MAX_WAITING && matches!(job, Job::Change(..)) {
+            return Queued::Full;
+        }
+        queue.jobs.push_back(job);
+        if std::mem::replace(&mut queue.is_scheduled, true) { Queued::Waiting } else { Queued::Schedule }
+    }
+
+    /// The next jobs to do at once: several changes, or one other.
+    pub(super) fn take(&self) -> Vec<Job> {
+        let mut queue = lock(&self.queue);
+        let mut jobs = Vec::new();
+        while let Some(job) = queue.jobs.front() {
+            let is_change = matches!(job, Job::Change(..));
+            if !jobs.is_empty() && !is_change || jobs.len() >= MAX_BATCH {
+                break;
+            }
+            jobs.extend(queue.jobs.pop_front());
+            if !is_change {
+                break;
+            }
+        }
+        jobs
+    }
+
+    /// The writer is done with what it took; whether there is more. A line of no zone that nobody waits in dies.
+    pub(super) fn release(&self) -> Released {
+        let is_empty = {
+            let state = self.state();
+            state.zone.is_none() && state.damaged.is_empty() && state.bad_file.is_empty()
+        };
+        let mut queue = lock(&self.queue);
+        if !queue.jobs.is_empty() {
+            return Released::More;
+        }
+        queue.is_scheduled = false;
+        queue.is_dead = is_empty;
+        if is_empty { Released::Dead } else { Released::Idle }
+    }
+
+    /// What the writer keeps; whoever else looks waits for the writer.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+/// What is left of a line after a turn.
+pub(super) enum Released {
+    More,
+    Idle,
+    Dead,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

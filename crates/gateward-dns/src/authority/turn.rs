@@ -1,0 +1,257 @@
+//! A zone's turn: changes that waited are planned one on top of the other, stored together, and answered.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use gateward_zone::{Change, ZoneView};
+
+use super::guard::{Allowed, Asked};
+use super::line::{Job, Kind, Line, Reply, State};
+use super::plan::{self, Planned};
+use super::proposal::{Applied, Base, Door, Edit, Proposal, Refused};
+use super::{Authority, Happened, guard, problem};
+use crate::store::Zone;
+
+/// A change that was found good and waits for the others to be stored.
+pub(super) struct Accepted {
+    pub(super) reply: Option<Reply>,
+    pub(super) proposal: ProposalHead,
+    pub(super) from: Option<u32>,
+    pub(super) next: Arc<Zone>,
+    pub(super) applied: Applied,
+    pub(super) allowed: Allowed,
+}
+
+/// What is left of a proposal when its edit is planned.
+pub(super) struct ProposalHead {
+    pub(super) actor: super::Actor,
+    /// What the audit log calls it.
+    pub(super) action: &'static str,
+    pub(super) text: Option<Vec<u8>>,
+    pub(super) is_dry_run: bool,
+}
+
+impl Authority {
+    /// Does what waits in a line.
+    pub(super) fn turn(&self, line: &Arc<Line>) {
+        let mut changes = Vec::new();
+        for job in line.take() {
+            match job {
+                Job::Turn(work) => return work(self, line, &mut line.state()),
+                Job::Change(proposal, reply) => changes.push((*proposal, reply)),
+            }
+        }
+        self.make(line, &mut line.state(), changes);
+    }
+
+    /// Makes changes that wait together: all that are good share one sync.
+    fn make(&self, line: &Line, state: &mut State, changes: Vec<(Proposal, Reply)>) {
+        let now = SystemTime::now();
+        let mut accepted: Vec<Accepted> = Vec::new();
+        let mut refused = Vec::new();
+        for (proposal, reply) in changes {
+            let head = accepted.last().map(|last| last.next.clone()).or_else(|| state.zone.clone());
+            let actor = proposal.actor.clone();
+            match self.consider(line, state, head.as_ref(), proposal, now) {
+                Ok(mut good) if good.proposal.is_dry_run => {
+                    good.applied.serial = head.map_or(good.applied.serial, |head| head.serial());
+                    // Nobody may be waiting any more; here and below.
+                    let _ = reply.send(Ok(good.applied));
+                }
+                Ok(mut good) => {
+                    good.reply = Some(reply);
+                    accepted.push(good);
+                }
+                Err(error) => refused.push((actor, reply, error)),
+            }
+        }
+        if let Err(error) = self.commit(line, state, &mut accepted, now) {
+            tracing::error!(zone = %line.origin, %error, "changes could not be stored; none of them was made");
+            for good in accepted {
+                let _ = good.reply.map(|reply| reply.send(Err(Refused::Failed(error.to_string()))));
+            }
+            accepted = Vec::new();
+        }
+        self.audit.changes(line, &accepted, now);
+        for good in accepted {
+            let _ = good.reply.map(|reply| reply.send(Ok(good.applied)));
+        }
+        for (actor, reply, error) in refused {
+            self.audit.refusal(line, &actor, &error, now);
+            let _ = reply.send(Err(error));
+        }
+        self.merge_if_long(line, state);
+    }
+
+    /// Whether a change may be made, and what it makes of `head`.
+    fn consider(
+        &self,
+        line: &Line,
+        state: &mut State,
+        head: Option<&Arc<Zone>>,
+        proposal: Proposal,
+        now: SystemTime,
+    ) -> Result<Accepted, Refused> {
+        let Proposal { edit, base, numbering, actor, force, is_dry_run, text, .. } = proposal;
+        let serial = head.map(|head| head.serial());
+        compare(line, serial, base)?;
+        let is_whole = matches!(edit, Edit::Replace(_));
+        let action = if matches!(edit, Edit::Rollback(_)) { "rollback" } else { "write" };
+        self.may_change(line, state, actor.door, is_whole)?;
+        if actor.door == Door::File
+            && let (Edit::Replace(zone), Some(head)) = (&edit, head)
+            && !is_edited(state, head, zone)?
+        {
+            return Ok(unchanged(head, actor, is_dry_run));
+        }
+        if !is_dry_run && !actor.door.is_copy() {
+            let per_second = self.options.max_changes_per_second;
+            state.bucket.take(per_second, Instant::now()).map_err(|wait| Refused::Busy {
+                per_second,
+                retry_after_ms: std::time::Duration::from_secs_f64(wait).as_millis().try_into().unwrap_or(u64::MAX),
+            })?;
+        }
+        let policy = line.info.load().policy.clone();
+        let clamp = |changes: Vec<Change>| guard::clamped(&policy, changes);
+        let Planned { next, changes } = match (edit, head) {
+            (Edit::Replace(zone), None) => plan::create(&line.origin, *zone)?,
+            (_, None) => return Err(Refused::NoZone(line.origin.clone())),
+            (Edit::Replace(zone), Some(head)) => plan::replace(head, *zone, numbering)?,
+            (Edit::Changes(changes), Some(head)) => plan::change(head, &clamp(changes), numbering)?,
+            (Edit::Decide(decide), Some(head)) => plan::change(head, &clamp(decide(&**head)?), numbering)?,
+            (Edit::Rollback(to), Some(head)) => {
+                if state.zone.as_ref().is_none_or(|zone| !Arc::ptr_eq(zone, head)) {
+                    // Changes before it in this turn are not in the journal yet.
+                    return Err(Refused::Base { served: head.serial(), wanted: Some(to) });
+                }
+                let back = self.way_back(line, state, to)?;
+                plan::change(head, &without_soa_serial(back), numbering)?
+            }
+        };
+        let mut warnings = Vec::new();
+        if !actor.door.is_copy() && !changes.is_empty() {
+            if next.record_count() > self.options.max_records {
+                return Err(self.too_large(&next));
+            }
+            if !is_whole {
+                warnings = plan::lint_touched(&next, &changes);
+            }
+        }
+        let errors: Vec<_> = warnings.extract_if(.., |found| found.is_error()).collect();
+        let asked = Asked { policy: &policy, zone: &line.origin, actor: &actor, force: force.as_deref(), now };
+        let allowed = asked.write(head, &changes, errors)?;
+        Ok(Accepted {
+            reply: None,
+            proposal: ProposalHead { actor, action, text, is_dry_run },
+            from: serial,
+            applied: Applied { serial: next.serial(), changes, is_new: head.is_none(), warnings },
+            next,
+            allowed,
+        })
+    }
+
+    /// Whether the zone can be changed at all through that door.
+    fn may_change(&self, line: &Line, state: &State, door: Door, is_whole: bool) -> Result<(), Refused> {
+        if !door.is_copy() && line.info.load().kind != Kind::Primary {
+            let message = format!("{} is a copy; changes of it are made at its primary", line.origin);
+            return Err(Refused::rule("copy", message, "send the change to the primary server"));
+        }
+        if !state.bad_policy.is_empty() && !door.is_copy() {
+            return Err(Refused::Rules(state.bad_policy.clone()));
+        }
+        if !state.damaged.is_empty() && !is_whole {
+            return Err(Refused::Rules(state.damaged.clone()));
+        }
+        Ok(())
+    }
+
+    fn too_large(&self, next: &Zone) -> Refused {
+        let message =
+            format!("the zone would have {} records; {} are allowed", next.record_count(), self.options.max_records);
+        Refused::rule("max-records", message, "remove records, or raise --max-records")
+    }
+
+    /// What a zone's writer tells after a change is served.
+    pub(super) fn tell_changes(&self, line: &Line, accepted: &[Accepted]) {
+        let Some(last) = accepted.iter().rfind(|good| !good.applied.changes.is_empty()) else { return };
+        let serial = last.applied.serial;
+        let is_new = accepted.iter().any(|good| good.applied.is_new);
+        self.tell(&line.origin, if is_new { Happened::Added(serial) } else { Happened::Changed(serial) });
+    }
+}
+
+fn compare(line: &Line, served: Option<u32>, base: Base) -> Result<(), Refused> {
+    match (base, served) {
+        (Base::Any, _) | (Base::Absent, None) => Ok(()),
+        (Base::Serial(wanted), Some(served)) if wanted == served => Ok(()),
+        (Base::Serial(_), None) => Err(Refused::NoZone(line.origin.clone())),
+        (Base::Serial(wanted), Some(served)) => Err(Refused::Base { served, wanted: Some(wanted) }),
+        (Base::Absent, Some(served)) => Err(Refused::Base { served, wanted: None }),
+    }
+}
+
+/// Whether a zone file says something new. It must not undo changes that came by other doors without saying so.
+fn is_edited(state: &State, head: &Zone, zone: &gateward_zone::ZoneText) -> Result<bool, Refused> {
+    if state.unmerged == 0 {
+        return Ok(true);
+    }
+    if state.file_digest == Some(super::digest::of_zone(zone)) && state.file_serial == Some(zone.serial()) {
+        return Ok(false);
+    }
+    if gateward_zone::is_newer(zone.serial(), head.serial()) {
+        return Ok(true);
+    }
+    Err(Refused::Rules(vec![conflict(zone.serial(), head.serial(), state.unmerged)]))
+}
+
+/// Everything is as wanted.
+fn unchanged(head: &Arc<Zone>, actor: super::Actor, is_dry_run: bool) -> Accepted {
+    Accepted {
+        reply: None,
+        proposal: ProposalHead { actor, action: "write", text: None, is_dry_run },
+        from: Some(head.serial()),
+        next: head.clone(),
+        applied: Applied { serial: head.serial(), changes: Vec::new(), is_new: false, warnings: Vec::new() },
+        allowed: Allowed::default(),
+    }
+}
+
+/// A zone file was edited that does not have what was changed since it was written.
+pub(super) fn conflict(file: u32, served: u32, steps: u64) -> gateward_zone::Problem {
+    problem(
+        "stale-file",
+        format!(
+            "the zone file (serial {file}) was edited, but does not have the {steps} change(s) that were acknowledged since it was \
+             written; the zone has serial {served}"
+        ),
+        format!(
+            "take the zone as it is served (GET /v1/zones/ORIGIN), make the edit there, and write it back; or give the file a serial above \
+             {served} to drop these changes"
+        ),
+    )
+}
+
+/// What leads back, without going back to an old serial.
+fn without_soa_serial(changes: Vec<Change>) -> Vec<Change> {
+    let mut soa: Vec<Change> = Vec::new();
+    let mut rest = Vec::with_capacity(changes.len());
+    for change in changes {
+        if change.record().rtype == gateward_zone::Rtype::SOA { soa.push(change) } else { rest.push(change) }
+    }
+    // The first that goes is the one that is served, the last that comes is the old one.
+    let first = soa.iter().find(|change| matches!(change, Change::Remove(_))).cloned();
+    let last = soa.iter().rfind(|change| matches!(change, Change::Add(_))).cloned();
+    if let (Some(Change::Remove(served)), Some(Change::Add(mut old))) = (first, last) {
+        let serial = gateward_zone::Soa::read(&served.rdata).map(|soa| soa.serial);
+        if let Some(rdata) = serial.ok().and_then(|serial| gateward_zone::with_serial(&old.rdata, serial)) {
+            old.rdata = rdata;
+            rest.extend([Change::Remove(served), Change::Add(old)]);
+        }
+    }
+    rest
+}
+
+/// Milliseconds since 1970.
+pub(super) fn millis(now: SystemTime) -> u64 {
+    now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis().try_into().unwrap_or(u64::MAX)
+}
