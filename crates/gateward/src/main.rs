@@ -9,6 +9,7 @@ mod callouts;
 mod cli;
 mod control;
 mod counter_store;
+mod dns;
 mod egress;
 mod filters;
 mod hosts;

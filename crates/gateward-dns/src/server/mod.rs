@@ -6,6 +6,7 @@ pub mod log;
 pub mod slow;
 pub mod stats;
 mod stream;
+pub mod tls;
 mod udp;
 
 use std::io;
@@ -30,7 +31,7 @@ use udp::Worker;
 /// What all workers read.
 pub struct Shared {
     /// The zones that are served.
-    pub zones: Zones,
+    pub zones: Arc<Zones>,
     /// How answers are made.
     pub answers: ArcSwap<Answers>,
     /// Messages that wait for the control side.
@@ -50,7 +51,7 @@ impl Shared {
     #[must_use]
     pub fn new(settings: Settings, cookies: CookieKeys) -> Self {
         Shared {
-            zones: Zones::new(),
+            zones: Arc::default(),
             answers: ArcSwap::from_pointee(Answers { settings, cookies }),
             waiting: Arc::new(Semaphore::new(slow::MOST_WAITING)),
         }

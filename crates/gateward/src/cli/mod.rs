@@ -2,6 +2,7 @@
 
 mod cases;
 mod check;
+mod dns;
 mod domain;
 mod echo;
 mod faults;
@@ -9,6 +10,8 @@ mod gateway;
 mod lua_cases;
 mod plugin;
 mod quickstart;
+
+pub(crate) use dns::Arguments as DnsArguments;
 
 use crate::settings::reference;
 use clap::{Parser, Subcommand};
@@ -19,7 +22,7 @@ const FAILURE: u8 = 1;
 /// Wrong usage: flags, variables.
 const USAGE: u8 = 2;
 
-/// An API gateway that reads Kong's declarative file as it is.
+/// An API gateway that reads Kong's declarative file as it is, and the names in front of it.
 #[derive(Debug, Parser)]
 #[command(name = "gateward", version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
@@ -40,6 +43,9 @@ enum Command {
     /// Run the gateway with the example configuration and two echo backends
     #[command(after_help = quickstart::AFTER_HELP)]
     Quickstart(Box<quickstart::Arguments>),
+    /// Run the authoritative DNS server
+    #[command(after_help = dns::AFTER_HELP)]
+    Dns(Box<dns::Arguments>),
     /// Run a backend that answers with the request it got
     #[command(after_help = EXIT_CODES)]
     Echo(echo::Arguments),
@@ -60,6 +66,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Gateway(arguments) => gateway::run(*arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Quickstart(arguments) => quickstart::run(*arguments),
+        Command::Dns(arguments) => dns::run(&arguments),
         Command::Echo(arguments) => echo::run(&arguments),
         Command::Domain(arguments) => domain::run(&arguments),
         Command::Plugin(arguments) => plugin::run(&arguments),
