@@ -3,12 +3,15 @@
 pub mod answer;
 pub mod authority;
 pub mod catalog;
+pub mod control;
 pub mod cookies;
 pub mod folder;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hash;
 pub mod journal;
+pub mod keys;
+pub mod leases;
 pub mod message;
 pub mod notify;
 pub mod secondary;
@@ -19,3 +22,4 @@ pub mod transfer;
 pub mod tsig;
 pub mod update;
 pub mod wire;
+pub mod zones_dir;

@@ -72,7 +72,7 @@ impl Authority {
             self.zones.put(last.next.clone());
         }
         self.tell_changes(line, accepted);
-        Authority::show_problems(line, state);
+        Authority::show(line, state);
         Ok(())
     }
 
@@ -121,6 +121,7 @@ impl Authority {
             }
             if let Some(journal) = &mut state.history.journal {
                 journal.append(&deltas)?;
+                self.counts.syncs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             }
             if state.unmerged == 0 {
                 state.file_digest = Some(base.digest);

@@ -75,11 +75,13 @@ pub struct Info {
     pub policy: Arc<Policy>,
     /// What is wrong with its files; an older version is served, if any. Empty when all is well.
     pub problems: Arc<[Problem]>,
+    /// Whether the server answers for the zone, if only with SERVFAIL.
+    pub(super) is_here: bool,
 }
 
 impl Default for Info {
     fn default() -> Self {
-        Info { kind: Kind::Primary, policy: Arc::default(), problems: Arc::from([]) }
+        Info { kind: Kind::Primary, policy: Arc::default(), problems: Arc::from([]), is_here: false }
     }
 }
 
@@ -123,6 +125,13 @@ impl State {
             bucket: Bucket::new(Instant::now()),
             retry_at_bytes: 0,
         }
+    }
+}
+
+impl State {
+    /// Whether the server answers for the zone.
+    pub(super) fn is_here(&self) -> bool {
+        self.zone.is_some() || !self.damaged.is_empty() || !self.bad_file.is_empty()
     }
 }
 
@@ -174,10 +183,7 @@ impl Line {
 
     /// The writer is done with what it took; whether there is more. A line of no zone that nobody waits in dies.
     pub(super) fn release(&self) -> Released {
-        let is_empty = {
-            let state = self.state();
-            state.zone.is_none() && state.damaged.is_empty() && state.bad_file.is_empty()
-        };
+        let is_empty = !self.state().is_here();
         let mut queue = lock(&self.queue);
         if !queue.jobs.is_empty() {
             return Released::More;

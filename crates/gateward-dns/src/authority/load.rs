@@ -50,7 +50,7 @@ impl Authority {
                 "report it with the zone file",
             )];
             loaded.problems.extend(state.bad_file.iter().cloned());
-            Authority::show_problems(&line, &state);
+            Authority::show(&line, &state);
         }
         loaded.problems.extend(state.bad_policy.iter().cloned());
         *line.state() = state;
@@ -95,7 +95,7 @@ impl Authority {
                 let message = format!("the zone file is gone, but the zone stays: {error}");
                 let remedy = "put the zone file back, or delete the zone by the API";
                 state.bad_file = vec![problem("zone-file-gone", message, remedy)];
-                Authority::show_problems(line, state);
+                Authority::show(line, state);
                 loaded.problems.extend(state.bad_file.iter().cloned());
             }
             return Look::Done(loaded);
@@ -143,7 +143,7 @@ impl Authority {
                     Ok(_) => {
                         self.in_turn_blocking(origin, |authority, line, state| {
                             state.bad_file.clear();
-                            Authority::show_problems(line, state);
+                            Authority::show(line, state);
                             state.zone.iter().for_each(|zone| authority.keep_good(zone));
                         });
                         loaded
@@ -167,7 +167,7 @@ impl Authority {
         let problems: Vec<Problem> = loaded.problems.iter().filter(|problem| problem.is_error()).cloned().collect();
         self.in_turn_blocking(origin, move |_, line, state| {
             state.bad_file = problems;
-            Authority::show_problems(line, state);
+            Authority::show(line, state);
         });
         loaded
     }
@@ -226,7 +226,7 @@ impl Authority {
         if state.zone.is_none() && state.bad_file.is_empty() && !loaded.problems.is_empty() {
             state.bad_file.clone_from(&loaded.problems);
         }
-        Authority::show_problems(line, state);
+        Authority::show(line, state);
     }
 
     /// The zone file's records; `Ok(None)` when there is no file.

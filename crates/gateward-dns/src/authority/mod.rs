@@ -7,6 +7,7 @@
 
 mod audit;
 mod commit;
+mod counts;
 mod digest;
 mod guard;
 mod line;
@@ -93,6 +94,7 @@ pub struct Authority {
     lines: RwLock<HashMap<Name, Arc<Line>>>,
     ready: Arc<Ready>,
     audit: AuditLog,
+    counts: counts::Counts,
     events: broadcast::Sender<Event>,
 }
 
@@ -110,6 +112,7 @@ impl Authority {
             lines: RwLock::default(),
             ready: Arc::new(Ready::new()),
             audit,
+            counts: counts::Counts::default(),
             events: broadcast::channel(EVENTS).0,
         });
         writers::start(&authority)?;
@@ -132,6 +135,12 @@ impl Authority {
     #[must_use]
     pub fn audit(&self) -> &AuditLog {
         &self.audit
+    }
+
+    /// What became of changes, as Prometheus reads it.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.counts.render()
     }
 
     /// What happens from now on.
@@ -254,14 +263,15 @@ impl Authority {
     /// What is known of a zone besides its content; `None` when it is not known here.
     #[must_use]
     pub fn info(&self, origin: &Name) -> Option<Arc<Info>> {
-        self.known(origin).map(|line| line.info.load_full())
+        self.known(origin).map(|line| line.info.load_full()).filter(|info| info.is_here)
     }
 
     /// All zones that are known, in no order.
     #[must_use]
     pub fn all(&self) -> Vec<(Name, Arc<Info>)> {
         let lines = self.lines.read().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().map(|(origin, line)| (origin.clone(), line.info.load_full())).collect()
+        let all = lines.iter().map(|(origin, line)| (origin.clone(), line.info.load_full()));
+        all.filter(|(_, info)| info.is_here).collect()
     }
 
     /// The policy of a zone.
@@ -340,10 +350,12 @@ impl Authority {
         self.zones.put_empty(origin);
     }
 
-    fn show_problems(line: &Line, state: &State) {
+    /// Lets listings see how the zone is.
+    fn show(line: &Line, state: &State) {
         let problems: Arc<[Problem]> =
             state.damaged.iter().chain(&state.bad_file).chain(&state.bad_policy).cloned().collect();
-        line.info.rcu(|info| Info { problems: problems.clone(), ..Info::clone(info) });
+        let is_here = state.is_here();
+        line.info.rcu(|info| Info { problems: problems.clone(), is_here, ..Info::clone(info) });
     }
 }
 

@@ -153,6 +153,6 @@ impl Authority {
                 state.bad_policy = problems;
             }
         }
-        Authority::show_problems(line, state);
+        Authority::show(line, state);
     }
 }

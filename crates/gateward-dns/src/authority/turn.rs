@@ -74,10 +74,12 @@ impl Authority {
         }
         self.audit.changes(line, &accepted, now);
         for good in accepted {
+            self.counts.good(!good.applied.changes.is_empty());
             let _ = good.reply.map(|reply| reply.send(Ok(good.applied)));
         }
         for (actor, reply, error) in refused {
             self.audit.refusal(line, &actor, &error, now);
+            self.counts.bad(&error);
             let _ = reply.send(Err(error));
         }
         self.merge_if_long(line, state);
