@@ -309,3 +309,17 @@ fn a_force_token_lifts_the_rules_that_it_lists_and_no_other() {
     assert_eq!(json["names"][0], "example.com.");
     assert_eq!(crate::problem::Problem::from(refusal.clone()).rule, "protected-zone");
 }
+
+#[test]
+fn the_guide_shows_a_good_policy() {
+    let guide = include_str!("../../../../docs/guide/zone-files.md");
+    let key = SigningKey::from_seed(&[1; 32]).expect("32 octets").public_key().to_base64();
+    let yaml = guide.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let read = policy(&yaml.replace("BASE64", &key));
+    assert_eq!((read.keys.len(), read.force.keys.len()), (2, 2));
+    // The defaults that the guide states.
+    let Policy { max_deleted_percent, max_changed_percent, percent_floor, lock_apex, .. } = read;
+    let default = Policy::default();
+    assert_eq!((max_deleted_percent, max_changed_percent), (default.max_deleted_percent, default.max_changed_percent));
+    assert_eq!((percent_floor, lock_apex), (default.percent_floor, default.lock_apex));
+}
