@@ -42,6 +42,11 @@ const FOR_TESTS: &[Need] = &[
     Need { program: "nsupdate", package: "bind9-dnsutils", without: "DNS updates and transfers by BIND's clients" },
     Need { program: "named", package: "bind9", without: "DNS transfers with BIND" },
     Need { program: "knotd", package: "knot", without: "DNS transfers with Knot DNS" },
+    Need { program: "kdig", package: "knot-dnsutils", without: "DNS over TLS with another client" },
+    Need { program: "drill", package: "ldnsutils", without: "DNS questions by ldns" },
+    Need { program: "zonemaster-cli", package: "zonemaster-cli", without: "Zonemaster's examination of DNS" },
+    Need { program: "dnsviz", package: "dnsviz", without: "DNSViz's examination of DNS" },
+    Need { program: "ip", package: "iproute2", without: "tests in networks of their own" },
     Need { program: "nsd", package: "nsd", without: "DNS transfers with NSD" },
     Need {
         program: "/usr/lib/python3/dist-packages/dns/__init__.py",

@@ -11,8 +11,6 @@ mod lua_cases;
 mod plugin;
 mod quickstart;
 
-pub(crate) use dns::Arguments as DnsArguments;
-
 use crate::settings::reference;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

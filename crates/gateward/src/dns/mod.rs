@@ -1,5 +1,7 @@
 //! A DNS server from start to end: files, threads, signals.
 
+mod arguments;
+
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,9 +18,10 @@ use gateward_zone::{Name, Severity};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::DnsArguments as Arguments;
 use crate::logging;
 use crate::notify;
+
+pub(crate) use arguments::{AFTER_HELP, Arguments};
 
 /// Threads of the runtime that serves streams, transfers and the control API.
 const RUNTIME_THREADS: usize = 2;

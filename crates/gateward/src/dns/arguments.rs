@@ -1,0 +1,94 @@
+//! Flags of `gateward dns`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::ValueHint;
+
+/// What `--help` says below the flags.
+pub(crate) const AFTER_HELP: &str = "\
+Files in the zones' folder:
+  ORIGIN.zone         a zone file (RFC 1035; $INCLUDE within the folder, $GENERATE, RFC 3597)
+  ORIGIN.policy.yaml  who may change the zone, and guardrails that hold for every change
+  keys.yaml           TSIG keys
+  everything else that begins with a dot is the server's own: journals, versions, the audit log
+SIGHUP reads all files again; so does the server itself when they change. SIGTERM and SIGINT end it.
+
+Try it:
+  gateward dns --zones-dir examples/domains/zones --listen 127.0.0.1:5300
+  dig @127.0.0.1 -p 5300 example.com SOA
+
+Exit codes: 0 ended as asked; 1 could not start; 2 wrong usage.";
+
+/// Flags of `gateward dns`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Folder of zone files
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) zones_dir: PathBuf,
+    /// Address for UDP and TCP; may be repeated
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5300")]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Address for DNS over TLS; may be repeated
+    #[arg(long, value_name = "ADDR", requires_all = ["tls_cert", "tls_key"])]
+    pub(crate) tls_listen: Vec<SocketAddr>,
+    /// Certificate chain for DNS over TLS, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Private key for DNS over TLS, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Address of the control API; none without it. Addresses that are not loopback need --control-token-file
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) control_listen: Option<SocketAddr>,
+    /// File with the bearer token that the control API asks for
+    #[arg(long, value_name = "FILE")]
+    pub(crate) control_token_file: Option<PathBuf>,
+    /// Threads that answer over UDP [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) workers: Option<u16>,
+    /// Answers of one kind per second to one network (/24, /56); 0 limits nothing
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub(crate) rate_limit: u32,
+    /// Every so many limited answers, one passes truncated; 0: none
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) rate_limit_slip: u32,
+    /// Networks that are not limited
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', default_value = "127.0.0.0/8,::1/128")]
+    pub(crate) rate_limit_exempt: Vec<Network>,
+    /// Longest answer over UDP, octets
+    #[arg(long, value_name = "N", default_value_t = 1232, value_parser = clap::value_parser!(u16).range(512..=4096))]
+    pub(crate) udp_payload: u16,
+    /// Identity told in NSID and id.server; none if empty
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) identity: String,
+    /// File with the secret of DNS cookies, 32 hexadecimal digits, and on a second line the one before; servers behind one
+    /// address share it [default: a secret of this process]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cookie_secret_file: Option<PathBuf>,
+    /// Ask clients over UDP that send a cookie for a valid one (BADCOOKIE)
+    #[arg(long)]
+    pub(crate) require_cookies: bool,
+    /// Write queries as lines of JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) query_log: Option<PathBuf>,
+    /// Write one query in so many
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) query_log_every: u32,
+    /// Versions of each zone to keep for rollback
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) versions: usize,
+}
+
+/// A network as address and prefix length.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Network(pub(crate) IpAddr, pub(crate) u8);
+
+impl std::str::FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let network: ipnet::IpNet = text.parse().map_err(|_| format!("{text:?} is not a network like 192.0.2.0/24"))?;
+        Ok(Self(network.addr(), network.prefix_len()))
+    }
+}
