@@ -44,6 +44,9 @@ pub(crate) struct Arguments {
     /// File with the bearer token that the control API asks for
     #[arg(long, value_name = "FILE")]
     pub(crate) control_token_file: Option<PathBuf>,
+    /// Loopback address for external-dns's webhook protocol; none without it
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) webhook_listen: Option<SocketAddr>,
     /// Threads that answer over UDP [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,

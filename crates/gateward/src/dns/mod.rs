@@ -1,6 +1,7 @@
 //! A DNS server from start to end: files, threads, signals.
 
 mod arguments;
+mod limits;
 
 use std::fs::File;
 use std::path::Path;
@@ -9,12 +10,17 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use gateward_dns::answer::Settings;
 use gateward_dns::authority::{self, Authority};
+use gateward_dns::control::{Control, Listening};
 use gateward_dns::cookies::CookieKeys;
-use gateward_dns::folder::{Folder, ZONE_SUFFIX};
+use gateward_dns::folder::Folder;
+use gateward_dns::keys::KeyFile;
+use gateward_dns::leases::Leases;
 use gateward_dns::server::log::QueryLog;
+use gateward_dns::server::stats::{self, Stats};
 use gateward_dns::server::tls::Certificate;
 use gateward_dns::server::{Options, Server, Shared, slow};
-use gateward_zone::{Name, Severity};
+use gateward_dns::zones_dir::{Bell, ZonesDir};
+use gateward_model::Secret;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -47,62 +53,81 @@ async fn serve(arguments: &Arguments) -> Result<()> {
     let shared = Arc::new(Shared::new(settings, cookie_keys(arguments.cookie_secret_file.as_deref())?));
     let folder =
         Folder::open(&arguments.zones_dir).with_context(|| format!("--zones-dir {}", arguments.zones_dir.display()))?;
+    let keys = Arc::new(KeyFile::open(folder.keys_file()).map_err(|error| anyhow!(error))?);
     let options = authority::Options { versions: arguments.versions, ..authority::Options::default() };
     let authority = Authority::new(folder, Arc::clone(&shared.zones), options)?;
     let started = std::time::Instant::now();
-    let served = load(&authority)?;
+    let (zones_dir, loaded) = ZonesDir::load(Arc::clone(&authority), Arc::clone(&keys), cores())?;
     let certificate = match (&arguments.tls_cert, &arguments.tls_key) {
         (Some(certificate), Some(key)) => Some(Certificate::open(certificate, key)?),
         _ => None,
     };
+    let leases = Leases::open(Arc::clone(&authority))?;
     let slow: Arc<dyn slow::Slow> = Arc::new(slow::Nothing);
-    let server = Server::start(Arc::clone(&shared), &server_options(arguments, certificate.as_ref())?, &slow)?;
+    let options = server_options(arguments, certificate.as_ref())?;
+    limits::keep(&authority, options.workers);
+    let server = Server::start(shared, &options, &slow)?;
+    let control = control(arguments, &authority, &keys, &leases, server.stats().to_vec())?;
+    let _listening = listen(arguments, &control).await?;
+    tokio::spawn(leases.run());
+    let bell = Arc::new(Bell::default());
+    let watcher = {
+        let bell = Arc::clone(&bell);
+        std::thread::Builder::new().name("dns-files".into()).spawn(move || zones_dir.watch(&bell))?
+    };
     let addresses: Vec<String> = server.addresses().iter().map(ToString::to_string).collect();
-    tracing::info!(zones = served, listen = %addresses.join(" "), took_ms = started.elapsed().as_millis(), "answering");
+    let took_ms = started.elapsed().as_millis();
+    tracing::info!(zones = loaded.found, refused = loaded.refused, listen = %addresses.join(" "), took_ms, "answering");
     notify::ready();
-    until_told(&authority, certificate.as_ref()).await?;
+    until_told(&bell, certificate.as_ref()).await?;
     notify::stopping();
+    bell.stop();
+    // A watcher that panicked has been reported by its thread.
+    let _ = watcher.join();
     Ok(())
 }
 
-/// Reads every zone of the folder; how many are served. One that cannot be read leaves the others alone.
-fn load(authority: &Arc<Authority>) -> Result<usize> {
-    let mut prepared = Vec::new();
-    for origin in origins(authority.folder().root())? {
-        let (zone, loaded) = authority.prepare(&origin);
-        report(&origin, &loaded.problems);
-        prepared.push(zone);
-    }
-    authority.adopt(prepared);
-    Ok(authority.zones().map().slots().filter(|slot| slot.zone().is_some()).count())
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-fn origins(root: &Path) -> Result<Vec<Name>> {
-    let mut origins = Vec::new();
-    for entry in std::fs::read_dir(root)? {
-        let name = entry?.file_name();
-        let Some(stem) =
-            name.to_str().and_then(|name| name.strip_suffix(ZONE_SUFFIX)).filter(|stem| !stem.starts_with('.'))
-        else {
-            continue;
-        };
-        match stem.parse() {
-            Ok(origin) => origins.push(origin),
-            Err(error) => {
-                tracing::error!(file = %name.display(), %error, "the name of a zone file is not a domain name")
-            }
+/// The control API over everything.
+fn control(
+    arguments: &Arguments,
+    authority: &Arc<Authority>,
+    keys: &Arc<KeyFile>,
+    leases: &Arc<Leases>,
+    stats: Vec<Arc<Stats>>,
+) -> Result<Arc<Control>> {
+    let token = match &arguments.control_token_file {
+        None => None,
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("--control-token-file {}", path.display()))?;
+            let token = text.trim();
+            anyhow::ensure!(!token.is_empty(), "--control-token-file {}: the file is empty", path.display());
+            Some(Secret::new(token))
         }
-    }
-    Ok(origins)
+    };
+    let metrics = Box::new(move || stats::render(&stats));
+    let (authority, keys, leases) = (Arc::clone(authority), Arc::clone(keys), Arc::clone(leases));
+    Ok(Arc::new(Control { authority, keys, leases, metrics, token }))
 }
 
-fn report(origin: &Name, problems: &[gateward_zone::Problem]) {
-    for problem in problems {
-        match problem.severity {
-            Severity::Error => tracing::error!(zone = %origin, "{problem}"),
-            Severity::Warning => tracing::warn!(zone = %origin, "{problem}"),
-        }
+/// Listens where it is asked for.
+async fn listen(arguments: &Arguments, control: &Arc<Control>) -> Result<Vec<Listening>> {
+    let mut listening = Vec::new();
+    if let Some(address) = arguments.control_listen {
+        let control = control.listen(address).await.with_context(|| format!("--control-listen {address}"))?;
+        tracing::info!(address = %control.address, "the control API listens");
+        listening.push(control);
     }
+    if let Some(address) = arguments.webhook_listen {
+        let webhook = control.listen_webhook(address).await.with_context(|| format!("--webhook-listen {address}"))?;
+        tracing::info!(address = %webhook.address, "external-dns's webhook protocol is spoken");
+        listening.push(webhook);
+    }
+    Ok(listening)
 }
 
 fn server_options(arguments: &Arguments, certificate: Option<&Arc<Certificate>>) -> Result<Options> {
@@ -114,11 +139,10 @@ fn server_options(arguments: &Arguments, certificate: Option<&Arc<Certificate>>)
             Some(QueryLog::start(Box::new(file), arguments.query_log_every))
         }
     };
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(Options {
         listen: arguments.listen.clone(),
         tls: certificate.map(|certificate| (arguments.tls_listen.clone(), certificate.server_config())),
-        workers: arguments.workers.map_or(cores, usize::from),
+        workers: arguments.workers.map_or_else(cores, usize::from),
         rate_limit: arguments.rate_limit,
         slip: arguments.rate_limit_slip,
         exempt: arguments.rate_limit_exempt.iter().map(|network| (network.0, network.1)).collect(),
@@ -145,7 +169,7 @@ fn secret(text: &str) -> Option<[u8; 16]> {
 }
 
 /// Reads files again on SIGHUP; returns on SIGTERM and SIGINT.
-async fn until_told(authority: &Arc<Authority>, certificate: Option<&Arc<Certificate>>) -> Result<()> {
+async fn until_told(bell: &Bell, certificate: Option<&Arc<Certificate>>) -> Result<()> {
     let (mut hangup, mut terminate, mut interrupt) =
         (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     loop {
@@ -156,16 +180,8 @@ async fn until_told(authority: &Arc<Authority>, certificate: Option<&Arc<Certifi
                 if let Some(Err(error)) = certificate.map(|certificate| certificate.reload()) {
                     tracing::error!(%error, "the certificate stays the one from before");
                 }
-                let authority = Arc::clone(authority);
-                tokio::task::spawn_blocking(move || reload(&authority)).await?;
+                bell.ring();
             }
         }
-    }
-}
-
-fn reload(authority: &Arc<Authority>) {
-    match origins(authority.folder().root()) {
-        Ok(origins) => origins.iter().for_each(|origin| report(origin, &authority.reload(origin).problems)),
-        Err(error) => tracing::error!(%error, "the folder of zones cannot be listed"),
     }
 }
