@@ -161,7 +161,7 @@ fn quickstart_does_what_it_says() {
     }
     // The ports of the example's back ends are fixed: somebody's own quickstart may have them for a while.
     eventually(Duration::from_secs(30), || {
-        [9101, 9102].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        [9101, 9102, 5353].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
     });
     let mut command = gateward_command();
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).args([
@@ -171,15 +171,18 @@ fn quickstart_does_what_it_says() {
         "--status-listen=127.0.0.1:0",
     ]);
     let mut process = Process::spawn(command);
-    process.wait_for("grep kong_http");
+    process.wait_for("a service there");
     let text = process.output();
     let proxy = text.lines().find_map(|line| line.trim().strip_prefix("proxy ")?.split_whitespace().next());
     let proxy = proxy.expect("the proxy's address is told");
-    for expected in [&format!("{proxy}/open"), "apikey: demo-key", "/limited", "/metrics", "Ctrl-C"] {
+    for expected in [&format!("{proxy}/open"), "apikey: demo-key", "/limited", "/metrics", "Ctrl-C", "dig @127.0.0.1"] {
         assert!(text.contains(expected), "{expected}: {text}");
     }
-    let commands: Vec<&str> =
-        text.lines().map(str::trim).filter(|line| line.starts_with("curl ") || line.starts_with("for ")).collect();
+    let commands: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| ["curl ", "for ", "dig "].iter().any(|start| line.starts_with(start)))
+        .collect();
     assert!(commands.len() >= 4, "{text}");
     let answers: Vec<String> = commands
         .iter()
@@ -207,6 +210,12 @@ fn quickstart_does_what_it_says() {
         answer_to("/limited").split_whitespace().collect::<Vec<_>>(),
         ["200", "200", "200", "200", "200", "429"]
     );
+    assert!(answer_to("dig @127.0.0.1 -p 5353 messaging.example NS").contains("ns1.messaging.example."), "{answers:?}");
+    assert!(
+        answer_to("us-east-1.prod.messaging.example NS").contains("NS\tns1.prod.messaging.example."),
+        "{answers:?}"
+    );
+    assert_eq!(answer_to("+short"), "192.0.2.35\n192.0.2.36\n");
     assert!(answer_to("/metrics").contains("kong_http_requests_total{"), "{answers:?}");
 
     let head = curl(&["-I", &format!("{proxy}/open")]);

@@ -1,7 +1,8 @@
-//! `gateward quickstart`: the gateway with the example configuration and two echo backends.
+//! `gateward quickstart`: the gateway with the example configuration and two echo backends, and the example's names.
 
 use crate::cli::{FAILURE, complain, echo, gateway, print, usage};
 use crate::control::Addresses;
+use crate::dns::example;
 use crate::logging;
 use crate::run::{self, Ended, Running};
 use crate::settings::{Flags, Given, Options, resolve};
@@ -26,7 +27,8 @@ const PLAIN_LINE_EVERY: u64 = 10;
 
 pub(crate) const AFTER_HELP: &str = "\
 Here the default of --config is examples/quickstart/kong.yml, of --proxy-listen 127.0.0.1:8000, of --shutdown-grace 0
-and of --shutdown-timeout 5. The echo backends listen on 127.0.0.1:9101 and 127.0.0.1:9102.
+and of --shutdown-timeout 5. The echo backends listen on 127.0.0.1:9101 and 127.0.0.1:9102,
+the names of examples/domains are served on 127.0.0.1:5353.
 Exit codes: 0 stopped by Ctrl-C; 1 failure; 2 wrong usage.";
 
 /// Flags of `gateward quickstart`.
@@ -67,7 +69,16 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
 }
 
 fn serve(running: Running, terminal: bool) -> ExitCode {
+    let names = {
+        let _entered = running.runtime().enter();
+        example::start()
+    };
     print(&introduction(running.addresses()));
+    print(&match &names {
+        Ok(_) => introduction_to_names(),
+        // A laptop may have something else there (multicast DNS); the gateway is what was asked for.
+        Err(error) => format!("  The example's names are not served: {}: {error:#}\n\n", example::ADDRESS),
+    });
     let telemetry = running.control.node().telemetry.clone();
     running.runtime().spawn(live_line(telemetry.clone(), terminal));
     let started = Instant::now();
@@ -136,6 +147,20 @@ fn introduction(addresses: &Addresses) -> String {
     curl -i -H 'apikey: demo-key' http://{proxy}/secure   200: and the backend learns who called
     for i in 1 2 3 4 5 6; do curl -s -o /dev/null -w '%{{http_code}}\\n' http://{proxy}/limited; done
     curl -s http://{status}/metrics | grep kong_http
+
+"
+    )
+}
+
+/// From the root down to a service.
+fn introduction_to_names() -> String {
+    let dig = example::ADDRESS.split_once(':').map(|(ip, port)| format!("dig @{ip} -p {port}")).unwrap_or_default();
+    format!(
+        "  The names of examples/domains, from the root down:
+
+    {dig} messaging.example NS                            the root of a domain
+    {dig} us-east-1.prod.messaging.example NS             a region, in its environment
+    {dig} smtp.us-east-1.prod.messaging.example +short    a service there
 
 "
     )

@@ -1,6 +1,7 @@
 //! A DNS server from start to end: files, threads, signals.
 
 mod arguments;
+pub(crate) mod example;
 mod limits;
 
 use std::fs::File;
