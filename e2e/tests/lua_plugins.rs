@@ -313,3 +313,39 @@ fn a_connection_is_closed_without_an_answer() {
     assert_eq!(get(&gateway, "/open", &[]).status, 200);
     gateway.stop();
 }
+
+#[test]
+fn records_of_native_log_plugins_have_what_lua_sets() {
+    let folder = Folder::new(&[]);
+    std::fs::create_dir_all(folder.path()).unwrap();
+    let (backend, log) = (Backend::start(), folder.0.path().join("log"));
+    let plugins = format!(
+        "- name: pre-function\n  config:\n    access: ['kong.log.set_serialize_value(\"request.tenant\", {{ id = 7 }})']\n    \
+         log: ['kong.log.set_serialize_value(\"client_ip\", nil) kong.log.set_serialize_value(\"at_end\", true)']\n\
+         - name: file-log\n  config:\n    path: {}\n    custom_fields_by_lua:\n      \
+         seen: 'return kong.response.get_status() .. \" \" .. kong.request.get_header(\"X-A\")'\n      \
+         broken: 'return nil .. 1'\n",
+        log.display()
+    );
+    let gateway = folder.gateway(&config(&backend, &plugins)).start();
+    assert_eq!(get(&gateway, "/", &[("X-A", "b")]).status, 200);
+    let line = || std::fs::read_to_string(&log).unwrap_or_default();
+    eventually(PATIENCE, || line().ends_with('\n'));
+    let record: serde_json::Value = serde_json::from_str(&line()).unwrap();
+    assert_eq!(record["request"]["tenant"], serde_json::json!({ "id": 7 }), "{record}");
+    assert_eq!((&record["at_end"], record.get("client_ip")), (&serde_json::Value::Bool(true), None));
+    assert_eq!((&record["seen"], record.get("broken")), (&serde_json::json!("200 b"), None));
+
+    let bad = config(
+        &backend,
+        "- {name: http-log, config: {http_endpoint: 'http://x/', custom_fields_by_lua: {a: 'return +'}}}\n",
+    );
+    let path = folder.0.path().join("bad.yml");
+    std::fs::write(&path, bad).unwrap();
+    let output = gateward_command().arg("check").arg(&path).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("custom_fields_by_lua") && said.contains("unexpected symbol"),
+        "{said}"
+    );
+}

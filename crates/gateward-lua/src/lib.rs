@@ -21,6 +21,7 @@ pub mod fuzzing;
 mod host;
 mod instance;
 mod plugin;
+mod record_fields;
 mod sandbox;
 mod schema;
 mod shared;

@@ -1,8 +1,9 @@
 //! Templates of native plugins that are more than look-ups, rendered in the worker's machine.
 
 use crate::code::Code;
+use crate::record_fields;
 use crate::vm;
-use gateward_plugin::{Exchange, RequestTemplates, Templates};
+use gateward_plugin::{Exchange, RecordFields, RequestTemplates, Templates};
 use std::sync::Arc;
 
 /// Makes templates in the machines of the sources that count when they are made.
@@ -22,6 +23,11 @@ impl<F: Fn() -> Option<Arc<Code>> + Send + Sync> Templates for LuaTemplates<F> {
                 .map_err(|reason| (index, format!("template '{text}' is not right: {reason}")))?;
         }
         Ok(Arc::new(Compiled { code, texts: texts.to_vec() }))
+    }
+
+    fn record_fields(&self, fields: &[(String, String)]) -> Result<Arc<dyn RecordFields>, (String, String)> {
+        let code = (self.0)().ok_or_else(|| (String::new(), "the Lua plugins cannot be read".to_owned()))?;
+        record_fields::of(code, fields)
     }
 }
 

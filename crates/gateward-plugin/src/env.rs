@@ -3,6 +3,8 @@
 use crate::counter_store::{Redis, RedisStats};
 use crate::counters::Counters;
 use crate::exchange::Exchange;
+use crate::record::RequestRecord;
+use crate::stream::StreamRecord;
 use gateward_model::{Directory, PluginConfig};
 use std::future::Future;
 use std::pin::Pin;
@@ -22,17 +24,32 @@ pub struct PluginEnv {
     pub redis: Arc<dyn Redis>,
     /// What plugins count over all instances and generations; for `/metrics`.
     pub stats: Arc<PluginStats>,
-    /// Who evaluates templates that are more than look-ups, if anybody does.
+    /// Who evaluates Lua in settings, if anybody does.
     pub templates: Option<Arc<dyn Templates>>,
 }
 
-/// Evaluates templates with expressions: `$(headers.a:upper())`.
+/// Evaluates Lua in the settings of native plugins: templates with expressions (`$(headers.a:upper())`), fields of log records.
 pub trait Templates: Send + Sync {
     /// Make the templates of these texts.
     ///
     /// # Errors
     /// The first text that is none, and why.
     fn compile(&self, texts: &[String]) -> Result<Arc<dyn RequestTemplates>, (usize, String)>;
+
+    /// Make fields of log records: their paths, names with dots between them, and the code that returns their values.
+    ///
+    /// # Errors
+    /// The first code that is none, by its path, and why.
+    fn record_fields(&self, fields: &[(String, String)]) -> Result<Arc<dyn RecordFields>, (String, String)>;
+}
+
+/// Fields that code adds to log records (Kong's `custom_fields_by_lua`).
+pub trait RecordFields: Send + Sync {
+    /// Add them to this record. One that fails is left out, which is logged.
+    fn add(&self, record: &RequestRecord<'_>);
+
+    /// Likewise of a stream.
+    fn add_to_stream(&self, record: &StreamRecord<'_>);
 }
 
 /// Templates over a request.

@@ -1,8 +1,8 @@
 //! One request and its response, as plugins see and change them.
 
-use crate::ClientTls;
 use crate::context::Context;
 use crate::origin::ProxyOrigin;
+use crate::{ClientTls, RecordChanges};
 use gateward_http::uri::split_authority;
 use gateward_http::{Headers, Method, RequestHead};
 use gateward_model::{Consumer, EntityId, Route, Service};
@@ -44,6 +44,8 @@ pub struct Exchange {
     pub response: ResponseState,
     /// Metrics to record beyond the always-on ones, switched on by the prometheus plugin.
     pub metrics: MetricGroups,
+    /// What plugins change in the record.
+    pub changes: RecordChanges,
     context: Context,
     /// Route and service of the request before, kept because the next one on a connection often has the same.
     previous: Option<(Arc<Route>, Option<Arc<Service>>)>,
@@ -283,6 +285,7 @@ impl Exchange {
             request_body_max: None,
             response: ResponseState::default(),
             metrics: MetricGroups::default(),
+            changes: RecordChanges::default(),
             context: Context::default(),
             previous: None,
         }
@@ -326,6 +329,7 @@ impl Exchange {
         self.response.upstream_status = 0;
         self.response.from_upstream = 0;
         self.metrics = MetricGroups::default();
+        self.changes.clear();
         self.context.clear();
     }
 

@@ -21,6 +21,7 @@ pub mod native;
 pub mod origin;
 pub mod query;
 pub mod record;
+mod record_changes;
 pub mod registry;
 pub mod stream;
 
@@ -31,7 +32,7 @@ pub use contract::{
     Step,
 };
 pub use counter_store::{Addition, Answer, Ask, CounterStore, Limited, Redis, RedisSettings, StoreError};
-pub use env::{BuildContext, HttpPost, PluginEnv, PluginStats, PostRequest, RequestTemplates, Templates};
+pub use env::{BuildContext, HttpPost, PluginEnv, PluginStats, PostRequest, RecordFields, RequestTemplates, Templates};
 pub use exchange::{
     Authentication, Captures, Client, Credential, Detour, Exchange, MetricGroups, ResponseState, Scheme, Source,
     UpstreamRequest,
@@ -40,5 +41,6 @@ pub use handshake::{Admission, Handshake};
 pub use host::{Hosts, NoHost, PluginHost, RuntimeStatus, WorkerStart, WorkerState};
 pub use origin::ProxyOrigin;
 pub use record::{RequestRecord, Try};
+pub use record_changes::{CHANGES_MAX, ChangeMode, RecordChanges};
 pub use registry::{NativePlugins, definition, definitions};
 pub use stream::{Preread, StreamExchange, StreamRecord};

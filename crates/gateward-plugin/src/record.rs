@@ -10,12 +10,12 @@ use crate::Exchange;
 use crate::client_tls::TlsView;
 use crate::origin::ProxyOrigin;
 use crate::query;
+use crate::record_changes;
 use gateward_http::{Headers, Name};
 use gateward_model::{Consumer, EntityId, Route, Service};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 /// The id of Kong's only workspace in db-less mode.
@@ -106,12 +106,7 @@ impl RequestRecord<'_> {
 
     /// Append Kong's log record as one line of JSON, without the line's end.
     pub fn write_json(&self, out: &mut String) {
-        let start = out.len();
-        if serde_json::to_writer(Text(out), &self.view()).is_err() {
-            // Nothing in the view fails to serialize, and text does not refuse text.
-            out.truncate(start);
-            out.push_str("{}");
-        }
+        record_changes::write(&self.view(), &self.exchange.changes, out);
     }
 
     fn view(&self) -> RecordView<'_> {
@@ -174,21 +169,6 @@ pub fn service_json(service: &Service) -> serde_json::Value {
 /// Likewise a consumer.
 pub fn consumer_json(consumer: &Consumer) -> serde_json::Value {
     serde_json::to_value(consumer_view(consumer)).unwrap_or_default()
-}
-
-/// Lets the serializer append to text.
-pub(crate) struct Text<'a>(pub(crate) &'a mut String);
-
-impl io::Write for Text<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // The serializer cuts text at escapes only, never within a character.
-        self.0.push_str(str::from_utf8(bytes).map_err(io::Error::other)?);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 fn url(exchange: &Exchange) -> String {

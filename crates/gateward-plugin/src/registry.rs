@@ -4,6 +4,7 @@
 //! data plane asks [`definition`] for constructors; neither knows a plugin by its type.
 
 use crate::contract::Definition;
+use crate::env::Templates;
 use crate::host::{NoHost, PluginHost};
 use crate::native;
 use gateward_model::PluginConfig;
@@ -70,14 +71,22 @@ impl NativePlugins {
     pub fn and(host: Arc<dyn PluginHost>) -> Self {
         let templates = host.templates();
         let schema = |definition: &Definition| match &templates {
-            Some(templates) if definition.name == "request-transformer" => {
-                native::request_transformer::schema_with(templates.clone())
-            }
-            _ => (definition.schema)(),
+            Some(templates) => hosted_schema(definition, templates),
+            None => (definition.schema)(),
         };
         let schemas =
             definitions().iter().map(|definition| (definition.name, (Arc::new(schema(definition)), definition)));
         Self { schemas: schemas.collect(), host }
+    }
+}
+
+/// The schema of a native plugin where `templates` evaluates the Lua in its settings.
+fn hosted_schema(definition: &Definition, templates: &Arc<dyn Templates>) -> Schema {
+    match definition.name {
+        "file-log" => native::file_log::schema_with(templates.clone()),
+        "http-log" => native::http_log::schema_with(templates.clone()),
+        "request-transformer" => native::request_transformer::schema_with(templates.clone()),
+        _ => (definition.schema)(),
     }
 }
 

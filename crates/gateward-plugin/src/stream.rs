@@ -5,8 +5,9 @@
 //! `end` what ended it.
 
 use crate::client_tls::TlsView;
-use crate::record::{RouteView, ServiceView, Text, TriesView, route_view, service_view};
-use crate::{ClientTls, Context, Detour, MetricGroups, ProxyOrigin, Try};
+use crate::record::{RouteView, ServiceView, TriesView, route_view, service_view};
+use crate::record_changes;
+use crate::{ClientTls, Context, Detour, MetricGroups, ProxyOrigin, RecordChanges, Try};
 use gateward_model::{Protocol, Route, Service};
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
@@ -39,6 +40,8 @@ pub struct StreamExchange {
     pub greeting: Vec<u8>,
     /// Metrics to record beyond the always-on ones, switched on by the prometheus plugin.
     pub metrics: MetricGroups,
+    /// What plugins change in its record.
+    pub changes: RecordChanges,
     /// What plugins keep until the stream is over.
     pub context: Context,
 }
@@ -87,12 +90,7 @@ impl StreamRecord<'_> {
 
     /// Append the record as one line of JSON, without the line's end.
     pub fn write_json(&self, out: &mut String) {
-        let start = out.len();
-        if serde_json::to_writer(Text(out), &self.view()).is_err() {
-            // Nothing in the view fails to serialize, and text does not refuse text.
-            out.truncate(start);
-            out.push_str("{}");
-        }
+        record_changes::write(&self.view(), &self.stream.changes, out);
     }
 
     fn view(&self) -> View<'_> {
@@ -184,6 +182,7 @@ pub(crate) mod testing {
             detour: None,
             greeting: Vec::new(),
             metrics: MetricGroups::default(),
+            changes: RecordChanges::default(),
             context: Context::default(),
         }
     }

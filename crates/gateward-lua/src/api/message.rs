@@ -1,7 +1,8 @@
-//! The piece of the response body under way, and the record of a request that is over.
+//! The piece of the response body under way, and the record of a request.
 
-use crate::convert::to_lua;
+use crate::convert::{to_json, to_lua};
 use crate::shared::Shared;
+use gateward_plugin::ChangeMode;
 use mlua::{Lua, LuaString, Result, Table, Value};
 use std::rc::Rc;
 
@@ -25,7 +26,32 @@ pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<(
     let record = lua.create_function(move |lua, ()| {
         let record = own.state.record(|record| record.to_json());
         let record = record.or_else(|| own.state.stream_record(|record| record.to_json()));
-        record.map_or(Ok(Value::Nil), |record| to_lua(lua, &record, &Value::Nil))
+        record.map_or(Ok(Value::Nil), |record| to_lua(lua, &record, &Value::NULL))
     })?;
-    functions.raw_set("record", record)
+    functions.raw_set("record", record)?;
+    let own = shared.clone();
+    let change = lua.create_function(move |_, (path, value, mode): (LuaString, Value, LuaString)| {
+        Ok(change_record(&own, path.to_string_lossy(), &value, &mode.as_bytes()).err())
+    })?;
+    functions.raw_set("change_record", change)
+}
+
+/// Change a field of the record that the request or stream under way will have; nil lets it go.
+fn change_record(shared: &Shared, path: String, value: &Value, mode: &[u8]) -> std::result::Result<(), String> {
+    let mode = match mode {
+        b"add" => ChangeMode::Add,
+        b"replace" => ChangeMode::Replace,
+        _ => ChangeMode::Set,
+    };
+    let value = if value.is_nil() { None } else { Some(to_json(value)?) };
+    let mut change = Some((path, value));
+    let of_stream = shared.state.stream_record(|record| {
+        change.take().map_or(Ok(()), |(path, value)| record.stream.changes.push(path, value, mode))
+    });
+    let of_request = || {
+        shared
+            .state
+            .read(|exchange| change.take().map_or(Ok(()), |(path, value)| exchange.changes.push(path, value, mode)))
+    };
+    of_stream.or_else(of_request).unwrap_or(Ok(()))
 }

@@ -42,6 +42,7 @@ files.modules(core)
 files["pdk.cache"](core)
 files["pdk.db"](core)
 boot.templates = files.template(core)
+boot.record_fields = files.record_fields(core)
 boot.answer_printed, boot.tables = core.answer_printed, core.request_tables
 boot.about = files.check(core)
 return require

@@ -50,6 +50,7 @@ const FILES: &[(&str, &str)] = &[
     ("pdk.service_response", include_str!("../lua/pdk/service_response.lua")),
     ("pdk.table", include_str!("../lua/pdk/table.lua")),
     ("pdk.tracing", include_str!("../lua/pdk/tracing.lua")),
+    ("record_fields", include_str!("../lua/record_fields.lua")),
     ("sandbox", include_str!("../lua/sandbox.lua")),
     ("schema.describe", include_str!("../lua/schema/describe.lua")),
     ("schema.queue", include_str!("../lua/schema/queue.lua")),
@@ -87,8 +88,8 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
     let start: Function = files.raw_get("boot")?;
     let require: Function = start.call(boot.clone())?;
     let (schemas, about) = (boot.raw_get("schema")?, boot.raw_get("about")?);
-    let (templates, answer_printed, tables) =
-        (boot.raw_get("templates")?, boot.raw_get("answer_printed")?, boot.raw_get("tables")?);
+    let (templates, record_fields) = (boot.raw_get("templates")?, boot.raw_get("record_fields")?);
+    let (answer_printed, tables) = (boot.raw_get("answer_printed")?, boot.raw_get("tables")?);
     lua.set_memory_limit(MEMORY)?;
     Ok(Vm {
         watched: Watched::new(main),
@@ -100,6 +101,7 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
         schemas,
         about,
         templates,
+        record_fields,
         answer_printed,
         tables,
         lua,

@@ -6,6 +6,7 @@
 mod adopt;
 mod ask;
 mod boot;
+mod fields;
 mod run;
 mod schema;
 mod template;
@@ -14,7 +15,7 @@ mod waiting;
 
 pub(crate) use adopt::adopt;
 pub(crate) use run::{Ended, Started};
-pub(crate) use schema::{Said, ask, check_template, describe_here};
+pub(crate) use schema::{Said, ask, check_field, check_template, describe_here};
 pub(crate) use waiting::Waiting;
 
 use crate::code::Code;
@@ -54,6 +55,8 @@ pub(crate) struct Vm {
     about: Table,
     /// What renders templates (`template.lua`).
     templates: Table,
+    /// What sets fields of log records (`record_fields.lua`).
+    record_fields: Table,
     /// Makes an answer of what a handler printed (`ngx_http.lua`).
     answer_printed: Function,
     /// The tables of requests, by slot (`core.lua`).

@@ -45,6 +45,14 @@ pub(crate) fn check_template(code: &Arc<Code>, text: &str) -> Result<(), String>
     machine(code)?.template(text)
 }
 
+/// Whether `code` can be the value of a log record's field.
+///
+/// # Errors
+/// It cannot, and why.
+pub(crate) fn check_field(code: &Arc<Code>, text: &str) -> Result<(), String> {
+    machine(code)?.field(text)
+}
+
 /// For fuzzing: what a schema says that stands nowhere. `read` is Lua that makes its table of `written`.
 pub(crate) fn describe_here(
     code: &Arc<Code>,

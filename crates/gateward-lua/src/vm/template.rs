@@ -69,7 +69,7 @@ impl Vm {
 }
 
 /// Without the traceback.
-fn first_line(error: &mlua::Error) -> String {
+pub(super) fn first_line(error: &mlua::Error) -> String {
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();
     line.trim_start_matches("runtime error: ").trim_start_matches("syntax error: ").to_owned()

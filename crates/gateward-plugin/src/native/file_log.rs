@@ -6,8 +6,9 @@
 //! could not be written is lost and counted.
 
 use crate::native::log_queue::{Limits, LogQueue, Sink};
+use crate::native::record_fields::{self, CustomFields};
 use crate::native::settings;
-use crate::{BuildContext, BuildError, Definition, Needs, Phases, Plugin, RequestRecord, StreamRecord};
+use crate::{BuildContext, BuildError, Definition, Needs, Phases, Plugin, RequestRecord, StreamRecord, Templates};
 use gateward_model::schema::{Field, Rule, Schema};
 use serde::Deserialize;
 use serde_json::Value;
@@ -29,21 +30,20 @@ pub fn definition() -> Definition {
 }
 
 fn schema() -> Schema {
+    schema_of(record_fields::refused())
+}
+
+/// The schema where `templates` evaluates `custom_fields_by_lua`.
+pub(crate) fn schema_with(templates: Arc<dyn Templates>) -> Schema {
+    schema_of(record_fields::evaluated(templates))
+}
+
+fn schema_of(custom_fields: Field) -> Schema {
     Schema::new([
         ("path", Field::string().required().rule(Rule::Custom(check_path))),
         ("reopen", Field::boolean().required().default(false)),
-        ("custom_fields_by_lua", custom_fields_by_lua()),
+        ("custom_fields_by_lua", custom_fields),
     ])
-}
-
-/// The setting that adds fields by Lua code: an empty map only.
-pub(super) fn custom_fields_by_lua() -> Field {
-    Field::map(Field::string(), Field::string()).rule(Rule::Custom(|value| match value.as_object() {
-        Some(fields) if !fields.is_empty() => {
-            Err("Lua code for log fields is not served by this build: remove custom_fields_by_lua".to_owned())
-        }
-        _ => Ok(()),
-    }))
 }
 
 fn check_path(value: &Value) -> Result<(), String> {
@@ -59,14 +59,17 @@ fn check_path(value: &Value) -> Result<(), String> {
 struct Settings {
     path: String,
     reopen: bool,
+    custom_fields_by_lua: record_fields::Settings,
 }
 
 struct FileLog {
+    custom_fields: CustomFields,
     queue: LogQueue,
 }
 
 fn build(context: &BuildContext<'_>) -> Result<Box<dyn Plugin>, BuildError> {
-    let Settings { path, reopen } = settings::read(context)?;
+    let Settings { path, reopen, custom_fields_by_lua } = settings::read(context)?;
+    let custom_fields = CustomFields::of(context, custom_fields_by_lua)?;
     let limits = Limits {
         max_entries: MAX_ENTRIES,
         max_bytes: MAX_BYTES,
@@ -79,7 +82,7 @@ fn build(context: &BuildContext<'_>) -> Result<Box<dyn Plugin>, BuildError> {
     };
     let sink = Appender { target: Arc::new(Target { path, reopen, file: Mutex::new(None) }) };
     let queue = LogQueue::start(format!("file-log {}", context.entity.id), limits, sink, context.env);
-    Ok(Box::new(FileLog { queue }))
+    Ok(Box::new(FileLog { custom_fields, queue }))
 }
 
 impl Plugin for FileLog {
@@ -88,10 +91,12 @@ impl Plugin for FileLog {
     }
 
     fn log(&self, record: &RequestRecord<'_>) {
+        self.custom_fields.add(record);
         self.append(|line| record.write_json(line));
     }
 
     fn log_stream(&self, record: &StreamRecord<'_>) {
+        self.custom_fields.add_to_stream(record);
         self.append(|line| record.write_json(line));
     }
 }

@@ -5,11 +5,12 @@
 //! `queue.max_retry_time` is over. Without `queue.max_bytes` at most 64 MiB wait (Kong: no bound); without a
 //! `queue.concurrency_limit` (-1) at most 16 batches are under way.
 
-use crate::native::file_log::custom_fields_by_lua;
 use crate::native::log_queue::{Limits, LogQueue, Sink};
+use crate::native::record_fields::{self, CustomFields};
 use crate::native::settings;
 use crate::{
     BuildContext, BuildError, Definition, HttpPost, Needs, Phases, Plugin, PostRequest, RequestRecord, StreamRecord,
+    Templates,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -29,6 +30,15 @@ pub fn definition() -> Definition {
 }
 
 fn schema() -> Schema {
+    schema_of(record_fields::refused())
+}
+
+/// The schema where `templates` evaluates `custom_fields_by_lua`.
+pub(crate) fn schema_with(templates: Arc<dyn Templates>) -> Schema {
+    schema_of(record_fields::evaluated(templates))
+}
+
+fn schema_of(custom_fields: Field) -> Schema {
     let header = settings::header_name().rule(Rule::Custom(check_header));
     let content_types = ["application/json", "application/json; charset=utf-8"];
     Schema::new([
@@ -39,7 +49,7 @@ fn schema() -> Schema {
         ("keepalive", Field::number().default(60_000).between(0, 2_147_483_646)),
         ("headers", Field::map(header, Field::string().referenceable())),
         ("queue", Field::record(queue_schema()).required()),
-        ("custom_fields_by_lua", custom_fields_by_lua()),
+        ("custom_fields_by_lua", custom_fields),
     ])
     .check(Check::Custom(check_authorization))
     .shorthand(deprecated("retry_count", Field::integer(), "use queue.max_retry_time instead", |_| Ok(vec![])))
@@ -136,6 +146,7 @@ struct Settings {
     keepalive: f64,
     headers: Option<BTreeMap<String, String>>,
     queue: Queue,
+    custom_fields_by_lua: record_fields::Settings,
 }
 
 #[derive(Deserialize)]
@@ -167,6 +178,7 @@ impl Queue {
 }
 
 struct HttpLog {
+    custom_fields: CustomFields,
     queue: LogQueue,
 }
 
@@ -174,6 +186,7 @@ fn build(context: &BuildContext<'_>) -> Result<Box<dyn Plugin>, BuildError> {
     let settings: Settings = settings::read(context)?;
     let endpoint = Endpoint::parse(&settings.http_endpoint)
         .map_err(|reason| settings::refuse(context, format!("http_endpoint: {reason}")))?;
+    let custom_fields = CustomFields::of(context, settings.custom_fields_by_lua)?;
     let mut headers: Vec<(String, String)> = settings.headers.unwrap_or_default().into_iter().collect();
     headers.push(("Content-Type".to_owned(), settings.content_type));
     headers.extend(endpoint.authorization.map(|value| ("Authorization".to_owned(), value)));
@@ -190,7 +203,7 @@ fn build(context: &BuildContext<'_>) -> Result<Box<dyn Plugin>, BuildError> {
         as_array: settings.queue.max_batch_size > 1,
     };
     let queue = LogQueue::start(format!("http-log {}", context.entity.id), settings.queue.limits(), sink, context.env);
-    Ok(Box::new(HttpLog { queue }))
+    Ok(Box::new(HttpLog { custom_fields, queue }))
 }
 
 impl Plugin for HttpLog {
@@ -199,12 +212,14 @@ impl Plugin for HttpLog {
     }
 
     fn log(&self, record: &RequestRecord<'_>) {
+        self.custom_fields.add(record);
         let mut entry = String::with_capacity(2048);
         record.write_json(&mut entry);
         self.queue.push(entry);
     }
 
     fn log_stream(&self, record: &StreamRecord<'_>) {
+        self.custom_fields.add_to_stream(record);
         let mut entry = String::with_capacity(2048);
         record.write_json(&mut entry);
         self.queue.push(entry);

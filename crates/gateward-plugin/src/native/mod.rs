@@ -20,6 +20,7 @@ pub mod key_auth;
 pub mod log_queue;
 pub mod prometheus;
 pub mod rate_limiting;
+pub(crate) mod record_fields;
 pub mod redirect;
 pub mod request_size_limiting;
 pub mod request_termination;

@@ -3,7 +3,7 @@
 use crate::instance::Instance;
 use crate::worker::{Worker, WorkerPlan};
 use gateward_model::Protocol;
-use gateward_plugin::{Context, MetricGroups, ProxyOrigin, StreamExchange, Try};
+use gateward_plugin::{Context, MetricGroups, ProxyOrigin, RecordChanges, StreamExchange, Try};
 use gateward_route::{StreamInput, StreamProtocol, StreamRouter};
 use gateward_telemetry::{Gauge, SeriesId};
 use std::net::SocketAddr;
@@ -52,6 +52,7 @@ impl Session {
             detour: None,
             greeting: Vec::new(),
             metrics: MetricGroups::default(),
+            changes: RecordChanges::default(),
             context: Context::default(),
         };
         Self {

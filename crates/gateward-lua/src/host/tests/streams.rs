@@ -4,7 +4,8 @@ use super::*;
 use gateward_config::{Format, Options, load};
 use gateward_model::{Protocol, RouterFlavor};
 use gateward_plugin::{
-    Admission, Context, Handshake, MetricGroups, NativePlugins, Preread, Soon, StreamExchange, StreamRecord,
+    Admission, Context, Handshake, MetricGroups, NativePlugins, Preread, RecordChanges, Soon, StreamExchange,
+    StreamRecord,
 };
 
 pub(super) fn stream(protocol: Protocol) -> StreamExchange {
@@ -36,6 +37,7 @@ pub(super) fn stream(protocol: Protocol) -> StreamExchange {
         detour: None,
         greeting: Vec::new(),
         metrics: MetricGroups::default(),
+        changes: RecordChanges::default(),
         context: Context::default(),
     }
 }

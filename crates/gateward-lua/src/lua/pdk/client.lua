@@ -103,4 +103,5 @@ function tls.set_client_verify(verify)
       .. ' accepted values are: "SUCCESS", "NONE" or "FAILED:<reason>"', 2)
   end
   core.tables().client_verify = verify
+  core.host.change_record("request.tls.client_verify", verify, "replace")
 end

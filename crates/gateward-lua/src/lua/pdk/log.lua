@@ -116,36 +116,13 @@ function log.set_serialize_value(key, value, options)
     error("value must be nil, a number, string, boolean or a non self-referencial table containing numbers, string and booleans",
       2)
   end
-  local own = core.tables()
-  own.record = own.record or {}
-  own.record[#own.record + 1] = { key, value, mode }
-end
-
--- Put `value` at the dotted `key` of `record`.
-local function put(record, key, value, mode)
-  local at = record
-  local path, last = key:match("^(.*)%.([^.]*)$")
-  for part in (path or ""):gmatch("[^.]+") do
-    local inner = at[part]
-    if type(inner) ~= "table" then
-      if mode == "replace" then return end
-      inner = {}
-      at[part] = inner
-    end
-    at = inner
-  end
-  last = last or key
-  local there = at[last] ~= nil
-  if mode == "set" or (mode == "add" and not there) or (mode == "replace" and there) then at[last] = value end
+  local problem = host.change_record(key, value, mode)
+  if problem then error(problem, 2) end
 end
 
 function log.serialize()
   check(over)
-  local record = host.record()
-  local verify, tls = core.tables().client_verify, record and record.request and record.request.tls
-  if verify and tls then tls.client_verify = verify end
-  for _, change in ipairs(core.tables().record or {}) do put(record, change[1], change[2], change[3]) end
-  return record
+  return host.record()
 end
 
 -- Deprecation ----------------------------------------------------------------------------------------------------------------
