@@ -34,6 +34,7 @@ files["pdk.service_response"](core)
 files["pdk.table"](core)
 files["pdk.tracing"](core)
 files.ngx_http(core)
+files.ngx_re(core)
 local require = files.sandbox(core)
 core.untrusted = boot.untrusted
 core.preload["kong.tools.sandbox"] = function() return files["tools.sandbox"](core) end

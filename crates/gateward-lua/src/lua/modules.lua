@@ -6,6 +6,7 @@ local theirs = { "^resty%.", "^pl%.", "^uuid$", "^socket" }
 
 loaded.ngx = core.ngx
 loaded.kong = core.kong
+loaded["ngx.re"] = core.ngx_re
 loaded["ngx.semaphore"] = core.semaphore
 
 -- By the file that makes each of them.

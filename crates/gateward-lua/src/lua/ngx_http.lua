@@ -350,85 +350,6 @@ function ngx.parse_http_time(value)
   return since * 86400 + tonumber(hour) * 3600 + tonumber(minute) * 60 + tonumber(second)
 end
 
--- ngx.re -------------------------------------------------------------------------------------------------------------------
-
-local re = {}
-ngx.re = re
-
-function re.match(subject, pattern, options, context, into)
-  local from = context and context.pos or 1
-  local captures, spans = host.re_match(text(subject), text(pattern), options or "", from - 1)
-  if not captures then return nil, spans end
-  if context then context.pos = spans[1] + 1 end
-  if into then
-    for name, value in pairs(captures) do into[name] = value end
-    return into
-  end
-  return captures
-end
-
-function re.find(subject, pattern, options, context, nth)
-  local from = context and context.pos or 1
-  local captures, spans = host.re_match(text(subject), text(pattern), options or "", from - 1)
-  if not captures then return nil, nil, spans end
-  if context then context.pos = spans[1] + 1 end
-  nth = nth or 0
-  return spans[nth * 2], spans[nth * 2 + 1]
-end
-
--- The next match from `at` (counted from 0): captures, where it begins and ends, and where to go on.
-local function next_match(subject, pattern, options, at)
-  local captures, spans = host.re_match(subject, pattern, options, at)
-  if not captures then return nil, spans end
-  local from, to = spans[0], spans[1]
-  return captures, from, to, to < from and to + 1 or to
-end
-
-function re.gmatch(subject, pattern, options)
-  subject, pattern, options = text(subject), text(pattern), options or ""
-  local _, err = host.re_match("", pattern, options, 0)
-  if type(err) == "string" then return nil, err end
-  local at = 0
-  return function()
-    if not at or at > #subject then return nil end
-    local captures, _, _, on = next_match(subject, pattern, options, at)
-    at = on
-    return captures
-  end
-end
-
-local function filled(template, captures)
-  if type(template) == "function" then return text(template(captures)) end
-  return (template:gsub("%$(%$?)({?)(%w*)(}?)", function(dollar, open, name, close)
-    if dollar == "$" then return "$" .. open .. name .. close end
-    local digits = open == "" and name:match("^%d+") or name
-    if not digits or digits == "" then return "$" .. open .. name .. close end
-    local value = captures[tonumber(digits) or digits]
-    return (value or "") .. (open == "" and name:sub(#digits + 1) .. close or "")
-  end))
-end
-
-local function replace(subject, pattern, template, options, most)
-  subject, pattern, options = text(subject), text(pattern), options or ""
-  if type(template) ~= "function" then template = text(template) end
-  local out, at, done, copied = {}, 0, 0, 0
-  while done < most and at <= #subject do
-    local captures, from, to, on = next_match(subject, pattern, options, at)
-    if not captures then
-      if from then return nil, nil, from end
-      break
-    end
-    out[#out + 1] = sub(subject, copied + 1, from - 1)
-    out[#out + 1] = filled(template, captures)
-    copied, at, done = to, on, done + 1
-  end
-  out[#out + 1] = sub(subject, copied + 1)
-  return table.concat(out), done
-end
-
-function re.sub(subject, pattern, template, options) return replace(subject, pattern, template, options, 1) end
-function re.gsub(subject, pattern, template, options) return replace(subject, pattern, template, options, math.huge) end
-
 -- ngx.var --------------------------------------------------------------------------------------------------------------------
 
 local function number_text(name)
@@ -446,6 +367,35 @@ end
 
 local function named(name) return function() return known(name) end end
 
+-- Of the upstreams that were tried.
+local function tried(read)
+  return figure(function(record)
+    local list = {}
+    for i, try in ipairs(record.tries) do list[i] = read(try) end
+    return list[1] and table.concat(list, ", ")
+  end)
+end
+
+-- Seconds of a latency in milliseconds, which is below 0 when nobody was asked.
+local function latency(read)
+  return figure(function(record)
+    local ms = read(record.latencies)
+    return record.latencies.proxy >= 0 and ("%.3f"):format(ms / 1000) or nil
+  end)
+end
+
+local function client_certificate()
+  local chain = core.kong.client.tls.get_full_client_certificate_chain()
+  return chain and chain:match("^.-%-%-%-%-%-END CERTIFICATE%-%-%-%-%-\n?")
+end
+
+-- Who the client says it is.
+local function remote_user()
+  local encoded = (core.kong.request.get_header("Authorization") or ""):match("^[Bb][Aa][Ss][Ii][Cc] +(%S+)$")
+  local decoded = encoded and ngx.decode_base64(encoded)
+  return decoded and decoded:match("^([^:]+):")
+end
+
 local variables = {
   request_method = named("client_method"), request_uri = named("target"), uri = named("path"), args = named("query"),
   query_string = named("query"), scheme = named("scheme"), host = named("host"), request_id = named("id"),
@@ -458,7 +408,13 @@ local variables = {
   upstream_x_forwarded_path = named("forwarded_path"), upstream_status = number_text("upstream_status"),
   ssl_server_name = named("sni"), ssl_protocol = named("tls_version"), ssl_cipher = named("tls_cipher"),
   ssl_client_s_dn = named("tls_subject"), ssl_client_i_dn = named("tls_issuer"), ssl_client_serial = named("tls_serial"),
-  ssl_client_fingerprint = named("tls_fingerprint"),
+  ssl_client_fingerprint = named("tls_fingerprint"), ssl_client_raw_cert = client_certificate,
+  ssl_client_escaped_cert = function() local pem = client_certificate() return pem and ngx.escape_uri(pem) end,
+  upstream_addr = tried(function(try) return (try.ip:find(":") and "[" .. try.ip .. "]" or try.ip) .. ":" .. ("%d"):format(try.port) end),
+  upstream_connect_time = tried(function(try) return ("%.3f"):format(try.balancer_latency_ns / 1e9) end),
+  upstream_header_time = latency(function(latencies) return latencies.proxy end),
+  upstream_response_time = latency(function(latencies) return latencies.proxy + latencies.receive end),
+  remote_user = remote_user, kong_proxy_mode = function() return "http" end, server_name = function() return "kong" end,
   ssl_client_verify = function() return core.tables().client_verify or known("tls_verify") end,
   https = function() return known("scheme") == "https" and "on" or "" end,
   is_args = function() return known("query") ~= "" and "?" or "" end,

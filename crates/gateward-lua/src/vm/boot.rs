@@ -36,6 +36,7 @@ const FILES: &[(&str, &str)] = &[
     ("ngx", include_str!("../lua/ngx.lua")),
     ("pdk.cache", include_str!("../lua/pdk/cache.lua")),
     ("ngx_http", include_str!("../lua/ngx_http.lua")),
+    ("ngx_re", include_str!("../lua/ngx_re.lua")),
     ("pdk.base", include_str!("../lua/pdk/base.lua")),
     ("pdk.body", include_str!("../lua/pdk/body.lua")),
     ("pdk.client", include_str!("../lua/pdk/client.lua")),

@@ -2,6 +2,7 @@
 
 use super::*;
 use gateward_http::BodyFraming;
+use gateward_plugin::RequestRecord;
 
 fn exchange() -> Exchange {
     let mut exchange = Exchange::new();
@@ -92,6 +93,73 @@ fn texts_times_and_patterns_are_openrestys() {
         ),
     );
     assert_eq!(status(&run(plugin.access(&mut exchange()))), None, "see the log");
+}
+
+#[test]
+fn patterns_look_around_and_back() {
+    let (_folder, plugin) = plugin(
+        "ngx-patterns",
+        &handler(
+            r#"
+            local match, split = ngx.re.match, require("ngx.re").split
+            is(match("price: 10 EUR", "[0-9]+(?= EUR)", "jo")[0], "10") is(match("ab", "a(?!b)"), nil)
+            is(match("x-1 y-2", "(?<=y-)(?<n>[0-9])").n, "2") is(match("say abab", "(ab)\\1")[0], "abab")
+            is(match("\xff\xfe=1", "(?<==)[0-9]")[0], "1") is(match("AbAB", "(ab)\\1", "i")[0], "AbAB")
+            is(match("aaa", "a++b"), nil) is(match("(a(b)c)", "(?>a|b)c"), nil)
+            is(ngx.re.gsub("a1b2", "(?<=[a-z])[0-9]", "-"), "a-b-")
+            local all = {} for found in ngx.re.gmatch("aXbXc", "[a-z](?=X)") do all[#all + 1] = found[0] end
+            is(table.concat(all), "ab")
+            local _, err = match(("a"):rep(40) .. "!", "^((a+)\\2?)+$")
+            is(err, "pcre_exec() failed: -8")
+            is(select(2, match("x", "(?<=")):find("regex compile failed", 1, true), 1)
+            -- Anchored where the search begins, not where the subject does.
+            is(match("ab", "b", "a"), nil) is(match("ab", "b", "a", { pos = 2 })[0], "b")
+
+            local function pieces(...) return table.concat(assert(split(...)), "|") end
+            is(pieces("a,b,c,d", ","), "a|b|c|d") is(pieces("a,b,c,d", "(,)"), "a|,|b|,|c|,|d") is(pieces("abcd", ""), "a|b|c|d")
+            is(pieces("a,b,c,d", ",", nil, { pos = 5 }), "c|d") is(pieces("a,b,c,d", ",", nil, nil, 3), "a|b|c,d")
+            is(pieces("a,,b,", ","), "a||b|") is(pieces("abc", "x"), "abc") is(#split("", ","), 0) is(pieces("aXbYc", "[xy]", "i"), "a|b|c")
+            local kept = { "W", "X", "Y", "Z" } split("a,b", ",", nil, nil, nil, kept) is(kept[2], "b") is(kept[3], nil) is(kept[4], "Z")
+            is(select(2, split("a", "(")):find("regex compile failed", 1, true), 1)
+            is(pcall(split, "a", ",", nil, nil, nil, 1), false)
+            require("ngx.re").opt("jit_stack_size", 1) is(pcall(require("ngx.re").opt, "other"), false)
+            "#,
+        ),
+    );
+    assert_eq!(status(&run(plugin.access(&mut exchange()))), None, "{}", vm::LAST_ERROR.take());
+}
+
+#[test]
+fn the_log_phase_knows_the_upstream() {
+    let (_folder, plugin) = plugin(
+        "ngx-upstream",
+        r#"
+        local P = { PRIORITY = 5 }
+        function P:log()
+          local v = ngx.var
+          _G.seen = table.concat({ v.upstream_addr, v.upstream_connect_time, v.upstream_header_time, v.upstream_response_time,
+            v.remote_user, v.kong_proxy_mode, tostring(v.ssl_client_raw_cert) }, " ")
+          _G.seen_text = function() return _G.seen end
+        end
+        return P"#,
+    );
+    let mut exchange = exchange();
+    exchange.request.headers.add("Authorization", "Basic YWxpY2U6eA==");
+    let tried = |address: &str, connect_us| gateward_plugin::Try {
+        address: address.parse().unwrap(),
+        started_at_ms: 0,
+        connect_us,
+        keepalive: false,
+        failure: None,
+    };
+    let tries = [tried("10.0.0.9:80", 1_500), tried("[::1]:81", 20_000)];
+    let mut record = RequestRecord::of(&exchange);
+    record.tries = &tries;
+    record.upstream_us = Some(250_000);
+    record.receive_us = 5_000;
+    plugin.log(&record);
+    let seen = plugin.vm().unwrap().evaluate("seen_text");
+    assert_eq!(seen, "10.0.0.9:80, [::1]:81 0.002, 0.020 0.250 0.255 alice http nil");
 }
 
 #[test]
