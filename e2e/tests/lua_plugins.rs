@@ -76,6 +76,8 @@ fn priorities_interleave_with_native_plugins() {
     let metrics = Metrics::scrape(&gateway);
     assert!(metrics.sum("gateward_lua_calls_total", &["plugin=\"early\"", "phase=\"access\""]) >= 2.0);
     assert!(metrics.sum("gateward_lua_memory_bytes", &[]) > 0.0);
+    assert_eq!(metrics.sum("gateward_lua_timed_seconds_count", &["plugin=\"early\"", "phase=\"access\""]), 1.0);
+    assert!(metrics.sum("gateward_lua_timed_seconds_sum", &["plugin=\"early\""]) > 0.0);
 }
 
 #[test]
@@ -318,7 +320,7 @@ fn a_connection_is_closed_without_an_answer() {
 fn records_of_native_log_plugins_have_what_lua_sets() {
     let folder = Folder::new(&[]);
     std::fs::create_dir_all(folder.path()).unwrap();
-    let (backend, log) = (Backend::start(), folder.0.path().join("log"));
+    let (backend, log) = (Backend::echo(), folder.0.path().join("log"));
     let plugins = format!(
         "- name: pre-function\n  config:\n    access: ['kong.log.set_serialize_value(\"request.tenant\", {{ id = 7 }})']\n    \
          log: ['kong.log.set_serialize_value(\"client_ip\", nil) kong.log.set_serialize_value(\"at_end\", true)']\n\

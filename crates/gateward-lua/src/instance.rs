@@ -3,6 +3,7 @@
 use crate::code::Code;
 use crate::functions;
 use crate::state::Phase;
+use crate::timing::{TIMED_ONE_IN, Timed, Times, Timing};
 use gateward_model::PluginConfig;
 use serde_json::Value;
 use std::sync::Arc;
@@ -66,11 +67,14 @@ pub(crate) struct Counts {
     pub(crate) errors: [AtomicU64; Phase::ALL.len()],
     /// Calls that ran too long.
     pub(crate) stopped: AtomicU64,
+    timings: [Arc<Timing>; Phase::ALL.len()],
 }
 
 impl Counts {
-    pub(crate) fn called(&self, phase: Phase) {
-        self.calls[index(phase)].fetch_add(1, Ordering::Relaxed);
+    /// Count a call; what times it, if it is one to time.
+    pub(crate) fn called(&self, phase: Phase) -> Option<Timed> {
+        let before = self.calls[index(phase)].fetch_add(1, Ordering::Relaxed);
+        before.is_multiple_of(TIMED_ONE_IN).then(|| Timed::new(self.timings[index(phase)].clone()))
     }
 
     pub(crate) fn failed(&self, phase: Phase) {
@@ -87,6 +91,8 @@ pub struct PluginTotals {
     pub phases: Vec<(&'static str, u64, u64)>,
     /// Calls that were stopped because they ran too long.
     pub stopped: u64,
+    /// Timed calls by phase: its name, counts by bucket, and nanoseconds of all; phases without any are left out.
+    pub times: Vec<(&'static str, Times, u64)>,
 }
 
 impl PluginTotals {
@@ -94,14 +100,49 @@ impl PluginTotals {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let phases = Phase::ALL.iter().zip(&counts.calls).zip(&counts.errors);
         let phases = phases.map(|((phase, calls), errors)| (phase.as_str(), load(calls), load(errors)));
+        let times = Phase::ALL.iter().zip(&counts.timings).map(|(phase, timing)| {
+            let (times, ns) = timing.read();
+            (phase.as_str(), times, ns)
+        });
         Self {
             name: name.to_owned(),
             phases: phases.filter(|(_, calls, _)| *calls > 0).collect(),
             stopped: load(&counts.stopped),
+            times: times.filter(|(_, times, _)| times.iter().any(|count| *count > 0)).collect(),
         }
     }
 }
 
 fn index(phase: Phase) -> usize {
     Phase::ALL.iter().position(|known| *known == phase).expect("every phase is listed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timing;
+    use std::time::{Duration, Instant};
+
+    /// 60 us.
+    fn spend() {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_micros(60) {}
+    }
+
+    #[test]
+    fn one_call_in_many_is_timed_and_its_parts_are_added_up() {
+        let counts = Counts::default();
+        for _ in 0..TIMED_ONE_IN + 1 {
+            let timed = counts.called(Phase::Access);
+            for _ in 0..2 {
+                timing::during(timed.as_ref(), spend);
+            }
+        }
+        assert!(counts.called(Phase::Log).is_some(), "the first one");
+        let (times, ns) = counts.timings[index(Phase::Access)].read();
+        assert_eq!(times.iter().sum::<u64>(), 2);
+        assert_eq!(times[..7].iter().sum::<u64>(), 0, "each took at least 120 us: {times:?}");
+        assert!(ns >= 240_000, "{ns}");
+        assert_eq!(counts.timings[index(Phase::Log)].read().0.iter().sum::<u64>(), 0, "it never ran");
+    }
 }

@@ -234,6 +234,8 @@ catalog! {
         "Time spent waiting for these answers; divided by their number, the mean.";
     LUA_CALLS = "gateward_lua_calls_total" Counter Count ["plugin", "phase"]
         "Calls of Lua plugins' handlers, by phase.";
+    LUA_TIME = "gateward_lua_timed_seconds" Histogram Seconds ["plugin", "phase"]
+        "Time of Lua plugins' handlers in the machine, without what they wait for; one in 64 calls is timed, so counts are those of timed ones.";
     LUA_ERRORS = "gateward_lua_errors_total" Counter Count ["plugin", "phase"]
         "Calls of Lua plugins' handlers that ended with an error.";
     LUA_STOPPED = "gateward_lua_stopped_total" Counter Count ["plugin"]
@@ -243,7 +245,7 @@ catalog! {
     WASM_CALLS = "gateward_wasm_calls_total" Counter Count ["filter", "phase"]
         "Calls into Wasm filters, by callback.";
     WASM_TIME = "gateward_wasm_timed_seconds" Histogram Seconds ["filter", "phase"]
-        "Time of calls into Wasm filters, by callback; one in sixteen calls is timed, so counts are those of timed ones.";
+        "Time of calls into Wasm filters, by callback; one in 64 calls is timed, so counts are those of timed ones.";
     WASM_FAILURES = "gateward_wasm_failures_total" Counter Count ["filter", "phase", "kind"]
         "Failures of Wasm filters by callback and kind: trap, timeout, memory, stack, exit, start.";
     WASM_MEMORY = "gateward_wasm_memory_bytes" Gauge Bytes ["filter"]

@@ -5,7 +5,7 @@ use crate::control::Identity;
 use crate::filters;
 use crate::settings::{Options, WasmOptions};
 use anyhow::{Result, ensure};
-use gateward_lua::{LuaHost, LuaOptions, NodeFacts};
+use gateward_lua::{LuaHost, LuaOptions, NodeFacts, TIME_BOUNDS_NS};
 use gateward_net::dns::Names;
 use gateward_net::tls::Context;
 use gateward_plugin::{Hosts, PluginHost};
@@ -78,16 +78,22 @@ pub(crate) fn set_up(
     Ok(PluginHosts { all: Arc::new(Hosts::new(hosts)), lua: lua_host, wasm })
 }
 
-/// What Lua plugins counted, and what their machines use.
-pub(crate) fn lua_metrics(host: &LuaHost) -> [ExtraMetric; 4] {
+/// What Lua plugins counted, how long they ran, and what their machines use.
+pub(crate) fn lua_metrics(host: &LuaHost) -> Vec<ExtraMetric> {
     let mut calls = ExtraMetric::of(&catalog::LUA_CALLS);
     let mut errors = ExtraMetric::of(&catalog::LUA_ERRORS);
     let mut stopped = ExtraMetric::of(&catalog::LUA_STOPPED);
+    let mut time = ExtraMetric::of(&catalog::LUA_TIME);
     for plugin in host.totals() {
         for (phase, called, failed) in &plugin.phases {
             let labels = [("plugin", plugin.name.as_str()), ("phase", *phase)];
             calls = calls.sample(&labels, *called as f64);
             errors = errors.sample(&labels, *failed as f64);
+        }
+        for (phase, [times @ .., beyond], ns) in plugin.times {
+            let labels = [("plugin", plugin.name.as_str()), ("phase", phase)];
+            let buckets = TIME_BOUNDS_NS.iter().map(|bound| *bound as f64 / 1e9).zip(times).collect();
+            time = time.histogram(&labels, buckets, beyond, ns as f64 / 1e9);
         }
         stopped = stopped.sample(&[("plugin", &plugin.name)], plugin.stopped as f64);
     }
@@ -95,5 +101,8 @@ pub(crate) fn lua_metrics(host: &LuaHost) -> [ExtraMetric; 4] {
     let memory = machines.fold(ExtraMetric::of(&catalog::LUA_MEMORY), |memory, (number, bytes)| {
         memory.sample(&[("machine", &number.to_string())], bytes as f64)
     });
-    [calls, errors, stopped, memory]
+    let mut metrics = vec![calls, errors, stopped, memory];
+    // Of a histogram there is nothing to show before there is one.
+    metrics.extend(Some(time).filter(|time| !time.histograms.is_empty()));
+    metrics
 }

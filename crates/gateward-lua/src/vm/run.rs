@@ -11,6 +11,7 @@ use crate::instance::Instance;
 use crate::shared::{Op, Operation, next_turn};
 use crate::slot::Slot;
 use crate::state::{Phase, Reach, Scene};
+use crate::timing::{self, Timed};
 use crate::wire;
 use gateward_plugin::{Exchange, LocalResponse, RequestRecord, StreamRecord};
 use mlua::{Function, MultiValue, Thread, Value};
@@ -46,6 +47,8 @@ pub(super) struct Call {
     pub(super) phase: Phase,
     /// Number and slot of the request.
     pub(super) request: (f64, u32),
+    /// Seldom.
+    pub(super) timed: Option<Rc<Timed>>,
 }
 
 /// What resuming a coroutine came to.
@@ -57,7 +60,7 @@ pub(super) enum Resumed {
 impl Vm {
     /// Begin the handler of `phase`.
     pub(crate) fn start(self: &Rc<Self>, instance: &Arc<Instance>, phase: Phase, exchange: &mut Exchange) -> Started {
-        instance.counts.called(phase);
+        let timed = instance.counts.called(phase).map(Rc::new);
         let request = self.request(exchange);
         let thread = self.prepared(instance).and_then(|(handler, conf)| {
             let function = handler.function(phase)?;
@@ -68,7 +71,7 @@ impl Vm {
             Err(error) => return Started::Ended(self.failed(instance, phase, &error.to_string())),
         };
         let arguments = MultiValue::from_iter([Value::Table(table), conf]);
-        let call = Call { instance: Some(instance.clone()), number: instance.number, phase, request };
+        let call = Call { instance: Some(instance.clone()), number: instance.number, phase, request, timed };
         let resumed = self.resume(&thread, true, arguments, &call, Reach::Exchange(exchange));
         Waiting::begun(self, thread, call, resumed)
     }
@@ -83,8 +86,9 @@ impl Vm {
         reach: Reach<'_>,
     ) -> Resumed {
         let mut scene = Scene { reach, chunk: None, phase: call.phase, instance: call.number, request: call.request };
-        let (resumed, stopped) =
-            self.watched.during(|| self.shared.state.enter(&mut scene, || thread.resume::<MultiValue>(arguments)));
+        let (resumed, stopped) = timing::during(call.timed.as_deref(), || {
+            self.watched.during(|| self.shared.state.enter(&mut scene, || thread.resume::<MultiValue>(arguments)))
+        });
         if let Some(instance) = call.instance.as_ref().filter(|_| stopped) {
             instance.counts.stopped.fetch_add(1, Ordering::Relaxed);
         }
@@ -167,7 +171,7 @@ impl Vm {
         reach: Reach<'_>,
         chunk: Option<(&mut Vec<u8>, bool)>,
     ) -> Ended {
-        instance.counts.called(phase);
+        let timed = instance.counts.called(phase);
         let prepared =
             self.prepared(instance).and_then(|(handler, conf)| Ok((handler.function(phase)?.clone(), handler, conf)));
         let (function, handler, conf) = match prepared {
@@ -175,8 +179,9 @@ impl Vm {
             Err(error) => return self.failed(instance, phase, &error.to_string()),
         };
         let mut scene = Scene { reach, chunk, phase, instance: instance.number, request };
-        let (called, stopped) =
-            self.watched.during(|| self.shared.state.enter(&mut scene, || function.call::<()>((&handler.table, conf))));
+        let (called, stopped) = timing::during(timed.as_ref(), || {
+            self.watched.during(|| self.shared.state.enter(&mut scene, || function.call::<()>((&handler.table, conf))))
+        });
         if stopped {
             instance.counts.stopped.fetch_add(1, Ordering::Relaxed);
         }

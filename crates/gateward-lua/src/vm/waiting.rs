@@ -150,11 +150,9 @@ impl Vm {
         let Some(function) = self.shared.timers.function.borrow().clone() else { return };
         let number = timer.instance;
         let slot = self.own_slot();
-        let call =
-            Call { instance: self.instance(number), number, phase: Phase::Timer, request: (slot.request, slot.number) };
-        if let Some(instance) = &call.instance {
-            instance.counts.called(Phase::Timer);
-        }
+        let instance = self.instance(number);
+        let timed = instance.as_ref().and_then(|instance| instance.counts.called(Phase::Timer)).map(Rc::new);
+        let call = Call { instance, number, phase: Phase::Timer, request: (slot.request, slot.number), timed };
         let thread = match self.thread(&function) {
             Ok(thread) => thread,
             Err(error) => return drop(self.call_failed(&call, &error.to_string())),

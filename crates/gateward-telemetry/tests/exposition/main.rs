@@ -287,6 +287,7 @@ fn every_metric_is_in_the_catalogue_and_the_catalogue_is_complete() {
         &catalog::LUA_ERRORS,
         &catalog::LUA_MEMORY,
         &catalog::LUA_STOPPED,
+        &catalog::LUA_TIME,
         &catalog::WASM_CALLS,
         &catalog::WASM_TIME,
         &catalog::WASM_FAILURES,
