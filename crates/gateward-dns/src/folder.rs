@@ -35,7 +35,7 @@ impl Folder {
     /// It is not there, or cannot be written.
     pub fn open(root: &Path) -> io::Result<Self> {
         let root = root.canonicalize()?;
-        for own in [".journal", ".versions", ".leases"] {
+        for own in [".journal", ".versions", ".leases", ".confirmed"] {
             fs::create_dir_all(root.join(own))?;
         }
         Ok(Folder { root })
@@ -75,6 +75,12 @@ impl Folder {
     #[must_use]
     pub fn lease_file(&self, origin: &Name) -> PathBuf {
         self.root.join(".leases").join(stem(origin) + ".leases")
+    }
+
+    /// An empty file, as old as the last confirmation of a secondary zone by a primary.
+    #[must_use]
+    pub fn confirmed_file(&self, origin: &Name) -> PathBuf {
+        self.root.join(".confirmed").join(stem(origin))
     }
 
     /// Journals that were finished, and a copy of the zone that is known to be good.

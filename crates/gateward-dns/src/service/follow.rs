@@ -85,15 +85,16 @@ impl Followers {
         let task = tokio::spawn(follower.run(machine, receiver)).abort_handle();
         zones.insert(zone, Entry { followed: followed.clone(), notices, task });
         drop(zones);
+        self.keeper.following(&followed.zone, followed.is_catalog);
         if let Some(served) = served.filter(|_| followed.is_catalog) {
-            self.read_catalog(followed, &served);
+            tokio::spawn(Arc::clone(self).read_catalog(followed.clone(), served));
         }
     }
 
     /// Follows the members of a catalog's new version, and no others of it.
-    fn read_catalog(self: &Arc<Self>, followed: &Followed, version: &Zone) {
+    async fn read_catalog(self: Arc<Self>, followed: Followed, version: Arc<Zone>) {
         let catalog = &followed.zone;
-        let members = match catalog::members(version) {
+        let members = match catalog::members(&*version) {
             Ok(members) => members,
             Err(error) => {
                 tracing::error!(%catalog, %error, "the catalog is broken; its members stay as they were");
@@ -105,11 +106,11 @@ impl Followers {
         let own = members.keys().filter(|zone| !known.contains_key(*zone) && map.slot(zone).is_some());
         let sources = own.map(|zone| (zone.clone(), Source::Own)).chain(known.clone()).collect();
         for step in catalog::steps(catalog, &members, &sources) {
-            self.take_step(followed, step);
+            self.take_step(&followed, step).await;
         }
     }
 
-    fn take_step(self: &Arc<Self>, followed: &Followed, step: Step) {
+    async fn take_step(self: &Arc<Self>, followed: &Followed, step: Step) {
         let catalog = &followed.zone;
         match step {
             Step::Add(member) => {
@@ -118,17 +119,17 @@ impl Followers {
             }
             Step::Remove(zone) => {
                 tracing::info!(%catalog, %zone, "the catalog lists a zone no more");
-                self.leave(&zone);
+                self.leave(&zone).await;
             }
             Step::Reset(member) => {
-                self.leave(&member.zone);
+                self.leave(&member.zone).await;
                 self.join(followed, member);
             }
             Step::Change(member) => self.remember(catalog, member),
             Step::TakeOver { member, from, keeps_data } => {
                 tracing::info!(%catalog, zone = %member.zone, %from, "the catalog takes a zone over");
                 if !keeps_data {
-                    self.leave(&member.zone);
+                    self.leave(&member.zone).await;
                 }
                 self.join(followed, member);
             }
@@ -153,10 +154,10 @@ impl Followers {
         self.members.lock().unwrap_or_else(PoisonError::into_inner).insert(zone, source);
     }
 
-    fn leave(&self, zone: &Name) {
+    async fn leave(&self, zone: &Name) {
         self.members.lock().unwrap_or_else(PoisonError::into_inner).remove(zone);
         self.unfollow(zone);
-        self.keeper.left(zone);
+        self.keeper.left(zone).await;
     }
 
     fn served(&self, zone: &Name) -> Option<Arc<Zone>> {
@@ -283,10 +284,11 @@ impl Follower {
             (Received::Current, Some(served)) => return read_soa(served).ok_or_else(|| "no SOA record".to_owned()),
             _ => return Err("an incremental answer to a request for the whole zone".to_owned()),
         };
-        self.keeper.replace(zone, content).await?;
+        self.keeper.replace(zone, content, primary.address).await?;
+        self.keeper.following(zone, self.followed.is_catalog);
         let version = all.served(zone).ok_or_else(|| "what was transferred is not served".to_owned())?;
         if self.followed.is_catalog {
-            all.read_catalog(&self.followed, &version);
+            Arc::clone(all).read_catalog(self.followed.clone(), Arc::clone(&version)).await;
         }
         read_soa(&version).ok_or_else(|| "no SOA record".to_owned())
     }

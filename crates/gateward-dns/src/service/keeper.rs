@@ -6,9 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateward_zone::{Change, Name, Record, Rtype};
+use gateward_zone::{Change, Name, Record, Rtype, ZoneView};
 
-use crate::store::Zone;
 use crate::transfer::Difference;
 use crate::tsig::Keys;
 use crate::update::Refusal;
@@ -17,7 +16,7 @@ use crate::update::Refusal;
 pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Makes changes for the version that is served.
-pub type MakeChange = Box<dyn FnOnce(&Zone) -> Result<Vec<Change>, Refusal> + Send>;
+pub type MakeChange = Box<dyn FnOnce(&dyn ZoneView) -> Result<Vec<Change>, Refusal> + Send>;
 
 /// Whether records of a type at a name may be changed.
 pub type Permits = Box<dyn Fn(&Name, Rtype) -> bool + Send>;
@@ -57,15 +56,18 @@ pub trait Keeper: Send + Sync + 'static {
     /// Who is told of a zone's changes, and the key to sign it with.
     fn secondaries(&self, zone: &Name) -> Vec<(SocketAddr, Option<Name>)>;
 
-    /// The differences that led to the version that is served, oldest first; as many as are kept.
-    fn history(&self, zone: &Name) -> Vec<Arc<Difference>>;
+    /// The differences that led from the version with serial `from` to the one that is served, oldest first; none when they are not kept.
+    fn history(&self, zone: &Name, from: u32) -> Later<Vec<Difference>>;
 
     /// Changes a zone: `make` is called with the version that is served while nobody else changes the zone. What it makes goes through
     /// the guardrails, is durable and is served when this ends well. An error changes nothing; its reason goes to whoever asked.
     fn update(&self, zone: &Name, make: MakeChange, requester: Requester) -> Later<Result<(), Refusal>>;
 
-    /// Serves what a transfer brought.
-    fn replace(&self, zone: &Name, content: Content) -> Later<Result<(), String>>;
+    /// Serves what a transfer brought from a primary.
+    fn replace(&self, zone: &Name, content: Content, primary: SocketAddr) -> Later<Result<(), String>>;
+
+    /// A zone is copied from its primaries from now on: nobody else may change it.
+    fn following(&self, zone: &Name, is_catalog: bool);
 
     /// A primary said that the served version of a secondary zone is the newest; remembered for how long it may be served after a restart.
     fn confirmed(&self, zone: &Name);
@@ -77,7 +79,7 @@ pub trait Keeper: Send + Sync + 'static {
     fn joined(&self, zone: &Name);
 
     /// A catalog lists a zone no more: it is not served any more, and what is kept of it is forgotten.
-    fn left(&self, zone: &Name);
+    fn left(&self, zone: &Name) -> Later<()>;
 
     /// For how long a kept secondary zone has been without confirmation; `None` when it is not known.
     fn unconfirmed_for(&self, zone: &Name) -> Option<Duration>;

@@ -3,6 +3,7 @@
 //! The pure modules decide (`update`, `transfer`, `notify`, `secondary`, `catalog`); this one does the IO around them. Whoever keeps the zones
 //! implements [`Keeper`]; what is signed is verified here and every answer to it is signed.
 
+mod authority;
 mod dial;
 mod follow;
 mod herald;
@@ -28,6 +29,7 @@ use crate::transfer;
 use crate::tsig::{Key, Rejected, Signer, verify_request};
 use crate::wire::{Header, MAX_MESSAGE};
 
+pub use authority::{AuthorityKeeper, Exchange, KeySource};
 pub use follow::{Followed, Followers};
 pub use herald::Herald;
 pub use keeper::{Content, Keeper, Later, MakeChange, Permits, Requester};

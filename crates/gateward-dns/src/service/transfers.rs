@@ -38,8 +38,11 @@ async fn write(inner: &Inner, asked: Asked, request: Request, zone: &Arc<Zone>, 
     let plan = if over_udp {
         Plan::Current
     } else {
-        let history = inner.keeper.history(&request.zone);
-        plan(&**zone, request.kind, history.iter().map(AsRef::as_ref))
+        let history = match request.kind {
+            Kind::Ixfr { serial } if serial != zone.serial() => inner.keeper.history(&request.zone, serial).await,
+            _ => Vec::new(),
+        };
+        plan(&**zone, request.kind, &history)
     };
     let sent = match &plan {
         Plan::Current => send(Outgoing::new(request, current(&soa), signer), &answers).await,

@@ -1,6 +1,6 @@
 //! Updates: signed by a key that may change something, checked, made durable, answered.
 
-use gateward_zone::Rcode;
+use gateward_zone::{Rcode, ZoneView};
 
 use super::keeper::Requester;
 use super::reply::reply;
@@ -31,7 +31,7 @@ pub(super) async fn serve(inner: &Inner, asked: Asked) {
         }
     }
     let zone = update.zone.clone();
-    let make = Box::new(move |served: &crate::store::Zone| update::apply(served, &update, &*permits));
+    let make = Box::new(move |served: &dyn ZoneView| update::apply(served, &update, &*permits));
     let requester = Requester { key, client: asked.client };
     match inner.keeper.update(&zone, make, requester).await {
         Ok(()) => {

@@ -41,6 +41,10 @@ pub fn plan<'a>(zone: &dyn ZoneView, kind: Kind, history: impl IntoIterator<Item
     let mut at = serial;
     let mut way = Vec::new();
     for difference in history {
+        // The zone may have gone on since this version was taken.
+        if at == zone.serial() {
+            break;
+        }
         if difference.from_serial() == at {
             at = difference.to_serial();
             way.push(difference);

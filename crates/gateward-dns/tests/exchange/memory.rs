@@ -17,7 +17,7 @@ use gateward_dns::store::Zone;
 use gateward_dns::transfer::{Difference, Limits};
 use gateward_dns::tsig::{Algorithm, Key, Keys};
 use gateward_dns::update::Refusal;
-use gateward_zone::{Change, Name, Rcode, Record, Rtype, ZoneView as _, parse_record};
+use gateward_zone::{Change, Name, Rcode, Record, Rtype, ZoneView, parse_record};
 
 pub(crate) const SECRET: &str = "Z2F0ZXdhcmQtdGVzdC1zZWNyZXQtMDEyMzQ1Njc4OQ==";
 
@@ -51,7 +51,7 @@ struct Memory {
 
 #[derive(Default)]
 struct State {
-    history: HashMap<Name, Vec<Arc<Difference>>>,
+    history: HashMap<Name, Vec<Difference>>,
     secondaries: Vec<(SocketAddr, Option<Name>)>,
     /// How secondary zones came: `whole`, `changes`.
     arrivals: Vec<&'static str>,
@@ -63,17 +63,21 @@ impl Memory {
         self.state.lock().expect("no test panics with it")
     }
 
-    fn change(&self, zone: &Name, make: impl FnOnce(&Zone) -> Result<Vec<Change>, Refusal>) -> Result<(), Refusal> {
+    fn change(
+        &self,
+        zone: &Name,
+        make: impl FnOnce(&dyn ZoneView) -> Result<Vec<Change>, Refusal>,
+    ) -> Result<(), Refusal> {
         let mut state = self.state();
         let served = self.shared.zones.map().slot(zone).and_then(|slot| slot.zone());
         let served = served.ok_or_else(|| Refusal::new(Rcode::SERVFAIL, "no version"))?;
-        let changes = make(&served)?;
+        let changes = make(&*served)?;
         if changes.is_empty() {
             return Ok(());
         }
         let next = served.with(&changes).map_err(|error| Refusal::new(Rcode::REFUSED, error.to_string()))?;
         let difference = Difference::from_changes(zone, &changes).expect("changes raise the serial");
-        state.history.entry(zone.clone()).or_default().push(Arc::new(difference));
+        state.history.entry(zone.clone()).or_default().push(difference);
         self.shared.zones.put(Arc::new(next));
         self.herald.changed(zone);
         Ok(())
@@ -107,8 +111,9 @@ impl Keeper for Memory {
         self.state().secondaries.clone()
     }
 
-    fn history(&self, zone: &Name) -> Vec<Arc<Difference>> {
-        self.state().history.get(zone).cloned().unwrap_or_default()
+    fn history(&self, zone: &Name, _: u32) -> Later<Vec<Difference>> {
+        let history = self.state().history.get(zone).cloned().unwrap_or_default();
+        Box::pin(std::future::ready(history))
     }
 
     fn update(&self, zone: &Name, make: MakeChange, requester: Requester) -> Later<Result<(), Refusal>> {
@@ -117,7 +122,7 @@ impl Keeper for Memory {
         Box::pin(std::future::ready(result))
     }
 
-    fn replace(&self, zone: &Name, content: Content) -> Later<Result<(), String>> {
+    fn replace(&self, zone: &Name, content: Content, _: SocketAddr) -> Later<Result<(), String>> {
         let served = self.shared.zones.map().slot(zone).and_then(|slot| slot.zone());
         let (how, next) = match content {
             Content::Whole(records) => ("whole", Zone::build(zone, records)),
@@ -138,9 +143,12 @@ impl Keeper for Memory {
         self.shared.zones.put_empty(zone);
     }
 
-    fn left(&self, zone: &Name) {
+    fn left(&self, zone: &Name) -> Later<()> {
         self.shared.zones.remove(zone);
+        Box::pin(std::future::ready(()))
     }
+
+    fn following(&self, _: &Name, _: bool) {}
 
     fn unconfirmed_for(&self, _: &Name) -> Option<Duration> {
         None
@@ -206,7 +214,7 @@ impl TestServer {
     }
 
     /// Changes a zone as an update would.
-    pub(crate) fn change(&self, zone: &str, make: impl FnOnce(&Zone) -> Vec<Change>) {
+    pub(crate) fn change(&self, zone: &str, make: impl FnOnce(&dyn ZoneView) -> Vec<Change>) {
         self.memory.change(&name(zone), |served| Ok(make(served))).expect("a change");
     }
 
