@@ -13,6 +13,7 @@ pub struct NameServer {
     child: Child,
     folder: TempDir,
     address: SocketAddr,
+    flags: Vec<String>,
 }
 
 impl NameServer {
@@ -28,7 +29,8 @@ impl NameServer {
         }
         let address = free_port();
         let child = spawn(gateward_command(), folder.path(), &[address], flags);
-        let server = NameServer { child, folder, address };
+        let flags = flags.iter().map(ToString::to_string).collect();
+        let server = NameServer { child, folder, address, flags };
         eventually(PATIENCE, || ask(server.address, ".", 6).is_some());
         server
     }
@@ -78,6 +80,18 @@ impl NameServer {
     pub fn stop(&mut self) -> ExitStatus {
         self.signal("TERM");
         self.child.wait().expect("it is a child")
+    }
+
+    /// Starts it again with the files as they are, after it ended or was killed.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.child.wait().expect("it is a child");
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        self.child = spawn(gateward_command(), self.folder.path(), &[self.address], &flags);
+        eventually(PATIENCE, || ask(self.address, ".", 6).is_some());
     }
 
     /// What `dig` says about a question to it.

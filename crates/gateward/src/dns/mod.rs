@@ -19,7 +19,9 @@ use gateward_dns::leases::Leases;
 use gateward_dns::server::log::QueryLog;
 use gateward_dns::server::stats::{self, Stats};
 use gateward_dns::server::tls::Certificate;
-use gateward_dns::server::{Options, Server, Shared, slow};
+use gateward_dns::server::{Options, Server, Shared};
+use gateward_dns::service::Exchange;
+use gateward_dns::transfer::Limits;
 use gateward_dns::zones_dir::{Bell, ZonesDir};
 use gateward_model::Secret;
 use tokio::runtime::Builder;
@@ -64,10 +66,13 @@ async fn serve(arguments: &Arguments) -> Result<()> {
         _ => None,
     };
     let leases = Leases::open(Arc::clone(&authority))?;
-    let slow: Arc<dyn slow::Slow> = Arc::new(slow::Nothing);
+    let exchange = {
+        let keys = Arc::clone(&keys);
+        Exchange::start(&shared, &authority, Arc::new(move || keys.keys()), Limits::default())
+    };
     let options = server_options(arguments, certificate.as_ref())?;
     limits::keep(&authority, options.workers);
-    let server = Server::start(shared, &options, &slow)?;
+    let server = Server::start(shared, &options, &exchange.service)?;
     let control = control(arguments, &authority, &keys, &leases, server.stats().to_vec())?;
     let _listening = listen(arguments, &control).await?;
     tokio::spawn(leases.run());
