@@ -49,7 +49,9 @@ impl Herald {
         let mut teller = Teller { shared, keeper, notifier: Notifier::default(), sessions: HashMap::new(), v4, v6 };
         let (mut from_v4, mut from_v6) = (vec![0; 4096], vec![0; 4096]);
         loop {
-            teller.take(std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner)));
+            // The lock is let go of before the keeper is asked: whoever announces a change may hold the keeper's.
+            let changed = std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner));
+            teller.take(changed);
             teller.send().await;
             let wait = teller.notifier.deadline().map(tokio::time::Instant::from_std);
             tokio::select! {

@@ -114,7 +114,7 @@ fn policy(secondary: Option<&Kept>) -> String {
         format!("secondaries: [{{address: 127.0.0.1, port: {}, key: sha256.key}}]\n", secondary.address().port())
     });
     "keys: [{key: sha256.key, types: [A, AAAA, TXT]}, {key: md5.key, labels: [_acme-challenge], types: [TXT]}]\n\
-     transfers: {keys: [sha256.key]}\nttl: {min: 60, clamp: true}\n"
+     transfers: {keys: [sha256.key]}\nttl: {min: 60, clamp: true}\npercent_floor: 5\n"
         .to_owned()
         + &secondary.unwrap_or_default()
 }
