@@ -157,7 +157,7 @@ impl Keeper for AuthorityKeeper {
         let actor = Actor::new(Door::Update, requester.key.to_string());
         let proposal = Proposal::new(zone.clone(), Edit::Decide(Box::new(decide)), actor);
         let authority = Arc::clone(&self.authority);
-        Box::pin(async move { authority.apply(proposal).await.map(drop).map_err(refusal) })
+        Box::pin(async move { authority.apply(proposal).await.map(drop).map_err(|refused| refusal(&refused)) })
     }
 
     fn replace(&self, zone: &Name, content: Content, primary: SocketAddr) -> Later<Result<(), String>> {
@@ -223,8 +223,8 @@ impl Keeper for AuthorityKeeper {
 }
 
 /// What an update is answered with.
-fn refusal(refused: Refused) -> Refusal {
-    let rcode = match &refused {
+fn refusal(refused: &Refused) -> Refusal {
+    let rcode = match refused {
         Refused::Update { rcode, reason } => return Refusal::new(*rcode, reason.clone()),
         Refused::NoZone(_) => Rcode::NOTAUTH,
         Refused::Rules(_) => Rcode::REFUSED,
