@@ -127,7 +127,10 @@ fn spawn(mut command: Command, folder: &Path, listen: &[SocketAddr], flags: &[&s
 }
 
 /// A port that is free for UDP and TCP.
-fn free_port() -> SocketAddr {
+///
+/// # Panics
+/// When there is none.
+pub fn free_port() -> SocketAddr {
     for _ in 0..100 {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("it is bound");

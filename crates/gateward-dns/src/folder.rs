@@ -41,6 +41,14 @@ impl Folder {
         Ok(Folder { root })
     }
 
+    /// The folder at `root`, to be read only.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn at(root: &Path) -> io::Result<Self> {
+        Ok(Folder { root: root.canonicalize()? })
+    }
+
     /// The folder itself, without symbolic links.
     #[must_use]
     pub fn root(&self) -> &Path {

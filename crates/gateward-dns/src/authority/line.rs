@@ -144,7 +144,7 @@ pub(super) enum Queued {
     /// It leads nowhere any more.
     Dead(Job),
     /// Too many are waiting.
-    Full,
+    Full(Job),
 }
 
 impl Line {
@@ -158,7 +158,7 @@ impl Line {
             return Queued::Dead(job);
         }
         if queue.jobs.len() >= MAX_WAITING && matches!(job, Job::Change(..)) {
-            return Queued::Full;
+            return Queued::Full(job);
         }
         queue.jobs.push_back(job);
         if std::mem::replace(&mut queue.is_scheduled, true) { Queued::Waiting } else { Queued::Schedule }

@@ -45,6 +45,9 @@ use writers::Ready;
 /// Events that a listener may be behind before it has to look at everything.
 const EVENTS: usize = 4_096;
 
+/// Records that a transfer of differences may have however small the zone is.
+const MIN_DIFFERENCE: u64 = 1_000;
+
 /// What holds for every zone.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -209,8 +212,13 @@ impl Authority {
             match line.push(job) {
                 Queued::Schedule => return self.ready.push(line),
                 Queued::Waiting => return,
-                // A change that is not taken: its reply goes, and with it the waiting.
-                Queued::Full => return,
+                Queued::Full(Job::Change(_, reply)) => {
+                    let per_second = self.options.max_changes_per_second;
+                    // Nobody may be waiting any more.
+                    let _ = reply.send(Err(Refused::Busy { per_second, retry_after_ms: 1_000 }));
+                    return;
+                }
+                Queued::Full(Job::Turn(_)) => return,
                 Queued::Dead(back) => {
                     self.forget(&line);
                     job = back;
@@ -238,6 +246,14 @@ impl Authority {
         if lines.get(&line.origin).is_some_and(|known| Arc::ptr_eq(known, line)) {
             lines.remove(&line.origin);
         }
+    }
+
+    /// A writer panicked in its turn: what is stored may not be what is served, until the zone is loaded again.
+    fn distrust(line: &Line) {
+        let message = format!("a change of {} ended in an internal error", line.origin);
+        let mut state = line.state();
+        state.damaged = vec![problem("internal", message, "send SIGHUP: the zone is loaded from its files again")];
+        Authority::show(line, &state);
     }
 
     /// A writer's turn with a line is over.
@@ -295,7 +311,7 @@ impl Authority {
     pub fn differences(&self, origin: &Name, from: u32) -> Option<Vec<Delta>> {
         let line = self.known(origin)?;
         let mut state = line.state();
-        let most = state.zone.as_ref()?.record_count() as u64;
+        let most = (state.zone.as_ref()?.record_count() as u64).max(MIN_DIFFERENCE);
         self.steps_since(&line, &mut state, from, most).unwrap_or_else(|error| {
             tracing::warn!(zone = %origin, %error, "differences cannot be read; whole transfers go on");
             None
@@ -365,9 +381,9 @@ impl Drop for Authority {
     }
 }
 
-/// The answer to a change never came: its line was full, or a writer panicked.
+/// The answer never came: a writer panicked.
 fn lost() -> Refused {
-    Refused::Busy { per_second: 0, retry_after_ms: 1_000 }
+    Refused::Failed("an internal error; the log has more".to_owned())
 }
 
 #[cfg(test)]

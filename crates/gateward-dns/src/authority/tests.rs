@@ -316,3 +316,26 @@ fn a_zone_goes_when_nobody_needs_it_and_can_be_made_again() {
     assert_eq!(remove("example.com"), Err(Refused::NoZone(origin())));
     assert_eq!(server.put(&zone_text(3, &[1])), Ok(3));
 }
+
+#[test]
+fn the_policy_limits_what_a_zone_may_cost() {
+    let server = Server::new("limits");
+    server.put(&zone_text(7, &[1])).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let policy = |text: &str| {
+        let put = server.authority.put_policy(&ORIGIN, text.as_bytes().to_vec(), Actor::new(Door::Api, "test"));
+        runtime.block_on(put).unwrap();
+    };
+    policy("limits: {records: 5}\n");
+    assert_eq!(server.change(vec![Change::Add(www(2))]), Ok(8));
+    assert!(
+        matches!(server.change(vec![Change::Add(www(3))]), Err(Refused::Rules(rules)) if rules[0].rule == "max-records")
+    );
+    policy("limits: {updates_per_second: 1}\n");
+    let answers: Vec<_> = (10..20).map(|last| server.change(vec![Change::Add(www(last))])).collect();
+    assert!(
+        answers[0].is_ok() && answers.iter().any(|answer| matches!(answer, Err(Refused::Busy { per_second: 1, .. })))
+    );
+}
+
+static ORIGIN: std::sync::LazyLock<Name> = std::sync::LazyLock::new(origin);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use gateward_zone::policy::Policy;
 use gateward_zone::{Change, ZoneView};
 
 use super::guard::{Allowed, Asked};
@@ -107,7 +108,7 @@ impl Authority {
             return Ok(unchanged(head, actor, is_dry_run));
         }
         if !is_dry_run && !actor.door.is_copy() {
-            let per_second = self.options.max_changes_per_second;
+            let per_second = self.changes_per_second(&line.info.load().policy);
             state.bucket.take(per_second, Instant::now()).map_err(|wait| Refused::Busy {
                 per_second,
                 retry_after_ms: std::time::Duration::from_secs_f64(wait).as_millis().try_into().unwrap_or(u64::MAX),
@@ -132,9 +133,7 @@ impl Authority {
         };
         let mut warnings = Vec::new();
         if !actor.door.is_copy() && !changes.is_empty() {
-            if next.record_count() > self.options.max_records {
-                return Err(self.too_large(&next));
-            }
+            self.may_hold(&policy, &next)?;
             if !is_whole {
                 warnings = plan::lint_touched(&next, &changes);
             }
@@ -167,10 +166,24 @@ impl Authority {
         Ok(())
     }
 
-    fn too_large(&self, next: &Zone) -> Refused {
-        let message =
-            format!("the zone would have {} records; {} are allowed", next.record_count(), self.options.max_records);
-        Refused::rule("max-records", message, "remove records, or raise --max-records")
+    /// The lesser of what the server and the zone's policy allow.
+    fn changes_per_second(&self, policy: &Policy) -> u32 {
+        match (self.options.max_changes_per_second, policy.limits.updates_per_second) {
+            (server, None) => server,
+            (0, Some(zone)) => zone,
+            (server, Some(zone)) => server.min(zone),
+        }
+    }
+
+    fn may_hold(&self, policy: &Policy, next: &Zone) -> Result<(), Refused> {
+        let of_zone = policy.limits.records.and_then(|records| usize::try_from(records).ok());
+        let allowed = of_zone.unwrap_or(usize::MAX).min(self.options.max_records);
+        if next.record_count() <= allowed {
+            return Ok(());
+        }
+        let message = format!("the zone would have {} records; {allowed} are allowed", next.record_count());
+        let remedy = "remove records, or raise the limit: `limits.records` in the policy, --max-records of the server";
+        Err(Refused::rule("max-records", message, remedy))
     }
 
     /// What a zone's writer tells after a change is served.

@@ -70,6 +70,7 @@ fn work(ready: &Ready, authority: &Weak<Authority>) {
         let turn = std::panic::AssertUnwindSafe(|| authority.turn(&line));
         if std::panic::catch_unwind(turn).is_err() {
             tracing::error!(zone = %line.origin, "a change of the zone ended in a panic; what it would have done is not known to be served");
+            Authority::distrust(&line);
         }
         authority.release(line);
     }

@@ -26,6 +26,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_PER_LOOK: u32 = 50;
 /// Longest pause.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// How far below the servers the looking thread stands (`nice`).
+const NICENESS: i32 = 5;
 /// A file must look the same for this long: it may be under the pen.
 const SETTLE: Duration = Duration::from_millis(25);
 
@@ -135,22 +137,25 @@ impl ZonesDir {
 
     /// Looks until the bell says stop; the calling thread is its own.
     pub fn watch(mut self, bell: &Bell) {
-        let origins: Vec<Name> = self.seen.keys().cloned().collect();
-        for origin in origins {
-            if bell.wait(Duration::ZERO) == Rung::Stop {
-                return;
-            }
-            self.authority.keep_good_copy(&origin);
-        }
-        let mut pause = PAUSE;
+        // Without it looking is as important as answering, which is no reason not to look.
+        let _ = rustix::process::nice(NICENESS);
+        let mut uncopied: Vec<Name> = self.seen.keys().cloned().collect();
+        let (mut pause, mut last) = (PAUSE, Instant::now());
         loop {
-            let rung = bell.wait(pause);
+            let left = pause.saturating_sub(last.elapsed());
+            let rung = bell.wait(if uncopied.is_empty() { left } else { Duration::from_millis(1) });
             if rung == Rung::Stop {
                 return;
             }
-            let start = Instant::now();
-            self.look(rung == Rung::All, bell);
-            pause = (start.elapsed() * PAUSE_PER_LOOK).clamp(PAUSE, MAX_PAUSE);
+            if rung == Rung::All || last.elapsed() >= pause {
+                let start = Instant::now();
+                self.look(rung == Rung::All, bell);
+                pause = (start.elapsed() * PAUSE_PER_LOOK).clamp(PAUSE, MAX_PAUSE);
+                last = Instant::now();
+            }
+            if let Some(origin) = uncopied.pop() {
+                self.authority.keep_good_copy(&origin);
+            }
         }
     }
 

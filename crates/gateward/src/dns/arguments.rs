@@ -11,7 +11,7 @@ Files in the zones' folder:
   ORIGIN.zone         a zone file (RFC 1035; $INCLUDE within the folder, $GENERATE, RFC 3597)
   ORIGIN.policy.yaml  who may change the zone, and guardrails that hold for every change
   keys.yaml           TSIG keys
-  everything else that begins with a dot is the server's own: journals, versions, the audit log
+  audit.log, and everything that begins with a dot: the server's own
 SIGHUP reads all files again; so does the server itself when they change. SIGTERM and SIGINT end it.
 
 Try it:
@@ -81,6 +81,12 @@ pub(crate) struct Arguments {
     /// Versions of each zone to keep for rollback
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(crate) versions: usize,
+    /// Most records of a zone
+    #[arg(long, value_name = "N", default_value_t = 5_000_000)]
+    pub(crate) max_records: usize,
+    /// Most changes of a zone in a second, by API, updates and leases; 0 limits nothing
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    pub(crate) max_changes_per_second: u32,
 }
 
 /// A network as address and prefix length.

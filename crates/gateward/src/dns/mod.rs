@@ -1,8 +1,10 @@
 //! A DNS server from start to end: files, threads, signals.
 
 mod arguments;
+pub(crate) mod check;
 pub(crate) mod example;
 mod limits;
+pub(crate) mod register;
 
 use std::fs::File;
 use std::path::Path;
@@ -57,7 +59,12 @@ async fn serve(arguments: &Arguments) -> Result<()> {
     let folder =
         Folder::open(&arguments.zones_dir).with_context(|| format!("--zones-dir {}", arguments.zones_dir.display()))?;
     let keys = Arc::new(KeyFile::open(folder.keys_file()).map_err(|error| anyhow!(error))?);
-    let options = authority::Options { versions: arguments.versions, ..authority::Options::default() };
+    let options = authority::Options {
+        versions: arguments.versions,
+        max_records: arguments.max_records,
+        max_changes_per_second: arguments.max_changes_per_second,
+        ..authority::Options::default()
+    };
     let authority = Authority::new(folder, Arc::clone(&shared.zones), options)?;
     let started = std::time::Instant::now();
     let (zones_dir, loaded) = ZonesDir::load(Arc::clone(&authority), Arc::clone(&keys), cores())?;
