@@ -1,6 +1,6 @@
 //! The control API: zones, changes, policies, versions, keys and leases over HTTP, for people, plans and machines.
 //!
-//! `openapi.json` beside the crate's manifest describes it, is served, and is compared with [`ROUTES`] by a test. Without a token the API
+//! `openapi.json` beside the crate's manifest describes it, is served, and is compared with its routes by a test. Without a token the API
 //! listens on loopback only, and does not answer browsers that were led there.
 
 mod answers;

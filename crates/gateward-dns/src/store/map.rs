@@ -213,7 +213,7 @@ impl Zones {
         Self::default()
     }
 
-    /// The index as it is now; for writers and tests. Workers keep a [`arc_swap::Cache`] of [`Self::shared`].
+    /// The index as it is now; for writers and tests. Workers keep an [`arc_swap::Cache`] of it.
     #[must_use]
     pub fn map(&self) -> Arc<ZoneMap> {
         self.map.load_full()

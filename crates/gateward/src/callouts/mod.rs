@@ -98,13 +98,15 @@ impl Carrier for ByNode {
     ) -> Carried<CalloutStatus> {
         let callouts = self.0.clone();
         Box::pin(async move {
-            let timeout = call.timeout;
+            let (timeout, began) = (call.timeout, tokio::time::Instant::now());
             let asked = grpc::ask(&callouts, &destination, &call, sent, &events, most);
             let outcome = match timeout {
                 Some(timeout) => tokio::time::timeout(timeout, asked).await,
                 None => Ok(asked.await),
             };
             match (outcome, timeout) {
+                // The callee knows the deadline too and may say so first; what comes after it is late either way.
+                (Ok(_), Some(timeout)) if began.elapsed() >= timeout => CalloutStatus::timed_out(timeout),
                 (Ok(outcome), _) => outcome.unwrap_or_else(|failure| failure),
                 (Err(_), timeout) => CalloutStatus::timed_out(timeout.unwrap_or_default()),
             }
