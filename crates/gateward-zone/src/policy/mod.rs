@@ -1,6 +1,6 @@
 //! The policy of a zone: who may change what, and which changes nobody may make without saying so.
 //!
-//! The file is `ORIGIN.policy.yaml` beside the zone file; `read` describes its form. [`check`] holds every kind of change against it:
+//! The file is `ORIGIN.policy.yaml` beside the zone file; `read` describes its form. [`check()`] holds every kind of change against it:
 //! files, API calls, updates, plans and leases alike. A zone without a policy has [`Policy::default`].
 
 mod access;
