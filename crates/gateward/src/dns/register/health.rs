@@ -18,7 +18,7 @@ pub(super) struct Check {
 
 enum What {
     Command(String),
-    Url(Client, String),
+    Url(Box<Client>, String),
     Tcp(Vec<SocketAddr>),
 }
 
@@ -31,7 +31,7 @@ impl Check {
     /// It is not an `http` URL.
     pub(super) fn url(url: &str, timeout: Duration) -> Result<Self> {
         let (client, path) = Client::of_url(url)?;
-        Ok(Check { what: What::Url(client, path), timeout })
+        Ok(Check { what: What::Url(Box::new(client), path), timeout })
     }
 
     pub(super) fn tcp(addresses: Vec<SocketAddr>, timeout: Duration) -> Self {
