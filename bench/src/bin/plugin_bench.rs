@@ -22,12 +22,10 @@ use gateward_plugin::{
     CounterStore, Exchange, Flow, HttpPost, Plugin, PluginEnv, PluginHost, PostRequest, Redis, RedisSettings,
     RequestRecord, Source, Step,
 };
-use gateward_wasm::callout::{CalloutStatus, GrpcCall, GrpcEvent, HttpCall, HttpReply, Messages};
-use gateward_wasm::plugin::{Carried, Carrier, Destination, WasmHost};
+use gateward_wasm::plugin::{NoCarrier, WasmHost};
 use gateward_wasm::{Runtime, Services, Tracing};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
-use tokio::sync::mpsc;
 
 /// Rounds per figure.
 const ROUNDS: usize = 9;
@@ -51,23 +49,6 @@ struct Arguments {
 
 /// Nobody is called.
 struct Nobody;
-
-impl Carrier for Nobody {
-    fn http(&self, _: Destination, _: HttpCall, _: usize) -> Carried<HttpReply> {
-        Box::pin(async { HttpReply::failure("nobody is called") })
-    }
-
-    fn grpc(
-        &self,
-        _: Destination,
-        _: GrpcCall,
-        _: Messages,
-        _: mpsc::Sender<GrpcEvent>,
-        _: usize,
-    ) -> Carried<CalloutStatus> {
-        Box::pin(async { CalloutStatus { code: 14, message: "nobody is called".to_owned() } })
-    }
-}
 
 impl HttpPost for Nobody {
     fn post(&self, _: PostRequest) -> std::pin::Pin<Box<dyn Future<Output = Result<u16, String>> + Send + '_>> {
@@ -97,7 +78,7 @@ fn main() -> Result<()> {
     println!("| plugin | ns per request |\n|---|---|");
     if wanted("wasm") {
         let wasm = Runtime::new(Services::new(Arc::new(Tracing)), None)?;
-        let host = WasmHost::new(wasm, arguments.filters.clone(), Arc::new(Nobody));
+        let host = WasmHost::new(wasm, arguments.filters.clone(), Arc::new(NoCarrier));
         report("wasm filter", &host, "bench_filter", &env, arguments.requests, bare)?;
     }
     if wanted("lua") {

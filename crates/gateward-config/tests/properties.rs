@@ -6,13 +6,7 @@ use proptest::prelude::*;
 /// Every file of the committed corpus, as the fuzz target runs it.
 #[test]
 fn corpus_replays() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/config");
-    let mut count = 0;
-    for entry in std::fs::read_dir(folder).expect("the corpus is committed") {
-        fuzzing::config(&std::fs::read(entry.expect("readable").path()).expect("readable"));
-        count += 1;
-    }
-    assert!(count >= 20, "{count} files");
+    gateward_testkit::corpus("config", 20).for_each(|input| fuzzing::config(&input));
 }
 
 /// Pieces of configuration, good and bad, to be put together at random.

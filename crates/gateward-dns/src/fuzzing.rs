@@ -148,13 +148,7 @@ pub fn transfer(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     fn replay(target: &str, check: fn(&[u8])) {
-        let folder = format!("{}/../../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
-        let mut count = 0;
-        for entry in std::fs::read_dir(folder).expect("the corpus is committed") {
-            check(&std::fs::read(entry.expect("an entry").path()).expect("a file"));
-            count += 1;
-        }
-        assert!(count > 4, "{target} has {count} inputs");
+        gateward_testkit::corpus(target, 5).for_each(|input| check(&input));
     }
 
     #[test]

@@ -63,16 +63,7 @@ mod tests {
 
     #[test]
     fn the_corpus_passes() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/grpc_web");
-        let mut count = 0;
-        for entry in std::fs::read_dir(folder).expect("the corpus is committed") {
-            let path = entry.expect("a readable folder").path();
-            // Shown when a property fails.
-            println!("{}", path.display());
-            grpc_web(&std::fs::read(&path).expect("a readable file"));
-            count += 1;
-        }
-        assert!(count >= 10, "{folder} holds {count} files");
+        gateward_testkit::corpus("grpc_web", 10).for_each(|input| grpc_web(&input));
     }
 
     proptest! {

@@ -7,6 +7,7 @@
 //! - [`RedisServer`] runs a Redis without persistence and asks it things;
 //! - [`DnsServer`] answers queries as it is told, and counts them;
 //! - [`load`] keeps connections busy and counts every request that was not answered;
+//! - [`corpus`] gives the committed inputs of a fuzz target;
 //! - [`eventually`] waits for a condition.
 //!
 //! Threads and blocking sockets, not an async runtime: a test reads from top to bottom, and the kit shares no
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod corpus;
 pub mod dns;
 pub mod frames;
 mod gateway;
@@ -28,6 +30,7 @@ mod wait;
 mod wire;
 
 pub use backend::{Backend, Next, ReceivedRequest, reset};
+pub use corpus::corpus;
 pub use dns::DnsServer;
 pub use frames::{Frame, FrameClient};
 pub use gateway::{Gateway, GatewayBuilder, gateward_command};

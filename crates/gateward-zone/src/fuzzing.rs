@@ -88,19 +88,8 @@ pub fn policy(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     fn replay(target: &str, property: fn(&[u8])) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
-        let mut count = 0;
-        for entry in std::fs::read_dir(&folder).expect("the corpus is committed") {
-            let path = entry.expect("a readable folder").path();
-            // Shown when the property fails.
-            println!("{}", path.display());
-            property(&std::fs::read(&path).expect("a readable file"));
-            count += 1;
-        }
-        assert!(count >= 20, "{} holds {count} files; is the checkout complete?", folder.display());
+        gateward_testkit::corpus(target, 20).for_each(|input| property(&input));
     }
 
     #[test]

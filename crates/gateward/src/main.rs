@@ -18,7 +18,6 @@ mod metrics;
 mod notify;
 mod reload;
 mod run;
-mod server;
 mod settings;
 mod sockets;
 mod status;

@@ -9,16 +9,16 @@ use crate::hosts::{self, Network};
 use crate::logging::LogControl;
 use crate::notify;
 use crate::reload::{Compiled, Compiler, Reloader, announce, log_warnings, sniff};
-use crate::server;
 use crate::settings::{ConfigSource, Options};
 use crate::sockets::Sockets;
 use crate::status;
 use crate::upgrade::{self, Giver, Invocation};
 use crate::watch::{Seen, Watch};
 use anyhow::{Context, Result, anyhow};
+use gateward_api::{ApiRequest, ApiResponse, Door};
 use gateward_config::{Diagnostic, Format, Severity};
 use gateward_net::dns::Names;
-use gateward_net::{Listener, Stage, tls};
+use gateward_net::{Drain, Listener, Stage, tls};
 use gateward_plugin::{NativePlugins, PluginEnv, PluginStats};
 use gateward_proxy::{Node, WorkerSockets, run_worker};
 use gateward_telemetry::{AccessLog, AccessLogTarget, ControlCounter, Limits, Telemetry};
@@ -31,6 +31,10 @@ use tokio::time::{Instant, timeout_at};
 
 /// Threads of the control runtime: one may be busy with a scrape or an Admin API request.
 const CONTROL_THREADS: usize = 2;
+/// Where whole declarative files may come.
+const FILES: gateward_api::Limits = gateward_api::Limits { body_bytes: 256 << 20, bodies_bytes: 512 << 20 };
+/// Where no request has a body.
+const PROBES: gateward_api::Limits = gateward_api::Limits { body_bytes: 64 << 10, bodies_bytes: 16 << 20 };
 /// Beyond the shutdown time-out, how long workers may take to notice that it is over.
 const WORKER_SLACK: Duration = Duration::from_secs(2);
 /// How long log plugins may take to deliver what they hold at the end.
@@ -277,35 +281,34 @@ fn serve_control(
     let drain = &control.node().drain;
     for listener in admin {
         let control = control.clone();
-        runtime.spawn(report(server::serve(
-            listener,
-            tls.clone(),
-            drain.clone(),
-            server::FILE_BYTES,
-            move |request| {
-                let control = control.clone();
-                async move { admin::handle(&control, request).await }
-            },
-        )));
+        let handler = move |request| {
+            let control = control.clone();
+            async move { admin::handle(&control, request).await }
+        };
+        runtime.spawn(serve(listener, tls.clone(), drain.clone(), FILES, handler));
     }
     for listener in status {
         let control = control.clone();
-        runtime.spawn(report(server::serve(
-            listener,
-            tls.clone(),
-            drain.clone(),
-            server::SMALL_BYTES,
-            move |request| {
-                let control = control.clone();
-                async move { status::handle(&control, &request) }
-            },
-        )));
+        let handler = move |request| {
+            let control = control.clone();
+            async move { status::handle(&control, &request) }
+        };
+        runtime.spawn(serve(listener, tls.clone(), drain.clone(), PROBES, handler));
     }
 }
 
-async fn report(serving: impl Future<Output = std::io::Result<()>>) {
-    if let Err(error) = serving.await {
-        tracing::error!(%error, "a listener of the control side could not be used");
+async fn serve<F>(
+    listener: Listener,
+    tls: tls::Server,
+    drain: Drain,
+    limits: gateward_api::Limits,
+    handler: impl Fn(ApiRequest) -> F + Send + Sync + 'static,
+) where
+    F: Future<Output = ApiResponse> + Send,
+{
+    match Door::new(listener, Some(tls), drain) {
+        Ok(door) => gateward_api::serve(door, limits, ApiResponse::message, handler).await,
+        Err(error) => tracing::error!(%error, "a listener of the control side could not be used"),
     }
 }
 

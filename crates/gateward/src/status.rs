@@ -2,7 +2,7 @@
 
 use crate::control::{Control, VERSION};
 use crate::metrics;
-use crate::server::{ApiRequest, ApiResponse};
+use gateward_api::{ApiRequest, ApiResponse};
 use gateward_net::Stage;
 use gateward_telemetry::{Counter, Gauge, process, prometheus};
 use hyper::{Method, StatusCode};

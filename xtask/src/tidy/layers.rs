@@ -33,6 +33,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("gateward-telemetry", Layer::Level(1)),
     ("gateward-zone", Layer::Level(1)),
     ("gateward-plugin", Layer::Level(1)),
+    ("gateward-api", Layer::Level(2)),
     ("gateward-wasm", Layer::Level(2)),
     ("gateward-lua", Layer::Level(2)),
     ("gateward-domain", Layer::Level(2)),

@@ -5,8 +5,8 @@ use hyper::StatusCode;
 use hyper::header::RETRY_AFTER;
 use serde_json::{Value, json};
 
-use super::http::ApiResponse;
 use crate::authority::Refused;
+use gateward_api::ApiResponse;
 
 /// An error that is but a text.
 pub(crate) fn plain(message: impl Into<String>) -> Value {

@@ -6,9 +6,9 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::http::{ApiRequest, ApiResponse};
 use super::{Answer, Control, actor, blocking, errors, plain, zones};
 use crate::authority::Door;
+use gateward_api::{ApiRequest, ApiResponse};
 
 pub(super) fn list(control: &Control) -> ApiResponse {
     let keys = control.keys.list();

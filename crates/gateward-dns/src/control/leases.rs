@@ -6,11 +6,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answers::problems;
-use super::http::{ApiRequest, ApiResponse};
 use super::versions::rfc3339;
 use super::{Answer, Control, actor, errors, plain, refused, zones};
 use crate::authority::{Door, Refused};
 use crate::leases::{Ended, Lease, check};
+use gateward_api::{ApiRequest, ApiResponse};
 
 /// Seconds a cache may keep the data of a lease that does not say.
 const TTL: u32 = 30;

@@ -4,7 +4,6 @@
 //! listens on loopback only, and does not answer browsers that were led there.
 
 mod answers;
-mod http;
 mod keys;
 mod leases;
 mod server;
@@ -25,7 +24,7 @@ use crate::authority::{Actor, Authority, Base, Door};
 use crate::keys::KeyFile;
 use crate::leases::Leases;
 pub(crate) use answers::{errors, plain, refused};
-use http::{ApiRequest, ApiResponse};
+use gateward_api::{ApiRequest, ApiResponse, Door as Entrance, Limits};
 
 /// What the API is about.
 pub struct Control {
@@ -92,6 +91,8 @@ pub(crate) const ROUTES: &[(&str, &str)] = &[
 /// The description of the API.
 pub const OPENAPI: &str = include_str!("../../openapi.json");
 
+/// Zone files may be long; a few at once are enough.
+const LIMITS: Limits = Limits { body_bytes: 64 << 20, bodies_bytes: 256 << 20 };
 /// Longest name of an actor.
 const MAX_ACTOR: usize = 256;
 
@@ -104,14 +105,13 @@ impl Control {
         if !address.ip().is_loopback() && self.token.is_none() {
             return Err(ControlError::Open(address));
         }
-        let listener = http::bind(address).await?;
-        let address = listener.local_addr()?;
+        let entrance = Entrance::bind(address).await?;
         let control = self.clone();
         let handler = move |request| {
             let control = control.clone();
             async move { control.answer(request).await }
         };
-        Ok(Listening { address, task: tokio::spawn(http::serve(listener, handler)) })
+        Ok(listening(entrance, handler))
     }
 
     /// Listens for external-dns's webhook protocol; on loopback, because that protocol has no token.
@@ -122,14 +122,13 @@ impl Control {
         if !address.ip().is_loopback() {
             return Err(ControlError::Open(address));
         }
-        let listener = http::bind(address).await?;
-        let address = listener.local_addr()?;
+        let entrance = Entrance::bind(address).await?;
         let control = self.clone();
         let handler = move |request| {
             let control = control.clone();
             async move { webhook::answer(&control, &request).await }
         };
-        Ok(Listening { address, task: tokio::spawn(http::serve(listener, handler)) })
+        Ok(listening(entrance, handler))
     }
 
     async fn answer(&self, request: ApiRequest) -> ApiResponse {
@@ -199,6 +198,16 @@ impl Control {
         let response = errors(StatusCode::UNAUTHORIZED, &[plain("send the token as Authorization: Bearer TOKEN")]);
         Err(response.header(hyper::header::WWW_AUTHENTICATE, "Bearer"))
     }
+}
+
+/// Serves one of the APIs.
+fn listening<F>(entrance: Entrance, handler: impl Fn(ApiRequest) -> F + Send + Sync + 'static) -> Listening
+where
+    F: Future<Output = ApiResponse> + Send + 'static,
+{
+    let refuse = |status, message: &str| errors(status, &[plain(message)]);
+    let address = entrance.address();
+    Listening { address, task: tokio::spawn(gateward_api::serve(entrance, LIMITS, refuse, handler)) }
 }
 
 /// Whether a path is of the form of a route, in which a word in braces stands for any segment.

@@ -4,8 +4,8 @@ use gateward_zone::ZoneView;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::http::{ApiRequest, ApiResponse};
 use super::{Answer, Control, blocking, errors, origin, plain};
+use gateward_api::{ApiRequest, ApiResponse};
 
 /// Lines of the audit log in one answer.
 const LINES: usize = 1_000;

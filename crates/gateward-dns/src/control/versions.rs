@@ -7,9 +7,9 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::http::{ApiRequest, ApiResponse};
 use super::{Answer, Control, actor, blocking, errors, force, plain, refused, zones};
 use crate::authority::{Door, Edit, Proposal, Refused};
+use gateward_api::{ApiRequest, ApiResponse};
 
 /// Versions that a listing shows, the newest ones.
 const SHOWN: usize = 1_000;

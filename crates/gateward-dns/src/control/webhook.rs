@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::answers::problems;
-use super::http::{ApiRequest, ApiResponse};
 use super::{Answer, Control, blocking, errors, plain, refused, zones};
 use crate::authority::{Actor, Door, Edit, Kind, Proposal, problem};
 use crate::store::Zone;
+use gateward_api::{ApiRequest, ApiResponse};
 
 const MEDIA_TYPE: &str = "application/external.dns.webhook+json;version=1";
 /// Seconds a cache may keep records whose endpoints do not say: external-dns sends 0 then.

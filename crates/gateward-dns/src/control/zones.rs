@@ -10,11 +10,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answers::problems;
-use super::http::{ApiRequest, ApiResponse};
 use super::{Answer, Control, actor, base, blocking, errors, force, plain, refused};
 use crate::authority::{Base, Door, Edit, Info, Proposal, Refused, parse};
 use crate::folder::read_bounded;
 use crate::store::Zone;
+use gateward_api::{ApiRequest, ApiResponse};
 
 /// Type of a zone file (RFC 4027).
 const ZONE: &str = "text/dns";
@@ -92,7 +92,7 @@ pub(super) async fn put(control: &Control, request: &ApiRequest, origin: Name) -
     proposal.base = base;
     proposal.force = force(request);
     proposal.text = Some(request.body.to_vec());
-    proposal.is_dry_run = request.field("dry_run") == Some("true");
+    proposal.is_dry_run = request.flag("dry_run");
     match control.authority.apply(proposal).await {
         Ok(applied) => Ok(ApiResponse::empty(StatusCode::NO_CONTENT).header(ETAG, &format!("\"{}\"", applied.serial))),
         Err(error) => Err(refused(&error, StatusCode::PRECONDITION_FAILED)),
@@ -124,7 +124,7 @@ pub(super) async fn change(control: &Control, request: &ApiRequest, origin: Name
     if !bad.is_empty() {
         return Err(problems(StatusCode::UNPROCESSABLE_ENTITY, &bad));
     }
-    let is_dry_run = request.field("dry_run") == Some("true");
+    let is_dry_run = request.flag("dry_run");
     let mut proposal = Proposal::new(origin.clone(), Edit::Changes(good), actor(request, Door::Api)?);
     proposal.base = base_serial.map_or(base(request)?, Base::Serial);
     proposal.force = force(request);

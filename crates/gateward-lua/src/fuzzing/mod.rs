@@ -22,15 +22,8 @@ fn no_plugins() -> &'static Arc<Code> {
 
 #[cfg(test)]
 mod tests {
-    /// Replays the inputs that are kept under `fuzz/corpus`.
     fn replay(target: &str, check: fn(&[u8])) {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
-        let mut inputs = 0;
-        for entry in std::fs::read_dir(folder).unwrap() {
-            check(&std::fs::read(entry.unwrap().path()).unwrap());
-            inputs += 1;
-        }
-        assert!(inputs > 0, "{target} has no corpus");
+        gateward_testkit::corpus(target, 1).for_each(|input| check(&input));
     }
 
     #[test]

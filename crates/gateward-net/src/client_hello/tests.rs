@@ -124,13 +124,7 @@ fn a_hello_without_an_end_is_cut_off() {
 
 #[test]
 fn the_corpus_holds() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/client_hello");
-    let mut count = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        fuzzing::client_hello(&std::fs::read(entry.unwrap().path()).unwrap());
-        count += 1;
-    }
-    assert!(count >= 8, "{count} cases");
+    gateward_testkit::corpus("client_hello", 8).for_each(|input| fuzzing::client_hello(&input));
 }
 
 proptest! {

@@ -132,15 +132,7 @@ fn unknown_beginnings_are_decided_at_once() {
 
 #[test]
 fn the_corpus_of_the_fuzzer() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/proxy_protocol");
-    let mut count = 0;
-    for entry in std::fs::read_dir(folder).expect("the corpus is committed") {
-        let path = entry.expect("a readable folder").path();
-        println!("{}", path.display());
-        proxy_protocol(&std::fs::read(path).expect("a readable file"));
-        count += 1;
-    }
-    assert!(count >= 20, "{folder} holds {count} files; is the checkout complete?");
+    gateward_testkit::corpus("proxy_protocol", 20).for_each(|input| proxy_protocol(&input));
 }
 
 fn inet() -> impl Strategy<Value = Addresses> {

@@ -41,3 +41,23 @@ pub trait Carrier: Send + Sync + 'static {
         most: usize,
     ) -> Carried<CalloutStatus>;
 }
+
+/// Carries nothing: every callout fails.
+pub struct NoCarrier;
+
+impl Carrier for NoCarrier {
+    fn http(&self, _: Destination, _: HttpCall, _: usize) -> Carried<HttpReply> {
+        Box::pin(async { HttpReply::failure("nothing is carried") })
+    }
+
+    fn grpc(
+        &self,
+        _: Destination,
+        _: GrpcCall,
+        _: Messages,
+        _: mpsc::Sender<GrpcEvent>,
+        _: usize,
+    ) -> Carried<CalloutStatus> {
+        Box::pin(async { CalloutStatus::new(CalloutStatus::UNAVAILABLE, "nothing is carried") })
+    }
+}

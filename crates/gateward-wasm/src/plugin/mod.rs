@@ -13,7 +13,7 @@ mod under_way;
 mod view;
 mod worker;
 
-pub use carry::{Carried, Carrier, Destination};
+pub use carry::{Carried, Carrier, Destination, NoCarrier};
 
 use crate::callout::Upstreams;
 use crate::callout_stats::CalloutStats;

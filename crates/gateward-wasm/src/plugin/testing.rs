@@ -1,29 +1,5 @@
 //! What tests of plugins need.
 
-use super::{Carried, Carrier, Destination};
-use crate::callout::{CalloutStatus, GrpcCall, GrpcEvent, HttpCall, HttpReply, Messages};
-use tokio::sync::mpsc;
-
-/// Carries nothing.
-pub(super) struct NoCarrier;
-
-impl Carrier for NoCarrier {
-    fn http(&self, _: Destination, _: HttpCall, _: usize) -> Carried<HttpReply> {
-        Box::pin(async { HttpReply::failure("nothing is carried") })
-    }
-
-    fn grpc(
-        &self,
-        _: Destination,
-        _: GrpcCall,
-        _: Messages,
-        _: mpsc::Sender<GrpcEvent>,
-        _: usize,
-    ) -> Carried<CalloutStatus> {
-        Box::pin(async { CalloutStatus::new(CalloutStatus::UNAVAILABLE, "nothing is carried") })
-    }
-}
-
 /// Where filters were configured.
 pub(super) mod noting {
     use crate::logging::LogSink;

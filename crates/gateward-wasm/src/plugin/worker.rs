@@ -352,7 +352,8 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
     use crate::callout::Upstreams;
-    use crate::plugin::testing::{NoCarrier, noting};
+    use crate::plugin::NoCarrier;
+    use crate::plugin::testing::noting;
     use crate::{FilterConfig, Runtime, Services};
 
     /// A filter that says when it is configured, whose instances for `workers` are made by this thread.

@@ -5,7 +5,7 @@
 use crate::admin::kinds::KINDS;
 use crate::control::Control;
 use crate::reload::{Applied, sniff};
-use crate::server::{ApiRequest, ApiResponse, form_fields};
+use gateward_api::{ApiRequest, ApiResponse, form_fields};
 use gateward_config::{Diagnostic, EntityRef, Format, Severity, dump};
 use gateward_model::{Config, Snapshot};
 use hyper::StatusCode;
@@ -57,7 +57,7 @@ fn by_id(config: &Config) -> Value {
 /// The text in a request: the body itself, or the field `config` of JSON or a form.
 fn text_of(request: &ApiRequest) -> Option<(Vec<u8>, Format)> {
     let body = &request.body;
-    let (kind, parameters) = request.content_type.split_once(';').unwrap_or((&request.content_type, ""));
+    let (kind, parameters) = request.content_type().split_once(';').unwrap_or((request.content_type(), ""));
     let text = match kind.trim().to_ascii_lowercase().as_str() {
         "application/x-www-form-urlencoded" => {
             let fields = form_fields(std::str::from_utf8(body).ok()?);
@@ -221,7 +221,7 @@ mod tests {
 
     fn request(content_type: &str, body: &str) -> ApiRequest {
         let mut request = ApiRequest::new(hyper::Method::POST, "/config");
-        request.content_type = content_type.to_owned();
+        request.headers.insert(hyper::header::CONTENT_TYPE, content_type.parse().expect("it can stand in a field"));
         request.body = body.to_owned().into();
         request
     }

@@ -2,7 +2,7 @@
 
 use crate::admin::kinds::{Entity, Kind, find};
 use crate::control::Control;
-use crate::server::{ApiRequest, ApiResponse};
+use gateward_api::{ApiRequest, ApiResponse};
 use gateward_plugin::PluginHost;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};

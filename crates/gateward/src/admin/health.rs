@@ -2,7 +2,7 @@
 
 use crate::admin::kinds::{Entity, Kind};
 use crate::control::Control;
-use crate::server::{ApiRequest, ApiResponse};
+use gateward_api::{ApiRequest, ApiResponse};
 use gateward_model::{EntityId, Target};
 use gateward_proxy::{TargetAddress, TargetState};
 use hyper::StatusCode;

@@ -10,8 +10,8 @@ mod kinds;
 mod node;
 
 use crate::control::Control;
-use crate::server::{ApiRequest, ApiResponse};
 use crate::status;
+use gateward_api::{ApiRequest, ApiResponse};
 use hyper::header::ALLOW;
 use hyper::{Method, StatusCode};
 

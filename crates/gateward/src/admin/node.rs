@@ -2,8 +2,8 @@
 
 use crate::admin::kinds::KINDS;
 use crate::control::{Control, VERSION};
-use crate::server::ApiResponse;
 use crate::settings::LogLevel;
+use gateward_api::ApiResponse;
 use gateward_config::schema_to_json;
 use gateward_model::schema::{Field, PluginSchemas, Schema};
 use gateward_plugin::definitions;

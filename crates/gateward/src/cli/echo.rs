@@ -3,8 +3,8 @@
 
 use crate::cli::faults::{self, Fault, Script};
 use crate::cli::{FAILURE, complain};
-use crate::server::{self, Reset};
 use bytes::Bytes;
+use gateward_api::{Door, Reset};
 use gateward_net::{Drain, Listener};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -93,8 +93,9 @@ pub(crate) fn start(runtime: &Runtime, address: SocketAddr, nature: Nature) -> a
                 Ok(response)
             }
         };
-        if let Err(error) = server::accept(listener, None, Drain::new(), answer).await {
-            tracing::error!(%error, "an echo listener could not be used");
+        match Door::new(listener, None, Drain::new()) {
+            Ok(door) => gateward_api::accept(door, answer).await,
+            Err(error) => tracing::error!(%error, "an echo listener could not be used"),
         }
     });
     Ok(bound)
