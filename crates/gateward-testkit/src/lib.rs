@@ -7,7 +7,7 @@
 //! - [`RedisServer`] runs a Redis without persistence and asks it things;
 //! - [`DnsServer`] answers queries as it is told, and counts them;
 //! - [`load`] keeps connections busy and counts every request that was not answered;
-//! - [`corpus`] gives the committed inputs of a fuzz target;
+//! - [`corpus()`] gives the committed inputs of a fuzz target;
 //! - [`eventually`] waits for a condition.
 //!
 //! Threads and blocking sockets, not an async runtime: a test reads from top to bottom, and the kit shares no
