@@ -85,13 +85,15 @@ impl Language {
                 }
                 command
             }
+            // Both versions of the compiler are called `asc`, so neither is run by its link in `.bin`.
             Self::AssemblyScript => {
-                with("npm/node_modules/.bin/asc", &["filter.ts", "--optimize", "--use", "abort=filter/abort"])
+                let asc = "npm/node_modules/assemblyscript/bin/asc.js";
+                with(asc, &["filter.ts", "--optimize", "--use", "abort=filter/abort"])
             }
             Self::AssemblyScriptSdk => {
-                let modules = tools.join("npm/node_modules");
-                let mut command = Command::new(modules.join("assemblyscript-0.14/bin/asc"));
-                command.args(["filter.ts", "--optimize", "--use", "abort=abort_proc_exit", "--path"]).arg(modules);
+                let asc = "npm/node_modules/assemblyscript-0.14/bin/asc";
+                let mut command = with(asc, &["filter.ts", "--optimize", "--use", "abort=abort_proc_exit", "--path"]);
+                command.arg(tools.join("npm/node_modules"));
                 command
             }
             Self::Go => {

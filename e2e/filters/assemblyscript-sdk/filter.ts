@@ -63,4 +63,4 @@ class Request extends Context {
   }
 }
 
-registerRootContext((id: u32) => { return new Root(id); }, "");
+registerRootContext((id: u32) => { return new Root(id); }, "assemblyscript-sdk");
