@@ -6,15 +6,19 @@ use crate::Issued;
 use crate::dial::Dial;
 use bytes::{Buf, BufMut};
 use http::uri::PathAndQuery;
-use hyper_util::rt::TokioIo;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_stream::{Stream, StreamExt};
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::NamedService;
@@ -81,13 +85,13 @@ pub struct GrpcServer {
 }
 
 impl GrpcServer {
-    /// Starts it. A connection gets GOAWAY after `connection_age`, if there is one.
+    /// Starts it.
     ///
     /// # Panics
     /// When there is no port.
     #[track_caller]
-    pub fn start(connection_age: Option<Duration>) -> Self {
-        Self::start_at("127.0.0.1:0", connection_age)
+    pub fn start() -> Self {
+        Self::start_at("127.0.0.1:0")
     }
 
     /// Likewise at this address.
@@ -95,8 +99,28 @@ impl GrpcServer {
     /// # Panics
     /// When it cannot be listened on.
     #[track_caller]
-    pub fn start_at(address: &str, connection_age: Option<Duration>) -> Self {
-        Self::serve(address, connection_age, None)
+    pub fn start_at(address: &str) -> Self {
+        Self::serve(address, None)
+    }
+
+    /// Starts it, without the health service; a connection gets GOAWAY when this time has passed since its first call came.
+    /// Not since it was accepted: then it might get it before any call, however fast the client is.
+    ///
+    /// # Panics
+    /// When there is no port.
+    #[track_caller]
+    pub fn start_leaving(after: Duration) -> Self {
+        Self::run("127.0.0.1:0", false, move |mut incoming, stopped| async move {
+            let leaving = async {
+                while let Some(Ok(stream)) = incoming.next().await {
+                    tokio::spawn(leave(stream, after));
+                }
+            };
+            tokio::select! {
+                () = leaving => {}
+                () = stopped => {}
+            }
+        })
     }
 
     /// Likewise over TLS. With an authority for clients, these must show a certificate of it.
@@ -110,12 +134,27 @@ impl GrpcServer {
             Some(authority) => tls.client_ca_root(Certificate::from_pem(authority)),
             None => tls,
         };
-        Self::serve(address, None, Some(tls))
+        Self::serve(address, Some(tls))
     }
 
     #[track_caller]
-    fn serve(address: &str, connection_age: Option<Duration>, tls: Option<ServerTlsConfig>) -> Self {
-        let over_tls = tls.is_some();
+    fn serve(address: &str, tls: Option<ServerTlsConfig>) -> Self {
+        Self::run(address, tls.is_some(), |incoming, stopped| async move {
+            let mut server = Server::builder();
+            if let Some(tls) = tls {
+                server = server.tls_config(tls).expect("a certificate that can be used");
+            }
+            let _ = server.add_service(Echo).add_service(Health).serve_with_incoming_shutdown(incoming, stopped).await;
+        })
+    }
+
+    /// Counts connections to `address`, which `serve` serves until it is told to stop.
+    #[track_caller]
+    fn run<F: Future<Output = ()>>(
+        address: &str,
+        tls: bool,
+        serve: impl FnOnce(Incoming, Stopped) -> F + Send + 'static,
+    ) -> Self {
         let listener = std::net::TcpListener::bind(address).expect("an address to listen on");
         listener.set_nonblocking(true).expect("a socket option");
         let addr = listener.local_addr().expect("an address");
@@ -128,20 +167,13 @@ impl GrpcServer {
                 count.fetch_add(1, Ordering::Relaxed);
                 accepted
             });
-            let mut server = Server::builder();
-            if let Some(tls) = tls {
-                server = server.tls_config(tls).expect("a certificate that can be used");
-            }
-            if let Some(age) = connection_age {
-                server = server.max_connection_age(age);
-            }
-            let ended = async {
+            let stopped = async {
                 let _ = stopped.await;
             };
-            let _ = server.add_service(Echo).add_service(Health).serve_with_incoming_shutdown(incoming, ended).await;
+            serve(Box::pin(incoming), Box::pin(stopped)).await;
         };
         let thread = std::thread::spawn(move || runtime().block_on(serve));
-        Self { addr, tls: over_tls, connections, stop: Some(stop), thread: Some(thread) }
+        Self { addr, tls, connections, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Serves until the process ends.
@@ -175,6 +207,35 @@ impl Drop for GrpcServer {
             drop(thread);
         }
     }
+}
+
+/// Connections as they come.
+type Incoming = Pin<Box<dyn Stream<Item = std::io::Result<TcpStream>> + Send>>;
+
+/// Done when the server is to stop.
+type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Serve one connection, and say goodbye to it when this time has passed since its first call came.
+async fn leave(stream: TcpStream, after: Duration) {
+    let called = Arc::new(Notify::new());
+    let call = called.clone();
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        call.notify_one();
+        Echo.call(request.map(tonic::body::Body::new))
+    });
+    let mut connection =
+        pin!(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service));
+    let goodbye = async {
+        called.notified().await;
+        tokio::time::sleep(after).await;
+    };
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = goodbye => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    // How it ends is for the client to say.
+    let _ = connection.await;
 }
 
 /// A runtime for a test's clients or servers.

@@ -218,7 +218,7 @@ fn servers_are_checked_over_tls() {
     let authority = Authority::new();
     let server = GrpcServer::start_tls("127.0.0.1:0", &authority.issue("localhost"), Some(authority.pem()));
     // Right in everything but the protocol: it serves in the clear.
-    let plain = GrpcServer::start(None);
+    let plain = GrpcServer::start();
     let file = std::env::temp_dir().join(format!("gateward-grpcs-ca-{}.pem", std::process::id()));
     std::fs::write(&file, authority.pem()).expect("files can be written");
     let shown_to_servers = authority.issue("gateway");

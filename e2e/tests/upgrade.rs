@@ -40,7 +40,7 @@ impl Scene {
         let folder = TempDir::new().expect("a folder can be made");
         let echo = websocket::echo_backend();
         let chat = format!("- {{name: chat, url: '{}', routes: [{{name: chat, paths: [/chat]}}]}}\n", echo.url());
-        let server = GrpcServer::start(None);
+        let server = GrpcServer::start();
         let calls = format!(
             "- {{name: calls, url: '{}', routes: [{{name: calls, protocols: [grpc, grpcs], paths: [/test.Echo]}}]}}\n",
             server.url()

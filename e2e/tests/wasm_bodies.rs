@@ -566,6 +566,42 @@ fn an_answer_in_place_of_a_body_comes_before_the_head_or_breaks_it_off() {
 }
 
 #[test]
+fn what_a_filter_held_does_not_go_with_the_answer_in_its_place() {
+    // It holds the upstream's whole body while it asks, and lets go what comes instead.
+    let asking = |then: &str| {
+        let body = "(if (global.get $stream) (then (return (i32.const 0)))) (call $call (local.get $id)) (i32.const 1)";
+        callback("response_body", body) + &answered(then)
+    };
+    let ask = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let backend = Backend::fixed("HTTP/1.1 200 OK\r\nX-Upstream: yes\r\nContent-Length: 4\r\n\r\nwiki");
+    let services = format!("services:\n- {{name: ask, url: '{}'}}\n", ask.url());
+    for (then, status) in [("(call $answer (i32.const 418))", 418), ("unreachable", 503)] {
+        let folder = Folder::with("asking", &asking(then));
+        let config = config(&backend, "{name: asking}").replace("services:\n", &services);
+        let mut gateway = folder.gateway(&config).workers(1).start();
+        if status == 503 {
+            gateway.expect_error("a Wasm filter failed");
+        }
+        let mut client = RawClient::connect(gateway.proxy());
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let response = client.read_response("GET");
+        assert_eq!((response.status, response.header("x-upstream")), (status, None));
+        assert_eq!(response.header("content-length"), Some(response.body.len().to_string().as_str()));
+        if status == 418 {
+            assert_eq!((response.text().as_str(), response.header("content-type")), ("x-mark", Some("text/plain")));
+        } else {
+            let id = response.header("x-kong-request-id").unwrap_or_default();
+            let message = serde_json::json!({"message": "a filter failed", "request_id": id});
+            assert_eq!(response.json(), message);
+            assert_eq!(response.header("content-type"), Some("application/json; charset=utf-8"));
+        }
+        // Nothing is left over on the connection.
+        client.expect_silence(Duration::from_millis(50));
+        gateway.stop();
+    }
+}
+
+#[test]
 fn a_filter_that_fails_in_a_body_follows_its_policy() {
     for (policy, status) in [("fail_closed", 503), ("fail_open", 200)] {
         let folder = Folder::with("failing", &callback("request_body", "unreachable"));
@@ -589,7 +625,7 @@ fn a_filter_that_fails_in_a_body_follows_its_policy() {
 #[test]
 fn grpc_messages_pass_one_by_one() {
     let folder = Folder::with("capitals", &capitals());
-    let server = GrpcServer::start(None);
+    let server = GrpcServer::start();
     let config = format!(
         "_format_version: '3.0'\nservices:\n- {{name: echo, url: '{}', retries: 0, routes: [{{name: calls, protocols: [grpc], paths: [/]}}]}}\n\
          filter_chains:\n- {{name: chain, route: calls, filters: [{{name: capitals}}]}}\n",
@@ -697,4 +733,57 @@ fn a_client_that_leaves_during_a_pause_is_noticed_at_once() {
         gateway.assert_no_errors();
         gateway.stop();
     }
+}
+
+#[test]
+fn a_request_is_read_to_its_end_although_nothing_follows_it() {
+    // Until the last piece everything is held, for longer than anybody waits before looking for the client's end.
+    let folder = Folder::with("holding", &callback("request_body", "(i32.eqz (local.get $end))"));
+    let backend = Backend::scripted(|request, stream| {
+        let body = request.body.len().to_string();
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        Next::KeepAlive
+    });
+    let gateway = folder.gateway(&config(&backend, "{name: holding}")).start();
+    let (first, rest) = (vec![b'a'; 10], vec![b'b'; 3 << 20]);
+    let mut client = RawClient::connect(gateway.proxy());
+    let length = first.len() + rest.len();
+    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n").as_bytes());
+    client.send(&first);
+    let calls = || Metrics::scrape(&gateway).sum("gateward_wasm_calls_total", &["phase=\"request_body\""]);
+    eventually(PATIENCE, || calls() == 1.0);
+    pause(Duration::from_millis(50));
+    client.send(&rest);
+    client.finish_sending();
+    let response = client.read_response("POST");
+    assert_eq!((response.status, response.text()), (200, length.to_string()));
+    gateway.assert_no_errors();
+    gateway.stop();
+}
+
+#[test]
+fn a_client_that_leaves_while_its_body_is_held_is_noticed() {
+    let folder = Folder::with("holding", &callback("request_body", PAUSE));
+    let backend = Backend::echo();
+    let gateway = folder.gateway(&config(&backend, "{name: holding}")).start();
+    let calls = || Metrics::scrape(&gateway).sum("gateward_wasm_calls_total", &["phase=\"request_body\""]);
+    let gone = || Metrics::scrape(&gateway).sum("gateward_requests_total", &["outcome=\"client_gone\""]);
+    // All of it at once, in two pieces, and not all of it.
+    let (mut shown, mut left) = (0.0, 0.0);
+    for (length, pieces) in [(2, &["ab"][..]), (2, &["a", "b"]), (3, &["a", "b"])] {
+        let mut client = RawClient::connect(gateway.proxy());
+        let mut piece = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+        for next in pieces {
+            piece.push_str(next);
+            client.send(piece.as_bytes());
+            piece.clear();
+            shown += 1.0;
+            eventually(PATIENCE, || calls() == shown);
+        }
+        drop(client);
+        left += 1.0;
+        eventually(PATIENCE, || gone() == left);
+    }
+    gateway.assert_no_errors();
+    gateway.stop();
 }

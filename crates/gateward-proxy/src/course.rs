@@ -202,15 +202,23 @@ impl Desk<'_> {
                 }
                 match self.serve(exchange, context) {
                     Ok(true) => {}
-                    Ok(false) if self.holds() && leaving.poll(context).is_ready() => {
-                        return Poll::Ready(Err(Local::Error(ProxyError::ClientGone)));
+                    Ok(false) if self.is_left_waiting(&leaving) => {
+                        return leaving.poll(context).map(|()| Err(Local::Error(ProxyError::ClientGone)));
                     }
-                    Ok(false) => return Poll::Pending,
+                    Ok(false) => {
+                        leaving.rest();
+                        return Poll::Pending;
+                    }
                     Err(local) => return Poll::Ready(Err(local)),
                 }
             }
         })
         .await
+    }
+
+    /// Whether a plugin keeps something while nobody reads from the client.
+    fn is_left_waiting(&self, leaving: &Leaving<'_>) -> bool {
+        self.holds() && (!leaving.is_read() || self.request.borrow().is_full())
     }
 
     /// Whether a plugin keeps something.

@@ -1,8 +1,9 @@
-//! A client that leaves while a filter holds its exchange: nothing is read from it and nothing written to it meanwhile, so
-//! somebody has to look. A stream of HTTP/2 tells by itself.
+//! A client that leaves while a filter holds its exchange. Who reads a request finds the client's end behind it, and a stream of
+//! HTTP/2 tells by itself; of a connection that nobody reads from, somebody has to look for it.
 
 use crate::channel::Channel;
 use gateward_net::{Departure, Stream};
+use std::cell::Cell;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,9 +12,11 @@ use tokio::time::Sleep;
 /// How long something must be waited for before anybody looks: looking out takes a descriptor and three system calls.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// Looks out for a client that leaves. Costs nothing until it is asked.
+/// Looks out for a client that leaves. Costs nothing until it is asked, nor while it rests.
 pub(crate) struct Leaving<'a> {
     client: Option<&'a Stream>,
+    /// Whether the request is still being read.
+    reading: Option<&'a Cell<bool>>,
     patience: Option<Pin<Box<Sleep>>>,
     watch: Option<Departure>,
 }
@@ -21,15 +24,25 @@ pub(crate) struct Leaving<'a> {
 impl<'a> Leaving<'a> {
     /// Nobody is looked out for.
     pub(crate) fn nobody() -> Self {
-        Self { client: None, patience: None, watch: None }
+        Self { client: None, reading: None, patience: None, watch: None }
     }
 
-    /// Of this client.
+    /// Of this client, from whom nothing is read meanwhile.
     pub(crate) fn of(client: Channel<'a>) -> Self {
         match client {
             Channel::Http1(stream) => Self { client: Some(stream), ..Self::nobody() },
             Channel::Http2(_) => Self::nobody(),
         }
+    }
+
+    /// Of this client, once its request is not being read any more: what was sent before the end is not lost with it.
+    pub(crate) fn after(reading: &'a Cell<bool>, client: Channel<'a>) -> Self {
+        Self { reading: Some(reading), ..Self::of(client) }
+    }
+
+    /// Whether somebody else reads from the client.
+    pub(crate) fn is_read(&self) -> bool {
+        self.reading.is_some_and(Cell::get)
     }
 
     /// Ready once the client has left, which includes one that has only closed its half of the connection.
@@ -47,5 +60,49 @@ impl<'a> Leaving<'a> {
                 Poll::Pending
             }
         }
+    }
+
+    /// Nothing waits any more, or the client is read again: the descriptor goes, and the next look begins with patience.
+    pub(crate) fn rest(&mut self) {
+        self.patience = None;
+        self.watch = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::local;
+    use std::future::poll_fn;
+    use tokio::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn it_keeps_a_descriptor_only_while_it_looks() {
+        local(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let near = Stream::plain(listener.accept().await.unwrap().0);
+            let mut leaving = Leaving::of(Channel::Http1(&near));
+            for _ in 0..2 {
+                poll_fn(|context| {
+                    assert!(leaving.poll(context).is_pending());
+                    if leaving.watch.is_some() { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+                leaving.rest();
+                assert!(leaving.watch.is_none() && leaving.patience.is_none());
+            }
+            drop(far);
+            poll_fn(|context| leaving.poll(context)).await;
+        });
+    }
+
+    #[test]
+    fn a_request_that_is_read_says_so() {
+        let reading = Cell::new(true);
+        let leaving = Leaving { reading: Some(&reading), ..Leaving::nobody() };
+        assert!(leaving.is_read());
+        reading.set(false);
+        assert!(!leaving.is_read() && !Leaving::nobody().is_read());
     }
 }

@@ -17,6 +17,7 @@ use crate::upstream::{Answered, upload_pace};
 use crate::worker::WorkerPlan;
 use gateward_http::{BodyFraming, Headers, Method, hop};
 use gateward_plugin::Source;
+use std::cell::Cell;
 
 /// A response ready to be sent.
 pub(crate) enum Prepared {
@@ -331,14 +332,17 @@ async fn run_through_plugins(
     let filtered = returns.get_mut().is_begun() && !download.is_concluded();
     let (metrics, instances) = (&worker.metrics, &plan.shared.instances[..]);
     let desk = Desk { metrics, instances, request: course, response: returns };
+    let reading = Cell::new(!upload.is_received());
     let sending = async {
-        if upload.is_finished() {
+        let sent = if upload.is_finished() {
             Ok(())
         } else if *streams {
             pieces::run(upload, desk.request, &client, &upstream, deadline, upload_pace).await
         } else {
             upload.run(&client, &upstream, deadline, upload_pace).await
-        }
+        };
+        reading.set(false);
+        sent
     };
     let receiving = async {
         if filtered {
@@ -347,7 +351,7 @@ async fn run_through_plugins(
             download.run(&upstream, &client, own, pace).await
         }
     };
-    let outcome = desk.beside(exchange, Leaving::of(client), both(sending, receiving)).await;
+    let outcome = desk.beside(exchange, Leaving::after(&reading, client), both(sending, receiving)).await;
     outcome.unwrap_or_else(|local| match local {
         Local::Error(error) => Err(error),
         // Too late for an answer: the head is out.

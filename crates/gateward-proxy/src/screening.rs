@@ -16,6 +16,7 @@ use crate::session::Session;
 use crate::upstream::{body_limit, upload_pace};
 use crate::worker::WorkerPlan;
 use gateward_http::{BodyFraming, Headers};
+use std::cell::Cell;
 
 /// Show the request to the chosen plugins that see it as it comes.
 pub(crate) async fn request(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Verdict {
@@ -154,6 +155,7 @@ async fn bring_until_open(connection: &mut Connection<'_>, plan: &WorkerPlan) ->
         }
         Ok(())
     };
-    let brought = desk.beside(exchange, Leaving::of(*client), work).await?;
+    let reading = Cell::new(true);
+    let brought = desk.beside(exchange, Leaving::after(&reading, *client), work).await?;
     brought.map_err(|error| Local::Error(request_error(&error)))
 }

@@ -24,6 +24,8 @@ pub(crate) struct Core {
     /// What it died of.
     pub(crate) cause: Option<FailureKind>,
     pub(crate) memory_bytes: usize,
+    /// With so much memory it is replaced.
+    pub(crate) grown_bytes: usize,
     pub(crate) living: Arc<AtomicUsize>,
 }
 

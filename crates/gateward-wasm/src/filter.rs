@@ -69,7 +69,7 @@ impl Filter {
             observed: Arc::default(),
             runtime: runtime.clone(),
         });
-        match filter.instantiate(Box::new(|| ())) {
+        match filter.prepare(Box::new(|| ())) {
             Ok(mut canary) => canary.shut_down(),
             Err(failure) => return Err(FilterError::Start { filter: filter.setup.config.name.clone(), failure }),
         }
@@ -82,6 +82,11 @@ impl Filter {
     /// # Errors
     /// It failed to start, or there are too many instances.
     pub fn instantiate(self: &Arc<Self>, wake: Box<dyn Fn() + Send + Sync>) -> Result<Instance, Failure> {
+        self.prepare(wake).inspect(Instance::listen)
+    }
+
+    /// Likewise one that is told of its queues only from [`Instance::listen`] on.
+    pub(crate) fn prepare(self: &Arc<Self>, wake: Box<dyn Fn() + Send + Sync>) -> Result<Instance, Failure> {
         let made = Instance::start(
             &self.code,
             self.setup.clone(),

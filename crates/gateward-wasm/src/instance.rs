@@ -76,7 +76,16 @@ impl Instance {
         store.set_epoch_deadline(FIRST_LOOK_TICKS);
         let living = code.living.clone();
         living.fetch_add(1, Ordering::Relaxed);
-        let mut core = Core { store, counters, observed, dead: None, cause: None, memory_bytes: 0, living };
+        let mut core = Core {
+            store,
+            counters,
+            observed,
+            dead: None,
+            cause: None,
+            memory_bytes: 0,
+            grown_bytes: usize::MAX,
+            living,
+        };
         let linked = code.bridge.instantiate(&mut core.store, &code.pre);
         let (linked, spans) = linked.map_err(|error| core.die(Phase::Start, &error))?;
         let memory = linked.get_memory(&mut core.store, "memory");
@@ -87,6 +96,9 @@ impl Instance {
         let exports = Exports::of(&linked, &mut core.store);
         let mut instance = Self { core, exports, spans, next_context: ROOT };
         instance.run_start(limit)?;
+        let core = &mut instance.core;
+        let Host { meter, setup, .. } = core.store.data();
+        core.grown_bytes = setup.config.limits.grown_from(meter.memory_bytes);
         Ok(instance)
     }
 
@@ -120,6 +132,12 @@ impl Instance {
         Ok(())
     }
 
+    /// From now on the instance takes its turn when queues get items.
+    pub(crate) fn listen(&self) {
+        let host = self.core.store.data();
+        host.space.listen(&host.listener);
+    }
+
     /// Tell the guest that the instance ends. Not needed after a failure.
     pub fn shut_down(&mut self) {
         let Self { core, exports, .. } = self;
@@ -147,10 +165,16 @@ impl Instance {
         self.core.cause
     }
 
-    /// Whether new streams should go to a new instance, because this one's memory has grown.
+    /// Whether new streams should go to a new instance, because this one's memory has grown since its start.
     pub fn is_grown(&self) -> bool {
-        let limits = &self.core.store.data().setup.config.limits;
-        self.core.memory_bytes >= limits.recycle_bytes
+        self.core.memory_bytes >= self.core.grown_bytes
+    }
+
+    /// A panic in the host went through a call into the guest, whose memory may be in any state.
+    pub(crate) fn panicked(&mut self) {
+        let Host { setup, phase, .. } = self.core.store.data();
+        let (phase, text) = (*phase, format!("{} in {}: a panic in the gateway", setup.config.name, phase.as_str()));
+        self.core.fail(phase, FailureKind::Trap, text);
     }
 
     /// Bytes of linear memory.

@@ -11,8 +11,8 @@ pub const PAGE_BYTES: usize = 65_536;
 pub struct Limits {
     /// Bytes of linear memory; growing beyond fails inside the guest.
     pub memory_bytes: usize,
-    /// An instance whose memory has grown to this many bytes is replaced once its streams have ended: memory of a
-    /// guest never shrinks, so leaks would add up.
+    /// An instance whose memory has grown by this many bytes since its start, or by three quarters of what its limit left it
+    /// then, is replaced once its streams have ended: memory of a guest never shrinks, so leaks would add up.
     pub recycle_bytes: usize,
     /// Processor time of one callback; beyond it the instance is stopped.
     pub callback: Duration,
@@ -49,6 +49,15 @@ impl Default for Limits {
             log_lines: 64,
             unfinished_streams: 256,
         }
+    }
+}
+
+impl Limits {
+    /// Bytes of memory with which an instance that had `start_bytes` after its start is replaced. Always more than it had:
+    /// its successor begins with as many.
+    pub(crate) fn grown_from(&self, start_bytes: usize) -> usize {
+        let room = self.memory_bytes.saturating_sub(start_bytes);
+        start_bytes + self.recycle_bytes.min(room / 4 * 3).max(PAGE_BYTES)
     }
 }
 

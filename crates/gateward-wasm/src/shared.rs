@@ -7,7 +7,7 @@
 use crate::types::Status;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Bytes of keys and values of one `vm_id`; a write beyond is refused with `INTERNAL_FAILURE`.
@@ -58,18 +58,27 @@ struct Queue {
     bytes: usize,
     listeners: Vec<Weak<Listener>>,
     turn: usize,
+    /// An item came when nobody listened.
+    untold: bool,
 }
 
 /// How an instance learns that a queue of its got an item.
 pub struct Listener {
     ready: Mutex<Vec<u32>>,
     wake: Box<dyn Fn() + Send + Sync>,
+    /// Whether it is told of items: an instance that nobody uses yet would keep them to itself.
+    active: AtomicBool,
 }
 
 impl Listener {
-    /// A listener that calls `wake`, from any thread, when [`Self::take`] has something.
+    /// A listener that calls `wake`, from any thread, when [`Self::take`] has something. It is told of nothing before
+    /// [`Space::listen`].
     pub fn new(wake: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
-        Arc::new(Self { ready: Mutex::default(), wake })
+        Arc::new(Self { ready: Mutex::default(), wake, active: AtomicBool::new(false) })
+    }
+
+    fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed)
     }
 
     /// Queues that got items since the last time, each once.
@@ -169,7 +178,27 @@ impl Space {
         let queue = queues.by_id.entry(id).or_default();
         queue.listeners.retain(|known| known.strong_count() > 0 && !known.ptr_eq(&Arc::downgrade(listener)));
         queue.listeners.push(Arc::downgrade(listener));
+        let told = listener.is_active() && queue.tell_of_untold();
+        drop(queues);
+        if told {
+            listener.notify(id);
+        }
         Ok(id)
+    }
+
+    /// From now on `listener` is told of items of the queues it was registered for, those that nobody was told of among them.
+    pub fn listen(&self, listener: &Arc<Listener>) {
+        let mut queues = lock(&self.queues);
+        // Under the lock: who enqueues sees it, or leaves an item untold that is found here.
+        listener.active.store(true, Ordering::Relaxed);
+        let own = Arc::downgrade(listener);
+        let untold =
+            queues.by_id.iter_mut().filter(|(_, queue)| queue.listeners.iter().any(|known| known.ptr_eq(&own)));
+        let untold: Vec<u32> = untold.filter_map(|(id, queue)| queue.tell_of_untold().then_some(*id)).collect();
+        drop(queues);
+        for id in untold {
+            listener.notify(id);
+        }
     }
 
     /// The id of the queue `name`.
@@ -177,7 +206,7 @@ impl Space {
         lock(&self.queues).by_name.get(name).copied()
     }
 
-    /// Append an item, and tell one of those who listen, in turn.
+    /// Append an item, and tell one of those who listen, in turn. If nobody does, the next who does is told.
     ///
     /// # Errors
     /// `NotFound`: there is no such queue. `InternalFailure`: the item alone is more than a queue may hold.
@@ -194,10 +223,8 @@ impl Space {
             queue.bytes -= oldest.len();
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
-        queue.listeners.retain(|listener| listener.strong_count() > 0);
-        queue.turn = queue.turn.wrapping_add(1);
-        let next = queue.turn % queue.listeners.len().max(1);
-        let listener = queue.listeners.get(next).and_then(Weak::upgrade);
+        let listener = queue.next_listener();
+        queue.untold |= listener.is_none();
         drop(queues);
         if let Some(listener) = listener {
             listener.notify(id);
@@ -225,6 +252,22 @@ impl Space {
     /// Bytes of data, and items that were dropped because a queue was full.
     pub fn usage(&self) -> (usize, u64) {
         (lock(&self.data).bytes, self.dropped.load(Ordering::Relaxed))
+    }
+}
+
+impl Queue {
+    /// Whose turn it is to be told of an item.
+    fn next_listener(&mut self) -> Option<Arc<Listener>> {
+        self.listeners.retain(|listener| listener.strong_count() > 0);
+        self.turn = self.turn.wrapping_add(1);
+        let active = || self.listeners.iter().filter_map(Weak::upgrade).filter(|listener| listener.is_active());
+        let count = active().count();
+        active().nth(self.turn % count.max(1))
+    }
+
+    /// Whether there are items that nobody was told of. Whoever asks is the one who is.
+    fn tell_of_untold(&mut self) -> bool {
+        std::mem::take(&mut self.untold) && !self.items.is_empty()
     }
 }
 
@@ -306,6 +349,9 @@ mod tests {
             }))
         };
         let (first, second) = (listener(), listener());
+        for listener in [&first, &second] {
+            space.listen(listener);
+        }
         let id = space.register(b"q", &first).unwrap();
         assert_eq!(space.register(b"q", &second), Ok(id));
         assert_eq!((space.resolve(b"q"), space.resolve(b"r")), (Some(id), None));
@@ -320,6 +366,44 @@ mod tests {
         assert_eq!(space.dequeue(id), Err(Status::Empty));
         assert_eq!(space.dequeue(99), Err(Status::NotFound));
         assert_eq!(space.enqueue(99, b""), Err(Status::NotFound));
+    }
+
+    #[test]
+    fn who_does_not_listen_yet_keeps_no_item_from_those_who_do() {
+        let space = Shared::default().space("a");
+        let [first, spare, other] = [(); 3].map(|()| Listener::new(Box::new(|| ())));
+        let id = space.register(b"q", &first).unwrap();
+        for listener in [&spare, &other] {
+            space.register(b"q", listener).unwrap();
+        }
+        space.enqueue(id, b"1").unwrap();
+        assert!([&first, &spare, &other].iter().all(|listener| listener.take().is_empty()));
+        // The first who listens is told of what was left untold, and nobody else.
+        space.listen(&first);
+        space.listen(&other);
+        assert_eq!((first.take(), other.take()), (vec![id], vec![]));
+        let mut told = [0, 0];
+        for _ in 0..6 {
+            space.enqueue(id, b"2").unwrap();
+            told[0] += first.take().len();
+            told[1] += other.take().len();
+        }
+        assert_eq!((told, spare.take()), ([3, 3], Vec::new()));
+        // With the others gone, items wait for it, unless somebody takes them first.
+        drop((first, other));
+        space.enqueue(id, b"3").unwrap();
+        while space.dequeue(id).is_ok() {}
+        space.listen(&spare);
+        assert!(spare.take().is_empty());
+        space.enqueue(id, b"4").unwrap();
+        assert_eq!(spare.take(), [id]);
+        // Who listens already when it registers finds what was left as well.
+        drop(spare);
+        space.enqueue(id, b"5").unwrap();
+        let late = Listener::new(Box::new(|| ()));
+        space.listen(&late);
+        space.register(b"q", &late).unwrap();
+        assert_eq!(late.take(), [id]);
     }
 
     #[test]

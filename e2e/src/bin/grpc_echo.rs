@@ -9,7 +9,7 @@ fn main() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:9102".to_owned());
     let Some(dir) = arguments.next() else {
-        GrpcServer::start_at(&address, None).wait();
+        GrpcServer::start_at(&address).wait();
         return Ok(());
     };
     let authority = Authority::new();

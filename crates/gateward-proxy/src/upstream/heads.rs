@@ -163,7 +163,8 @@ async fn send_through_plugins(
         let receiving = answer::receive(upstream, receiver, limits, answered.read_ms, &sent_at, client);
         send_beside(sending, receiving, || sent_at.set(Some(worker.deadlines.now_ms()))).await
     };
-    match desk.beside(exchange, Leaving::of(client), work).await {
+    let reading = Cell::new(true);
+    match desk.beside(exchange, Leaving::after(&reading, client), work).await {
         Ok(Ok(())) if session.response_head.status == 101 && !session.upload.is_finished() => {
             Err(ProxyError::UpstreamHead(HeadError::StatusLine))
         }

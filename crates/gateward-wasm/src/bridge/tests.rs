@@ -210,6 +210,16 @@ fn an_empty_value_needs_no_memory() {
 #[test]
 fn what_reads_before_it_is_linked_is_told_so() {
     let lab = Lab::new();
-    let filter = filter(&lab, "unreachable", "(func $early (drop (call $read (i32.const 0)))) (start $early)");
-    instance(&filter);
+    // INVALID_MEMORY_ACCESS: the host does not know the filter's memory yet.
+    let early = format!(
+        "(global $status (mut i32) (i32.const -1))
+        (func $early (global.set $status (call $read (i32.const 0))))
+        (start $early)
+        {}",
+        headers("(if (i32.ne (global.get $status) (i32.const 6)) (then unreachable)) (i32.const 0)")
+    );
+    let filter = filter(&lab, "unreachable", &early);
+    let mut instance = instance(&filter);
+    let id = instance.create_stream().unwrap();
+    instance.headers(id, &mut stream(), FieldMap::RequestHeaders, true).unwrap();
 }

@@ -191,7 +191,7 @@ impl FilterPlugin {
 
     /// Put what a filter that failed elsewhere still held before the piece: without it the body would not be whole.
     fn let_go(&self, exchange: &mut Exchange, direction: Direction, piece: &mut Vec<u8>) {
-        if let Some(entry) = self.failed_entry(exchange) {
+        if let Some(entry) = self.entry_in(exchange) {
             let side = entry.side(direction);
             prepend(&mut side.held, piece);
             prepend(&mut side.passed, piece);
@@ -254,6 +254,11 @@ impl FilterPlugin {
 }
 
 impl Side {
+    /// Another message takes the place of this one, whose end the filter may have seen with its head.
+    pub(super) fn forget(&mut self) {
+        *self = Self { bodiless: self.bodiless, ..Self::default() };
+    }
+
     /// Nothing waits any more.
     fn release(&mut self) {
         self.head_paused = false;

@@ -17,6 +17,7 @@ pub use carry::{Carried, Carrier, Destination, NoCarrier};
 
 use crate::callout::Upstreams;
 use crate::callout_stats::CalloutStats;
+use crate::config::FilterConfig;
 use crate::filter::{Filter, identity};
 use crate::module::Hash;
 use crate::runtime::{Module, Runtime};
@@ -63,6 +64,14 @@ struct Entry {
     /// Over the contents of both.
     digest: u64,
     found: Result<(Module, Meta), String>,
+}
+
+/// What a configured filter is made from.
+struct Recipe {
+    module: Module,
+    config: FilterConfig,
+    hosts: Vec<String>,
+    settings: Settings,
 }
 
 /// How a file looks from outside.
@@ -179,9 +188,14 @@ impl WasmHost {
         Ok(modules)
     }
 
+    /// How the files of a filter looked when they were read.
+    fn stamps(&self, name: &str) -> Option<[Option<Stamp>; 2]> {
+        self.state().files.get(name).map(|entry| entry.stamps)
+    }
+
     fn read(&self, path: &Path) -> Entry {
         let meta_path = path.with_extension("meta.json");
-        let stamps = [Stamp::of(path), Stamp::of(&meta_path)];
+        let stamps = Stamp::of_both(path);
         let mut hasher = DefaultHasher::new();
         let found = (|| {
             let wasm = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -200,34 +214,71 @@ impl WasmHost {
         Entry { stamps, digest: hasher.finish(), found }
     }
 
-    /// The filter in use that was made from the same, or a new one.
+    /// The filter in use that was made from the same, or a new one. Making one takes as long as its instances take to start, so
+    /// it is done while nothing is locked.
     fn shared(&self, entity: &PluginConfig, snapshot: &Snapshot, env: &PluginEnv) -> Result<Arc<Shared>, String> {
+        let recipe = self.recipe(entity)?;
+        let key = recipe.key();
+        let in_use = self.state().in_use(key);
+        if let Some(shared) = in_use {
+            shared.known.follow(Names::of(&snapshot.config));
+            return Ok(shared);
+        }
+        let made = self.make(recipe, Names::of(&snapshot.config), env)?;
         let mut state = self.state();
-        let State { files, shared, callouts } = &mut *state;
-        let Some(entry) = files.get(&entity.name) else {
+        // Somebody may have made the same meanwhile.
+        if let Some(shared) = state.in_use(key) {
+            drop(state);
+            shared.known.follow(Names::of(&snapshot.config));
+            return Ok(shared);
+        }
+        state.shared.retain(|_, shared| shared.strong_count() > 0);
+        state.shared.insert(key, Arc::downgrade(&made));
+        Ok(made)
+    }
+
+    /// What `entity` is to be made from.
+    fn recipe(&self, entity: &PluginConfig) -> Result<Recipe, String> {
+        let state = self.state();
+        let Some(entry) = state.files.get(&entity.name) else {
             return Err(format!("there is no Wasm filter '{}' in {}", entity.name, self.folder.display()));
         };
         let (module, meta) = entry.found.as_ref().map_err(Clone::clone)?;
-        let config = meta.filter_config(&entity.name, configuration(&entity.config));
-        let names = Names::of(&snapshot.config);
-        let settings = Settings { request_body: meta.shows_request_body(), version: version(module, meta) };
-        let mut hasher = DefaultHasher::new();
-        (identity(&module.hash(), &config), meta.hosts(), &settings).hash(&mut hasher);
-        let key = hasher.finish();
-        if let Some(shared) = shared.get(&key).and_then(Weak::upgrade) {
-            shared.known.follow(names);
-            return Ok(shared);
-        }
-        let known = Arc::new(Known::new(names, meta.hosts()));
+        Ok(Recipe {
+            config: meta.filter_config(&entity.name, configuration(&entity.config)),
+            hosts: meta.hosts().to_vec(),
+            settings: Settings { request_body: meta.shows_request_body(), version: version(module, meta) },
+            module: module.clone(),
+        })
+    }
+
+    fn make(&self, recipe: Recipe, names: Names, env: &PluginEnv) -> Result<Arc<Shared>, String> {
+        let Recipe { module, config, hosts, settings } = recipe;
+        let name = config.name.clone();
+        let known = Arc::new(Known::new(names, &hosts));
         let upstreams: Arc<dyn Upstreams> = known.clone();
-        let filter = Filter::new(&self.runtime, module, config, upstreams).map_err(|error| error.to_string())?;
+        let filter = Filter::new(&self.runtime, &module, config, upstreams).map_err(|error| error.to_string())?;
         let (carrier, background) = (self.carrier.clone(), env.background.clone());
-        let callouts = callouts.entry(entity.name.clone()).or_default().clone();
+        let callouts = self.state().callouts.entry(name).or_default().clone();
         let made = Shared::new(filter, known, carrier, background, callouts, settings);
         made.prepare(self.workers);
-        shared.retain(|_, shared| shared.strong_count() > 0);
-        shared.insert(key, Arc::downgrade(&made));
         Ok(made)
+    }
+}
+
+impl State {
+    /// The filter in use with this key.
+    fn in_use(&self, key: u64) -> Option<Arc<Shared>> {
+        self.shared.get(&key).and_then(Weak::upgrade)
+    }
+}
+
+impl Recipe {
+    /// Over everything in it.
+    fn key(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (identity(&self.module.hash(), &self.config), &self.hosts, &self.settings).hash(&mut hasher);
+        hasher.finish()
     }
 }
 
@@ -240,17 +291,16 @@ impl PluginHost for WasmHost {
         if modules.len() > FILES {
             tracing::warn!(folder = %self.folder.display(), "more than {FILES} Wasm filters; the last ones are left out");
         }
+        let modules: BTreeMap<_, _> = modules.into_iter().take(FILES).collect();
+        let changed = |(name, path): &(&String, &PathBuf)| self.stamps(name) != Some(Stamp::of_both(path));
+        // What is read is compiled, while nothing is locked.
+        let read: Vec<_> = modules.iter().filter(changed).map(|(name, path)| (name.clone(), self.read(path))).collect();
         let mut state = self.state();
         state.files.retain(|name, _| modules.contains_key(name));
+        state.files.extend(read);
         let mut hasher = DefaultHasher::new();
-        for (name, path) in modules.into_iter().take(FILES) {
-            let stamps = [Stamp::of(&path), Stamp::of(&path.with_extension("meta.json"))];
-            let known = state.files.get(&name).is_some_and(|entry| entry.stamps == stamps);
-            if !known {
-                let entry = self.read(&path);
-                state.files.insert(name.clone(), entry);
-            }
-            (&name, state.files.get(&name).map(|entry| entry.digest)).hash(&mut hasher);
+        for (name, entry) in &state.files {
+            (name, entry.digest).hash(&mut hasher);
         }
         hasher.finish()
     }
@@ -298,6 +348,11 @@ impl Stamp {
         let metadata = std::fs::metadata(path).ok()?;
         let modified = (metadata.mtime(), metadata.mtime_nsec());
         Some(Self { modified, bytes: metadata.len(), inode: metadata.ino() })
+    }
+
+    /// Of the module at this path, and of what stands beside it.
+    fn of_both(path: &Path) -> [Option<Self>; 2] {
+        [Self::of(path), Self::of(&path.with_extension("meta.json"))]
     }
 }
 

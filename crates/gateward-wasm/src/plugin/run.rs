@@ -14,7 +14,9 @@ use crate::instance::{Instance, Signals};
 use crate::stream::LocalReply;
 use crate::types::{Action, Direction, FieldMap};
 use gateward_http::Method;
-use gateward_plugin::{Exchange, Flow, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, RequestRecord, Step};
+use gateward_plugin::{
+    Exchange, Flow, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin, RequestRecord, Source, Step,
+};
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -102,15 +104,18 @@ impl FilterPlugin {
     /// Begin a part of the exchange and show the request's head; what came of it, and whether callouts wait to be sent.
     /// `None`: there is no instance that works.
     pub(super) fn begin(&self, exchange: &mut Exchange, end: bool) -> Option<Begun> {
-        self.shared.with(|running, instance| {
+        // Outside of the instance's lock, which an entry takes when it is dropped: a panic would drop it under the lock.
+        let mut begun = None;
+        let (progress, calls_out) = self.shared.with(|running, instance| {
             let id = instance.open_stream();
-            let mut entry = self.entry(running.clone(), id);
+            let entry = begun.insert(self.entry(running.clone(), id));
             let mut view = entry.view(Reach::Write(exchange), Stage::Request, None);
             let progress = instance
                 .begin_stream(id, &mut view, end)
                 .map(|action| weigh(action, instance.take_signals(id, Direction::Request), Direction::Request));
-            Begun { entry, progress, calls_out: instance.has_callouts() }
-        })
+            (progress, instance.has_callouts())
+        })?;
+        begun.map(|entry| Begun { entry, progress, calls_out })
     }
 
     /// Its part of the exchange, taken out so that both can be changed; `None`: it has none, or failed.
@@ -124,8 +129,8 @@ impl FilterPlugin {
         Some(streams.others.swap_remove(place))
     }
 
-    /// Its part of the exchange after it failed.
-    pub(super) fn failed_entry<'e>(&self, exchange: &'e mut Exchange) -> Option<&'e mut Entry> {
+    /// Its part of the exchange, whether it failed or not.
+    pub(super) fn entry_in<'e>(&self, exchange: &'e mut Exchange) -> Option<&'e mut Entry> {
         let streams = exchange.kept_mut::<Streams>()?;
         let mut entries = streams.first.iter_mut().chain(&mut streams.others);
         entries.find(|entry| entry.owner == self.id).map(|entry| &mut **entry)
@@ -358,6 +363,12 @@ impl Plugin for FilterPlugin {
 
     /// A response of the gateway's own, or of another plugin: the filter sees it too, and cannot hold it.
     fn header_filter(&self, exchange: &mut Exchange) {
+        if exchange.response.source != Source::Service
+            && let Some(entry) = self.entry_in(exchange)
+        {
+            // What is held of the upstream's must not go with the one in its place.
+            entry.response.forget();
+        }
         let Some(mut entry) = self.take(exchange) else { return };
         if entry.head_seen {
             return Self::keep(exchange, entry);

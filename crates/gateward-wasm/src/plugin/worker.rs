@@ -1,9 +1,10 @@
 //! Instances of a configured filter: one per worker, again after a failure.
 //!
 //! An instance is used by its worker's thread; timers, queues and answers that belong to no request are handled on the
-//! background runtime. The lock around it is contended only when both meet. Workers do not start instances, so that a filter that
-//! is slow to start does not hold requests up: the first ones are started with the filter, before its snapshot is served, and
-//! wait for their workers; after a failure the next one is made on the background runtime.
+//! background runtime. The lock around it is contended only when both meet. A filter that is slow to start should not hold
+//! requests up, so the first instances are started with the filter, before its snapshot is served, and wait for their workers; after a
+//! failure, or when one has grown, the next is made on the background runtime. Only a worker for which none was left, because there was
+//! no room for so many or its instance did not start, starts its first itself.
 
 use super::known::Known;
 use super::under_way::UnderWay;
@@ -109,8 +110,8 @@ impl Shared {
         Arc::new(Self { filter, known, carrier, background, callouts, settings, serial, began, spare, slots })
     }
 
-    /// Start instances for this many workers, as long as there is plenty of room for others. One that does not start is
-    /// left to its worker, which deals with failures.
+    /// Start instances for this many workers, as long as there is plenty of room for others. One that does not start, and those
+    /// behind it, are left to their workers, which deal with failures.
     pub(super) fn prepare(&self, workers: usize) {
         let made =
             (0..workers).map_while(|_| if self.filter.has_room() { Spare::make(&self.filter).ok() } else { None });
@@ -138,7 +139,7 @@ impl Shared {
         let number = worker();
         let mut slot = lock(self.slots[number].get_or_init(Mutex::default));
         if let Some(running) = &slot.running {
-            let instance = lock(&running.instance);
+            let instance = running.instance();
             if instance.dead().is_none() {
                 let grown = instance.is_grown();
                 drop(instance);
@@ -233,7 +234,7 @@ impl Shared {
         let state = |slot: &Mutex<Slot>| {
             let slot = lock(slot);
             match &slot.running {
-                Some(running) if lock(&running.instance).dead().is_none() => WorkerState::Running,
+                Some(running) if running.instance().dead().is_none() => WorkerState::Running,
                 Some(_) => WorkerState::Failed,
                 None if slot.pending || slot.back_off.failures() > 0 => WorkerState::Waiting,
                 None => WorkerState::Idle,
@@ -247,7 +248,7 @@ impl Spare {
     fn make(filter: &Arc<Filter>) -> Result<Self, Failure> {
         let keeper = Arc::new(Notify::new());
         let wake = keeper.clone();
-        let instance = filter.instantiate(Box::new(move || wake.notify_one()))?;
+        let instance = filter.prepare(Box::new(move || wake.notify_one()))?;
         Ok(Self { instance, keeper })
     }
 }
@@ -257,9 +258,10 @@ impl Running {
         Ok(Self::of(shared, Spare::make(&shared.filter)?))
     }
 
-    /// From now on `spare` has a timer, and what it asks for is done.
+    /// From now on `spare` has a timer, is told of its queues, and what it asks for is done.
     fn of(shared: &Arc<Shared>, spare: Spare) -> Arc<Self> {
         let Spare { instance, keeper } = spare;
+        instance.listen();
         let tick_ms = instance.tick_ms();
         let running = Arc::new(Self {
             shared: Arc::downgrade(shared),
@@ -274,9 +276,14 @@ impl Running {
         running
     }
 
-    /// The instance, for one call.
+    /// The instance, for one call. One in which a call panicked has failed.
     pub(super) fn instance(&self) -> MutexGuard<'_, Instance> {
-        lock(&self.instance)
+        self.instance.lock().unwrap_or_else(|poisoned| {
+            self.instance.clear_poison();
+            let mut instance = poisoned.into_inner();
+            instance.panicked();
+            instance
+        })
     }
 
     /// Call the instance outside of any request.
@@ -352,50 +359,107 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
     use crate::callout::Upstreams;
+    use crate::logging::LogSink;
     use crate::plugin::NoCarrier;
-    use crate::plugin::testing::noting;
+    use crate::plugin::run::FilterPlugin;
+    use crate::plugin::testing::{Panicking, noting};
     use crate::{FilterConfig, Runtime, Services};
+    use gateward_plugin::{Exchange, Flow, Plugin};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::mpsc::channel;
 
-    /// A filter that says when it is configured, whose instances for `workers` are made by this thread.
-    fn shared(background: &Handle, workers: usize) -> (Arc<Shared>, Arc<noting::Lines>) {
-        let lines = Arc::new(noting::Lines::default());
-        let runtime = Runtime::new(Services::new(lines.clone()), None).unwrap();
-        let module = runtime.load(&wat::parse_str(noting::CONFIGURED).unwrap()).unwrap();
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A filter whose instances for `workers` are made by this thread.
+    fn shared(host: &Arc<Runtime>, background: &tokio::runtime::Runtime, wat: &str, workers: usize) -> Arc<Shared> {
+        let module = host.load(&wat::parse_str(wat).unwrap()).unwrap();
         let known = Arc::new(Known::new(Default::default(), &[]));
         let upstreams: Arc<dyn Upstreams> = known.clone();
-        let filter = Filter::new(&runtime, &module, FilterConfig::new("slow"), upstreams).unwrap();
+        let filter = Filter::new(host, &module, FilterConfig::new("test"), upstreams).unwrap();
         let settings = Settings { request_body: true, version: None };
-        let shared = Shared::new(filter, known, Arc::new(NoCarrier), background.clone(), Arc::default(), settings);
+        let background = background.handle().clone();
+        let shared = Shared::new(filter, known, Arc::new(NoCarrier), background, Arc::default(), settings);
         shared.prepare(workers);
-        (shared, lines)
+        shared
+    }
+
+    fn host(log: Arc<dyn LogSink>) -> Arc<Runtime> {
+        Runtime::new(Services::new(log), None).unwrap()
+    }
+
+    fn background() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    /// A stream on a thread of its own: the thread, and how many streams its instance has.
+    fn worker(shared: &Arc<Shared>) -> (std::thread::ThreadId, Option<usize>) {
+        let shared = shared.clone();
+        let work = move || {
+            let streams = shared.with(|_, instance| {
+                instance.create_stream().unwrap();
+                instance.streams()
+            });
+            (std::thread::current().id(), streams)
+        };
+        std::thread::spawn(work).join().unwrap()
     }
 
     #[test]
-    fn workers_start_no_instances_of_their_own() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (shared, lines) = shared(runtime.handle(), 2);
+    fn workers_start_instances_only_where_none_was_prepared() {
+        let (lines, background) = (Arc::new(noting::Lines::default()), background());
+        let shared = shared(&host(lines.clone()), &background, noting::CONFIGURED, 2);
         let here = std::thread::current().id();
         // The trial, and one for each worker.
         assert_eq!(lines.take(), [here; 3]);
         assert_eq!(shared.filter.totals().instances, 2);
-        let worker = || {
-            let shared = shared.clone();
-            let work = move || {
-                let streams = shared.with(|_, instance| {
-                    instance.create_stream().unwrap();
-                    instance.streams()
-                });
-                (std::thread::current().id(), streams)
-            };
-            std::thread::spawn(work).join().unwrap()
-        };
         for _ in 0..2 {
-            assert_eq!((worker().1, lines.take().len()), (Some(1), 0), "each has an instance to itself");
+            assert_eq!((worker(&shared).1, lines.take().len()), (Some(1), 0), "each has an instance to itself");
         }
         assert_eq!(shared.workers(), [WorkerState::Running; 2]);
         // A thread that nobody counted on makes its own.
-        let (own, streams) = worker();
+        let (own, streams) = worker(&shared);
         assert_eq!((streams, lines.take()), (Some(1), vec![own]));
         assert_eq!(shared.filter.totals().instances_made, 4);
+    }
+
+    #[test]
+    fn instances_without_a_worker_keep_no_items_to_themselves() {
+        let (lines, background) = (Arc::new(noting::Lines::default()), background());
+        let host = host(lines.clone());
+        let shared = shared(&host, &background, noting::QUEUE, 3);
+        let space = host.services().shared.space("test");
+        let queue = space.resolve(b"q").unwrap();
+        let told = || {
+            let line = async {
+                while lines.take().is_empty() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            background.block_on(async { tokio::time::timeout(PATIENCE, line).await }).expect("somebody is told");
+        };
+        // The first who serves is told of what came before, and then of everything.
+        space.enqueue(queue, b"before").unwrap();
+        worker(&shared);
+        told();
+        for _ in 0..4 {
+            space.enqueue(queue, b"later").unwrap();
+            told();
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_callback_costs_the_instance_and_no_more() {
+        let background = background();
+        let shared = shared(&host(Arc::new(Panicking)), &background, noting::REQUEST, 1);
+        let (plugin, failing) = (FilterPlugin::new(shared.clone()), shared.clone());
+        let (done, ended) = channel();
+        std::thread::spawn(move || {
+            let request = || plugin.request_head(&mut Exchange::new(), true);
+            let first = catch_unwind(AssertUnwindSafe(request));
+            let refused = |flow| matches!(flow, Flow::Respond(response) if response.status == 503);
+            done.send((first.is_err(), refused(request()), failing.workers()))
+        });
+        assert_eq!(ended.recv_timeout(PATIENCE), Ok((true, true, vec![WorkerState::Waiting])));
+        assert_eq!(shared.filter.totals().failed(FailureKind::Trap), 1);
     }
 }

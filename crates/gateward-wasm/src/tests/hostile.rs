@@ -205,3 +205,23 @@ fn an_instance_that_has_grown_says_so() {
     instance.headers(id, &mut Plain::default(), FieldMap::RequestHeaders, true).unwrap();
     assert!(instance.is_grown(), "{}", instance.memory_bytes());
 }
+
+#[test]
+fn what_an_instance_has_from_its_start_is_no_growth() {
+    const MIB: usize = 1 << 20;
+    let lab = Lab::new();
+    // Memory after the start, in pages, and how many more make it grown, with a limit of 256 and a setting of 192.
+    for (start, room, grown) in [(16, 240, 180), (192, 64, 48), (224, 32, 24), (255, 1, 1)] {
+        let wat = logging(&[("proxy_on_request_headers", "(drop (memory.grow (i32.const 1))) (i32.const 0)")])
+            .replace("(memory (export \"memory\") 2)", &format!("(memory (export \"memory\") {start})"));
+        let filter = lab.try_filter(&wat, |config| {
+            (config.limits.memory_bytes, config.limits.recycle_bytes) = (16 * MIB, 12 * MIB);
+        });
+        let mut instance = instance(&filter.unwrap());
+        let id = instance.create_stream().unwrap();
+        for pages in 0..=room {
+            assert_eq!(instance.is_grown(), pages >= grown, "{start} and {pages}");
+            instance.headers(id, &mut Plain::default(), FieldMap::RequestHeaders, true).unwrap();
+        }
+    }
+}

@@ -211,19 +211,20 @@ async fn begin(runtime: &Handle, stream: Stream, http2: bool, host: Arc<Host>) -
     Ok(Exchange { sender: Sender::Http1(sender), host, reused: false })
 }
 
-/// How long an idle connection has to say that it can be used.
+/// How long idle connections have, all together, to say that one of them can be used.
 const READY: Duration = Duration::from_millis(20);
 
 impl Host {
     /// The idle connection that was used last, if it is still good.
     async fn take_idle(&self) -> Option<http1::SendRequest<Body>> {
+        let until = tokio::time::Instant::now() + READY;
         loop {
             let (_, mut sender) = lock(&self.idle).pop()?;
             if sender.is_closed() {
                 continue;
             }
             // One whose last request is still being sent, although its answer came, is not waited for.
-            if let Ok(Ok(())) = tokio::time::timeout(READY, sender.ready()).await {
+            if let Ok(Ok(())) = tokio::time::timeout_at(until, sender.ready()).await {
                 return Some(sender);
             }
         }

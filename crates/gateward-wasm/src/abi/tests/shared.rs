@@ -45,6 +45,7 @@ fn a_queue_of_another_vm_is_reached_by_its_vm_id() {
     let mut rig = Rig::new();
     let space = rig.services.shared.space("other");
     let listener = Listener::new(Box::new(|| ()));
+    space.listen(&listener);
     let id = space.register(b"queue", &listener).unwrap();
     let (other, name, item) = (rig.put(b"other"), rig.put(b"queue"), rig.put(b"item"));
     rig.check("proxy_resolve_shared_queue", &row(&[&other, &name, &[RETURN]]), Status::Ok);
