@@ -123,7 +123,7 @@ impl GrpcServer {
         })
     }
 
-    /// Likewise over TLS. With an authority for clients, these must show a certificate of it.
+    /// Starts it at this address, over TLS. With an authority for clients, these must show a certificate of it.
     ///
     /// # Panics
     /// When it cannot be listened on, or the certificate cannot be used.
@@ -150,7 +150,7 @@ impl GrpcServer {
 
     /// Counts connections to `address`, which `serve` serves until it is told to stop.
     #[track_caller]
-    fn run<F: Future<Output = ()>>(
+    fn run<F: Future<Output = ()> + Send + 'static>(
         address: &str,
         tls: bool,
         serve: impl FnOnce(Incoming, Stopped) -> F + Send + 'static,

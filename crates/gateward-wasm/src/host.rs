@@ -71,7 +71,8 @@ type Property = (Box<[u8]>, Box<[u8]>);
 /// What belongs to one context.
 #[derive(Debug, Default)]
 pub(crate) struct Context {
-    pub(crate) reply: Option<LocalReply>,
+    /// Rare, and so kept small where there is none.
+    pub(crate) reply: Option<Box<LocalReply>>,
     /// Directions to go on with, as bits.
     pub(crate) resumed: u8,
     /// Directions to break off, as bits.

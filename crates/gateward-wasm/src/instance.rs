@@ -18,6 +18,7 @@ use crate::shared::{Listener, Space};
 use crate::stream::{LocalReply, Stream};
 use crate::types::{Action, DataBuffer, Direction, FieldMap, Peer, Phase};
 use crate::watch::FIRST_LOOK_TICKS;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -35,7 +36,7 @@ pub struct Instance {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Signals {
     /// It answers in place of the upstream.
-    pub reply: Option<LocalReply>,
+    pub reply: Option<Box<LocalReply>>,
     resumed: u8,
     closed: u8,
 }
@@ -219,14 +220,13 @@ impl Instance {
     pub fn open_stream(&mut self) -> ContextId {
         let Self { core, next_context, .. } = self;
         let host = core.store.data_mut();
-        loop {
-            *next_context = next_context.wrapping_add(1);
-            if *next_context > ROOT && !host.contexts.contains_key(next_context) {
-                break;
+        let id = loop {
+            *next_context = next_context.wrapping_add(1).max(ROOT + 1);
+            if let Entry::Vacant(free) = host.contexts.entry(*next_context) {
+                free.insert(Context::default());
+                break *next_context;
             }
-        }
-        let id = *next_context;
-        host.contexts.insert(id, Context::default());
+        };
         let streams = host.contexts.len() - 1;
         core.counters.set_streams(streams);
         id

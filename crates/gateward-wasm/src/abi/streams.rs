@@ -77,7 +77,8 @@ fn send_local_response(
         // Too late, or the second one: it comes to nothing, and is no reason for a guest to fail.
         if may_respond && context.reply.is_none() {
             let grpc_status = (grpc_status != u32::MAX).then_some(grpc_status);
-            context.reply = Some(LocalReply { status, details, body: body.to_vec(), headers, grpc_status });
+            let body = body.to_vec();
+            context.reply = Some(Box::new(LocalReply { status, details, body, headers, grpc_status }));
         }
         Ok(())
     })())

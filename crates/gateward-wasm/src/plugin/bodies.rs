@@ -60,7 +60,7 @@ impl FilterPlugin {
                 pause::begin(&mut entry, Direction::Request);
                 Flow::Hold
             }
-            Ok(Progress::Respond(reply)) => Flow::Respond(response(reply)),
+            Ok(Progress::Respond(reply)) => Flow::Respond(response(*reply)),
             Ok(Progress::Close) => Flow::Reset,
         };
         Self::keep_settled(exchange, entry, calls_out && !matches!(flow, Flow::Hold));
@@ -152,7 +152,7 @@ impl FilterPlugin {
         }
         let resumed = signals.resumes(direction);
         if let Some(reply) = signals.reply {
-            return answer(exchange, direction, response(reply));
+            return answer(exchange, direction, response(*reply));
         }
         let side = entry.side(direction);
         let lets_go = action == Action::Continue;
@@ -229,7 +229,7 @@ impl FilterPlugin {
             return Poll::Pending;
         };
         let flow = match paused {
-            Paused::Ended(Progress::Respond(reply)) => answer(exchange, direction, response(reply)),
+            Paused::Ended(Progress::Respond(reply)) => answer(exchange, direction, response(*reply)),
             Paused::Ended(Progress::Close) => Flow::Reset,
             Paused::Ended(Progress::GoOn | Progress::Wait) => Flow::Next,
             Paused::Failed(failure) => self.failed(&mut entry, exchange, &failure),

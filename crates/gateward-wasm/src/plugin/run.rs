@@ -66,7 +66,7 @@ pub(super) struct Begun {
 pub(super) enum Progress {
     GoOn,
     Wait,
-    Respond(LocalReply),
+    Respond(Box<LocalReply>),
     Close,
 }
 
@@ -298,7 +298,7 @@ pub(super) fn weigh(action: Action, signals: Signals, direction: Direction) -> P
 fn concluded(progress: Progress, exchange: &mut Exchange) -> Outcome {
     match progress {
         Progress::GoOn | Progress::Wait => Outcome::Next,
-        Progress::Respond(reply) => Outcome::Respond(response(reply)),
+        Progress::Respond(reply) => Outcome::Respond(response(*reply)),
         Progress::Close => {
             exchange.response.broken = true;
             Outcome::Next
@@ -363,16 +363,16 @@ impl Plugin for FilterPlugin {
 
     /// A response of the gateway's own, or of another plugin: the filter sees it too, and cannot hold it.
     fn header_filter(&self, exchange: &mut Exchange) {
-        if exchange.response.source != Source::Service
-            && let Some(entry) = self.entry_in(exchange)
-        {
+        let replaces = exchange.response.source != Source::Service;
+        let Some(entry) = self.entry_in(exchange) else { return };
+        if replaces {
             // What is held of the upstream's must not go with the one in its place.
             entry.response.forget();
         }
-        let Some(mut entry) = self.take(exchange) else { return };
         if entry.head_seen {
-            return Self::keep(exchange, entry);
+            return;
         }
+        let Some(mut entry) = self.take(exchange) else { return };
         // What it asks for is not done: there is nothing to wait for, and no other answer.
         let (progress, calls_out) = Self::head(&mut entry, exchange);
         if let Err(failure) = progress {

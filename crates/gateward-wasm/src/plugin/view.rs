@@ -8,13 +8,16 @@ use super::properties;
 use crate::stream::{Edit, Stream};
 use crate::types::{DataBuffer, FieldMap};
 use gateward_http::uri::{escape_path, normalize_path};
-use gateward_http::{Headers, Method};
+use gateward_http::{Headers, Method, Name};
 use gateward_plugin::Exchange;
 use gateward_route::upstream_path;
 use std::cell::Cell;
 
 /// Fields of one map after a filter added some; more are refused.
 const FIELDS: usize = 512;
+
+/// Shown as `:authority`.
+const HOST: Name = Name::new("host");
 
 /// What can be done to the exchange now.
 pub(super) enum Reach<'a> {
@@ -209,7 +212,7 @@ impl Stream for View<'_> {
     fn count_fields(&self, map: FieldMap) -> u32 {
         let Some(headers) = self.map(map) else { return 0 };
         let fields = match map {
-            FieldMap::RequestHeaders => headers.len() - headers.count("host") + REQUEST_PSEUDO.len(),
+            FieldMap::RequestHeaders => headers.len() - headers.count(HOST) + REQUEST_PSEUDO.len(),
             FieldMap::ResponseHeaders => headers.len() + RESPONSE_PSEUDO.len(),
             FieldMap::RequestTrailers | FieldMap::ResponseTrailers => headers.len(),
         };

@@ -140,7 +140,7 @@ impl Trial {
         for _ in 0..CALLOUTS {
             let signals = instance.take_signals(self.context, direction);
             if signals.reply.is_some() {
-                return Ok(signals.reply);
+                return Ok(signals.reply.map(|reply| *reply));
             }
             paused &= !signals.resumes(direction);
             let callouts = instance.take_callouts();
