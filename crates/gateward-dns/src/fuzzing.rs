@@ -7,7 +7,7 @@ use domain::base::{Message, ParsedName};
 use domain::rdata::AllRecordData;
 use gateward_zone::{Name, Rtype, ZoneView as _, is_newer, parse_record};
 
-use crate::answer::{Context, Settings, Transport, Verdict, respond};
+use crate::answer::{Context, Settings, Transport, Verdict, refuse, respond, slip};
 use crate::cookies::CookieKeys;
 use crate::store::{Zone, Zones};
 use crate::transfer::{Incoming, Limits, Received, onto};
@@ -56,13 +56,16 @@ static ZONES: LazyLock<Zones> = LazyLock::new(|| {
     zones
 });
 
-/// Every message gets silence, or an answer to it that another implementation reads, no longer than the asker can take.
+/// Every message gets silence, or an answer to it that another implementation reads, no longer than the asker can take; and so does what
+/// is left of the answer when it is limited.
 pub fn query(message: &[u8]) {
     let zones = ZONES.map();
     let settings = Settings { identity: b"fuzz".to_vec(), version: b"fuzz".to_vec(), ..Settings::default() };
     let cookies = CookieKeys::new([7; 16], None);
     let mut out = vec![0; 65_535];
-    for transport in [Transport::Udp, Transport::Tcp, Transport::Tls] {
+    for (transport, room) in
+        [(Transport::Udp, 0), (Transport::Udp, 200), (Transport::Tcp, 0), (Transport::Tcp, 200), (Transport::Tls, 0)]
+    {
         let context = Context {
             zones: &zones,
             settings: &settings,
@@ -70,18 +73,35 @@ pub fn query(message: &[u8]) {
             now: 1,
             client: [192, 0, 2, 1].into(),
             transport,
+            room,
         };
         let Verdict::Reply(reply) = respond(&context, message, &mut out) else { continue };
-        let answer = &out[..reply.len];
-        assert!(transport != Transport::Udp || reply.len <= 1232);
-        assert_eq!((&answer[..2], answer[2] & 0x80), (&message[..2], 0x80));
-        let parsed = Message::from_octets(answer).expect("a header");
-        let (_, answers, authorities, additional) = parsed.sections().expect("sections");
-        for record in answers.chain(authorities).chain(additional) {
+        assert!(reply.len + room <= if transport == Transport::Udp { 1232 } else { 65_535 });
+        assert_eq!(readable(message, &out[..reply.len])[3], u16::from(reply.opt_at < reply.len));
+        for cut in [slip, refuse] {
+            let (mut reply, mut answer) = (reply.clone(), out[..reply.len].to_vec());
+            cut(&mut reply, &mut answer);
+            let [answers, authorities, additional, opt] = readable(message, &answer[..reply.len]);
+            assert_eq!((answers, authorities, additional), (0, 0, opt));
+        }
+    }
+}
+
+/// Counts of records in the sections of an answer to `message`, and of OPT records among them.
+fn readable(message: &[u8], answer: &[u8]) -> [u16; 4] {
+    assert_eq!((&answer[..2], answer[2] & 0x80), (&message[..2], 0x80));
+    let parsed = Message::from_octets(answer).expect("a header");
+    let (_, answers, authorities, additional) = parsed.sections().expect("sections");
+    let mut counts = [0; 4];
+    for (section, count) in [answers, authorities, additional].into_iter().zip(0..) {
+        for record in section {
             let record = record.expect("a record");
+            counts[count] += 1;
+            counts[3] += u16::from(record.rtype() == Rtype::OPT);
             record.to_any_record::<AllRecordData<&[u8], ParsedName<&[u8]>>>().expect("well-formed data");
         }
     }
+    counts
 }
 
 /// An update is refused, or its changes fit the zone and leave one: a SOA, NS records at the apex, CNAME records alone, and a

@@ -1,12 +1,22 @@
 //! The hash of a name, made label by label from the right, so that one pass over a name hashes all names above it too.
 //!
-//! Both maps of the store use it: zones by origin, names within a zone. Nobody outside decides what is in these maps but
-//! those who may change zones, so no secret goes into it; the maps stay correct, only slower, where hashes collide.
+//! Both maps of the store use it, zones by origin and names within a zone, and compare names where hashes agree: collisions make
+//! them slower, never wrong. So that nobody who may add names can choose many that collide, the root's hash is random
+//! for each process; no hash leaves the process. Two other uses go by the hash alone, because they can bear a collision: a chain of
+//! CNAMEs that seems to come back to a name ends there, and answers about two names seem to be about one to the rate limit.
 
-/// The root's hash, from which every other follows.
-pub(crate) const ROOT: u64 = 0x9e37_79b9_7f4a_7c15;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::LazyLock;
+
+static ROOT: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
 
 const FACTOR: u64 = 0xa076_1d64_78bd_642f;
+
+/// The root's hash, from which every other follows.
+#[inline]
+pub(crate) fn root() -> u64 {
+    *ROOT
+}
 
 /// The hash of `label` (in lower case) put before a name whose hash is `parent`.
 #[inline]
@@ -41,7 +51,7 @@ pub(crate) fn name(wire: &[u8]) -> u64 {
         count += 1;
         at += 1 + usize::from(wire[at]);
     }
-    starts[..count].iter().rev().fold(ROOT, |hash, start| {
+    starts[..count].iter().rev().fold(root(), |hash, start| {
         let start = usize::from(*start);
         child(hash, &wire[start + 1..start + 1 + usize::from(wire[start])])
     })

@@ -49,14 +49,6 @@ pub struct Request<'a> {
     pub authorities: u16,
 }
 
-impl Request<'_> {
-    /// The operation code.
-    #[must_use]
-    pub fn opcode(&self) -> u8 {
-        (self.flags >> 3) & 15
-    }
-}
-
 /// What is asked.
 pub struct Question<'a> {
     /// Name, type and class as they came.
@@ -163,12 +155,18 @@ pub enum Malformed {
     Format,
 }
 
+/// The operation code of a message that asks for something; `None` for what has no header or is an answer itself.
+#[inline]
+pub(crate) fn opcode(octets: &[u8]) -> Option<u8> {
+    (octets.len() >= HEADER && octets[2] & QR == 0).then(|| (octets[2] >> 3) & 15)
+}
+
 /// Reads a message.
 ///
 /// # Errors
 /// [`Malformed`]: whether to say nothing or FORMERR.
 pub fn parse(octets: &[u8]) -> Result<Request<'_>, Malformed> {
-    if octets.len() < HEADER || octets[2] & QR != 0 {
+    if opcode(octets).is_none() {
         return Err(Malformed::Silent);
     }
     let count = |at: usize| u16::from_be_bytes([octets[at], octets[at + 1]]);

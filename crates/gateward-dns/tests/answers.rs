@@ -3,9 +3,9 @@
 mod support;
 
 use domain::base::iana::Rtype;
-use gateward_dns::answer::{Settings, Transport};
+use gateward_dns::answer::{Settings, Transport, Verdict};
 use gateward_dns::store::Zones;
-use support::{Answer, answered, ask, ask_with, name, question, raw, read, same, settings, zone, zones};
+use support::{Answer, answered, ask, ask_with, name, question, raw, read, same, settings, verdict, zone, zones};
 
 const SOA: &str = "example.com. 300 SOA ns1.example.com. hostmaster.example.com. 7 3600 600 86400 300";
 
@@ -292,6 +292,10 @@ fn rfc6672_dname() {
             ..negative(3)
         },
     );
+    // All types are what stands there: the CNAME, which is not followed, as where it was written by hand.
+    let lines = [dname, "x.old.example.com. 3600 CNAME x.new.example.com."];
+    check("x.old.example.com", Rtype::ANY, &answered(&lines));
+    check("old.example.com", Rtype::ANY, &answered(&lines[..1]));
     // The owner itself is not renamed (RFC 6672, 2.3).
     check("old.example.com", Rtype::A, &negative(0));
     check("old.example.com", Rtype::DNAME, &answered(&[dname]));
@@ -410,6 +414,10 @@ fn unknown_operations_are_not_implemented() {
         let answer = raw(&example(), &settings(), Transport::Udp, &wire).expect("here").expect("an answer");
         assert_eq!((answer[2] >> 3 & 15, answer[3] & 15, answer.len()), (opcode, 4, 12));
     }
+    // What stands behind the header is that operation's matter (RFC 8490, 5.4: DSO has no sections).
+    let dso = [&[0x12, 0x34, 6 << 3, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &[0, 1, 0, 8, 0, 0, 0, 1, 0, 0, 0, 1]].concat();
+    let answer = raw(&example(), &settings(), Transport::Tcp, &dso).expect("here").expect("an answer");
+    assert_eq!((answer[2] >> 3 & 15, answer[3] & 15, answer.len()), (6, 4, 12));
     for opcode in [4, 5] {
         wire[2] = opcode << 3;
         assert!(raw(&example(), &settings(), Transport::Udp, &wire).is_err(), "NOTIFY and UPDATE are served elsewhere");
@@ -629,6 +637,84 @@ fn truncation() {
     assert_eq!((referral.authority.len(), referral.additional.len(), referral.flags.len()), (20, 40, 0));
     let referral = ask(&zones, &question("x.cut.example.com", Rtype::A).tcp());
     assert_eq!((referral.authority.len(), referral.additional.len(), referral.flags.len()), (100, 100, 0));
+}
+
+/// What stands at or below a cut is another server's to tell, except as glue of name servers; what stands below a DNAME is nobody's.
+#[test]
+fn hidden_names_are_not_told_in_the_additional_section() {
+    let text = "@ 60 SOA ns h 1 1 1 1 1\n@ 60 NS ns.cut\n@ 60 NS ns.dname\n\
+        @ 60 MX 1 ns.cut\n@ 60 MX 2 cut\n@ 60 MX 3 ns.dname\n@ 60 MX 4 dname\n@ 60 MX 5 seen\n\
+        cut 60 NS ns.cut\ncut 60 NS ns.sibling\ncut 60 NS ns.dname\ncut 60 A 192.0.2.1\nns.cut 60 A 192.0.2.2\n\
+        sibling 60 NS ns.sibling\nns.sibling 60 A 192.0.2.3\n\
+        dname 60 DNAME elsewhere.test.\ndname 60 A 192.0.2.4\nns.dname 60 A 192.0.2.5\nseen 60 A 192.0.2.6\n";
+    let zones = zones(&[("example.com", text)]);
+    let additional = |name: &str, qtype| {
+        let mut lines = ask(&zones, &question(name, qtype).tcp()).additional;
+        lines.sort();
+        lines
+    };
+    assert_eq!(
+        additional("example.com", Rtype::MX),
+        ["dname.example.com. 60 A 192.0.2.4", "seen.example.com. 60 A 192.0.2.6"]
+    );
+    assert_eq!(additional("example.com", Rtype::NS), ["ns.cut.example.com. 60 A 192.0.2.2"]);
+    assert_eq!(
+        additional("x.cut.example.com", Rtype::A),
+        ["ns.cut.example.com. 60 A 192.0.2.2", "ns.sibling.example.com. 60 A 192.0.2.3"]
+    );
+}
+
+/// What a flood of random names brings must have one subject, or each of its answers has credits of its own.
+#[test]
+fn names_that_are_made_up_have_the_zone_as_their_subject() {
+    let zones = example();
+    let subject = |name: &str, qtype| {
+        let wire = question(name, qtype).wire();
+        let (Verdict::Reply(reply), _) = verdict(&zones, &settings(), Transport::Udp, 0, &wire) else {
+            panic!("{name}: no answer")
+        };
+        reply.subject
+    };
+    let zone = subject("nowhere.example.com", Rtype::A);
+    for (made_up, qtype) in [
+        ("x1.wild.example.com", Rtype::A),
+        ("x2.wild.example.com", Rtype::A),
+        ("x3.wild.example.com", Rtype::TXT),
+        ("x4.wild.example.com", Rtype::ANY),
+        ("x5.cname.example.com", Rtype::A),
+        ("x6.old.example.com", Rtype::A),
+        ("x7.far.example.com", Rtype::A),
+        ("x8.prod.example.com", Rtype::A),
+    ] {
+        assert_eq!(subject(made_up, qtype), zone, "{made_up}");
+    }
+    assert_ne!(subject("www.example.com", Rtype::A), zone);
+    assert_ne!(subject("www.example.com", Rtype::A), subject("mail.example.com", Rtype::A));
+}
+
+/// RFC 8945, 5.3: a signature fits behind an answer, or the answer is cut.
+#[test]
+fn rfc8945_room_for_a_signature() {
+    let zones = large();
+    let settings = Settings { identity: vec![b'i'; 255], ..settings() };
+    let names = ["big.example.com", "some.example.com", "x.small-cut.example.com", "nowhere.example.com", "x.test"];
+    for (name, payload) in names.iter().flat_map(|name| [0, 512, 1000, 1232].map(|payload| (name, payload))) {
+        let plain = question(name, Rtype::MX).payload(payload);
+        for asked in [plain.clone(), support::Question { options: vec![(3, vec![]), (10, vec![1; 8])], ..plain }] {
+            for room in [0, 61, 100, 371] {
+                let (verdict, out) = verdict(&zones, &settings, Transport::Udp, room, &asked.wire());
+                let Verdict::Reply(reply) = verdict else { panic!("{name}: no answer") };
+                assert!(reply.len + room <= usize::from(payload.max(512)), "{name}, {payload}: {} + {room}", reply.len);
+                read(&out);
+            }
+        }
+    }
+    let wire = question("some.example.com", Rtype::MX).payload(0).wire();
+    let (Verdict::Reply(reply), _) = verdict(&zones, &settings, Transport::Udp, 0, &wire) else { panic!("no answer") };
+    let (Verdict::Reply(reply), _) = verdict(&zones, &settings, Transport::Udp, 513 - reply.len, &wire) else {
+        panic!("no answer")
+    };
+    assert!(!reply.truncated, "addresses that are only helpful make room");
 }
 
 #[test]

@@ -69,7 +69,7 @@ impl Reference {
             } else {
                 return answer;
             }
-            if qtype == Rtype::CNAME {
+            if matches!(qtype, Rtype::CNAME | Rtype::ANY) {
                 return answer;
             }
         }
@@ -115,9 +115,15 @@ impl Reference {
             }
             wildcard
         };
+        if qtype == Rtype::ANY {
+            let all: Vec<&Vec<Record>> =
+                self.sets.range((source.clone(), 0)..=(source, u16::MAX)).map(|(_, set)| set).collect();
+            answer.answer.extend(all.iter().flat_map(|set| self.lines(set, name)));
+            return if all.is_empty() { self.negative(0, answer) } else { None };
+        }
         if let Some(set) = self.set(&source, qtype) {
             answer.answer.extend(self.lines(set, name));
-            self.addresses(set, answer);
+            self.addresses(set, None, answer);
             return None;
         }
         if let Some(cname) = self.set(&source, Rtype::CNAME) {
@@ -142,11 +148,25 @@ impl Reference {
         }
         let set = self.set(cut, Rtype::NS).expect("a cut has NS");
         answer.authority.extend(self.lines(set, cut));
-        self.addresses(set, answer);
+        self.addresses(set, Some(cut), answer);
         None
     }
 
-    fn addresses(&self, set: &[Record], answer: &mut Answer) {
+    /// Whether the records of a name may be told beside an answer: not below a DNAME, and at or below a cut as glue only.
+    fn is_told(&self, name: &Name, as_glue: bool) -> bool {
+        for above in self.path(name) {
+            if above != self.origin && self.set(&above, Rtype::NS).is_some() {
+                return as_glue;
+            }
+            if above != *name && self.set(&above, Rtype::DNAME).is_some() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The addresses of the names that a set leads to; `cut` is where a referral leads.
+    fn addresses(&self, set: &[Record], cut: Option<&Name>, answer: &mut Answer) {
         let skip = match set[0].rtype {
             Rtype::NS => 0,
             Rtype::MX => 2,
@@ -155,6 +175,10 @@ impl Reference {
         };
         for record in set {
             let (target, _) = Name::from_wire(&record.rdata.as_wire()[skip..]).expect("a name");
+            let is_owed = cut.is_some_and(|cut| target.is_in(cut));
+            if !is_owed && !self.is_told(&target, record.rtype == Rtype::NS) {
+                continue;
+            }
             for rtype in [Rtype::A, Rtype::AAAA] {
                 if let Some(set) = self.set(&target, rtype).filter(|_| target.is_in(&self.origin)) {
                     answer.additional.extend(self.lines(set, &target));
@@ -236,8 +260,18 @@ fn compare(zones: &Zones, records: &[Record], asked: &str, qtype: Rtype) {
     same(&got, &expected, &format!("{asked} {qtype} in\n{}", dump.join("\n")));
 }
 
-const TYPES: [Rtype; 9] =
-    [Rtype::A, Rtype::AAAA, Rtype::NS, Rtype::MX, Rtype::CNAME, Rtype::DNAME, Rtype::DS, Rtype::SRV, Rtype::SOA];
+const TYPES: [Rtype; 10] = [
+    Rtype::A,
+    Rtype::AAAA,
+    Rtype::NS,
+    Rtype::MX,
+    Rtype::CNAME,
+    Rtype::DNAME,
+    Rtype::DS,
+    Rtype::SRV,
+    Rtype::SOA,
+    Rtype::ANY,
+];
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]

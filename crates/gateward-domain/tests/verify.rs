@@ -86,7 +86,7 @@ fn answer(zones: &Zones, message: &[u8], transport: Transport) -> Option<Vec<u8>
     let (settings, cookies) = (Settings::default(), CookieKeys::new([7; 16], None));
     let zones = zones.map();
     let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let context = Context { zones: &zones, settings: &settings, cookies: &cookies, now, client, transport };
+    let context = Context { zones: &zones, settings: &settings, cookies: &cookies, now, client, transport, room: 0 };
     match respond(&context, message, &mut out) {
         Verdict::Reply(reply) => Some(out[..reply.len].to_vec()),
         Verdict::Silent | Verdict::Elsewhere => None,

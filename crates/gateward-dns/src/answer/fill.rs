@@ -6,10 +6,11 @@ use super::lookup::{Found, find};
 use super::writer::{Owner, Placed, Section, Writer, target_name};
 use super::{Kind, rcode};
 use crate::message::{Asked, Question};
-use crate::store::{Node, QNAME_AT, RECORD_HEAD, Set, Zone};
+use crate::store::{Node, QNAME_AT, RECORD_HEAD, Set, TargetRef, Zone};
 
 /// Most CNAMEs and DNAMEs followed within a zone for one question.
 const MAX_CHAIN: usize = 16;
+const CNAME: u16 = 5;
 const ANY: u16 = 255;
 /// Pointers lead to names before this place.
 const MAX_POINTER: usize = 0x4000;
@@ -20,11 +21,18 @@ pub(crate) struct Filled {
     pub(crate) kind: Kind,
     pub(crate) authoritative: bool,
     pub(crate) truncated: bool,
+    /// The name does not stand in the zone: a wildcard or a DNAME answers for any of its like.
+    pub(crate) made_up: bool,
 }
 
 impl Filled {
+    /// A whole answer of the authority.
+    pub(crate) fn of(kind: Kind, rcode: u16) -> Self {
+        Filled { rcode, kind, authoritative: true, truncated: false, made_up: false }
+    }
+
     pub(crate) fn error(rcode: u16) -> Self {
-        Filled { rcode, kind: Kind::Error, authoritative: false, truncated: false }
+        Filled { authoritative: false, ..Filled::of(Kind::Error, rcode) }
     }
 
     fn cut_short(self) -> Self {
@@ -60,14 +68,17 @@ pub(crate) fn fill(
         },
         Found::Nothing => negative(&place, writer, rcode::NXDOMAIN),
         Found::Cut(node, labels) => referral(&place, node, Owner::Suffix(question.name.suffix_start(labels)), writer),
-        Found::Wildcard(node) => match node.set(Rtype::from_int(qtype)) {
-            Some(set) => put_answer(&place, &set, Owner::Wildcard, writer),
-            None => at_node(&place, node, question, Owner::Wildcard, writer, udp),
-        },
+        Found::Wildcard(node) => {
+            let filled = match node.set(Rtype::from_int(qtype)) {
+                Some(set) => put_answer(&place, &set, Owner::Wildcard, writer),
+                None => at_node(&place, node, question, Owner::Wildcard, writer, udp),
+            };
+            Filled { made_up: true, ..filled }
+        }
         Found::Dname(node, labels) => {
             let owner = Owner::Suffix(question.name.suffix_start(labels));
             let step = through_dname(&node, owner, &question.name, labels, QNAME_AT, writer);
-            follow(&place, question, step, writer)
+            Filled { made_up: true, ..follow(&place, question, step, writer) }
         }
     }
 }
@@ -75,7 +86,7 @@ pub(crate) fn fill(
 /// The set that was asked for.
 #[inline]
 fn put_answer(place: &Place<'_>, set: &Set<'_>, owner: Owner<'_>, writer: &mut Writer<'_>) -> Filled {
-    let filled = Filled { rcode: rcode::NOERROR, kind: Kind::Answer, authoritative: true, truncated: false };
+    let filled = Filled::of(Kind::Answer, rcode::NOERROR);
     match writer.put(Section::Answer, owner, set) {
         None => filled.cut_short(),
         Some(placed) => {
@@ -109,7 +120,7 @@ fn at_node(
 
 /// All types at once: one set over UDP, because such answers serve floods best (RFC 8482, 4.1), everything over a stream.
 fn any(place: &Place<'_>, node: Node<'_>, owner: Owner<'_>, writer: &mut Writer<'_>, udp: bool) -> Filled {
-    let mut filled = Filled { rcode: rcode::NOERROR, kind: Kind::Answer, authoritative: true, truncated: false };
+    let mut filled = Filled::of(Kind::Answer, rcode::NOERROR);
     let mut count = 0;
     for set in node.sets().take(if udp { 1 } else { usize::MAX }) {
         count += 1;
@@ -123,13 +134,13 @@ fn any(place: &Place<'_>, node: Node<'_>, owner: Owner<'_>, writer: &mut Writer<
 fn negative(place: &Place<'_>, writer: &mut Writer<'_>, code: u16) -> Filled {
     let kind = if code == rcode::NXDOMAIN { Kind::NxDomain } else { Kind::NoData };
     let put = writer.put_negative(place.skip, place.zone.negative(), &place.zone.apex());
-    Filled { rcode: code, kind, authoritative: true, truncated: put.is_none() }
+    Filled { truncated: put.is_none(), ..Filled::of(kind, code) }
 }
 
 /// Other servers are responsible: their names, and the addresses that could not be found otherwise.
 #[inline]
 fn referral(place: &Place<'_>, cut: Node<'_>, owner: Owner<'_>, writer: &mut Writer<'_>) -> Filled {
-    let filled = Filled { rcode: rcode::NOERROR, kind: Kind::Referral, authoritative: false, truncated: false };
+    let filled = Filled { authoritative: false, ..Filled::of(Kind::Referral, rcode::NOERROR) };
     let Some(set) = cut.set(Rtype::NS) else { return filled };
     let Some(placed) = writer.put(Section::Authority, owner, &set) else { return filled.cut_short() };
     // Addresses of servers within the delegated zone are owed (RFC 9471, 3.1).
@@ -137,29 +148,42 @@ fn referral(place: &Place<'_>, cut: Node<'_>, owner: Owner<'_>, writer: &mut Wri
     Filled { truncated: !all, ..filled }
 }
 
-/// Adds the addresses of the names that a set's data leads to. `false` when one of a name within `owed` did not fit.
+/// Adds the addresses of the names that a set's data leads to. Below `cut`, where a referral leads, they are owed: `false` when one
+/// of these did not fit.
 #[inline]
 fn add_addresses(
     place: &Place<'_>,
     set: &Set<'_>,
     placed: &Placed,
-    owed: Option<&[u8]>,
+    cut: Option<&[u8]>,
     writer: &mut Writer<'_>,
 ) -> bool {
     let mut all = true;
     for target in set.targets() {
-        let Some(node) = place.zone.node(target.hash, target.name) else { continue };
+        let owed = cut.is_some_and(|cut| target.name.ends_with(cut));
+        let node = if owed { place.zone.node(target.hash, target.name) } else { told(place, set, &target) };
+        let Some(node) = node else { continue };
         let at = placed.at + target.at;
         let owner = if placed.as_rendered && at < MAX_POINTER { Owner::At(at) } else { Owner::Name(target.name) };
         for rtype in [Rtype::A, Rtype::AAAA] {
             if let Some(addresses) = node.set(rtype)
                 && writer.put(Section::Additional, owner, &addresses).is_none()
             {
-                all &= !owed.is_some_and(|owed| target.name.ends_with(owed));
+                all &= !owed;
             }
         }
     }
     all
+}
+
+/// The name that a set leads to, if its addresses may be told. What stands below a DNAME is not there for anybody, and what stands at
+/// or below a cut is another server's to tell: only sets of name servers may bring it, as glue.
+fn told<'z>(place: &Place<'z>, set: &Set<'_>, target: &TargetRef<'_>) -> Option<Node<'z>> {
+    match find(place.zone, place.labels, place.hash, &Asked::from_wire(target.name), Rtype::A.to_int()) {
+        Found::Exact(node) => Some(node),
+        Found::Cut(..) if set.rtype() == Rtype::NS => place.zone.node(target.hash, target.name),
+        Found::Cut(..) | Found::Dname(..) | Found::Wildcard(_) | Found::Nothing => None,
+    }
 }
 
 /// A step along a chain.
@@ -219,9 +243,9 @@ fn through_dname(
 
 /// Goes on with the name a CNAME or DNAME leads to, as long as it stays in the zone. The response code is that of the last name (RFC 6604, 2.1).
 fn follow(place: &Place<'_>, question: &Question<'_>, mut step: Step, writer: &mut Writer<'_>) -> Filled {
-    let done = Filled { rcode: rcode::NOERROR, kind: Kind::Answer, authoritative: true, truncated: false };
-    // A CNAME or DNAME that was asked for is the answer.
-    if question.qtype == Rtype::CNAME.to_int() {
+    let done = Filled::of(Kind::Answer, rcode::NOERROR);
+    // A CNAME that was asked for, among all types or alone, is the answer.
+    if matches!(question.qtype, CNAME | ANY) {
         return match step {
             Step::Full => done.cut_short(),
             Step::TooLong => Filled { rcode: rcode::YXDOMAIN, ..done },

@@ -3,21 +3,29 @@
 //! [`respond`] reads a message and writes its answer into a buffer; what it cannot decide alone (updates, transfers, signed
 //! messages, notifications) it gives back as [`Verdict::Elsewhere`].
 
+mod cut;
+mod edns;
 mod fill;
 mod lookup;
 mod writer;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use arc_swap::Guard;
-use gateward_zone::{Rtype, ZoneView};
+use gateward_zone::Rtype;
 
 use crate::cookies::{Cookie, CookieKeys};
 use crate::hash;
 use crate::message::{self, AA, CD, Edns, HEADER, Malformed, OPT, QR, Question, RD, Request, TC};
-use crate::store::{Slot, ZoneMap};
+use crate::store::{QNAME_AT, Slot, ZoneMap};
+pub(crate) use cut::{refuse, slip};
+use edns::Extra;
 use fill::Filled;
 use writer::Writer;
+
+/// How long a stream may be idle (RFC 7766, 6.2.3): what servers do, and what answers tell those who ask (RFC 7828).
+pub(crate) const STREAM_IDLE: Duration = Duration::from_secs(30);
 
 /// How a message came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,19 +49,11 @@ pub struct Settings {
     pub version: Vec<u8>,
     /// Whether askers over UDP must show a valid cookie or use TCP (BADCOOKIE).
     pub require_cookies: bool,
-    /// Idle time told in edns-tcp-keepalive, in units of 100 milliseconds.
-    pub keepalive: u16,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings {
-            udp_payload: 1232,
-            identity: Vec::new(),
-            version: Vec::new(),
-            require_cookies: false,
-            keepalive: 300,
-        }
+        Settings { udp_payload: 1232, identity: Vec::new(), version: Vec::new(), require_cookies: false }
     }
 }
 
@@ -71,6 +71,8 @@ pub struct Context<'a> {
     pub client: IpAddr,
     /// How the message came.
     pub transport: Transport,
+    /// Octets of the longest message to leave free: for a signature that is put behind the answer.
+    pub room: usize,
 }
 
 /// What kind of answer a query got: for counting and limiting.
@@ -89,17 +91,21 @@ pub enum Kind {
 }
 
 /// An answer that was written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Reply {
     /// Octets of the message.
     pub len: usize,
+    /// Where its question ends.
+    pub question_end: usize,
+    /// Where its OPT record begins, which is the last one; its end where there is none.
+    pub opt_at: usize,
     /// Its response code, extended bits included.
     pub rcode: u16,
     /// Its kind.
     pub kind: Kind,
     /// Number of the zone it came from.
     pub zone: Option<u32>,
-    /// Queries per second that each worker answers for that zone; 0 is no limit.
+    /// Queries per second that the server answers for that zone; 0 is no limit.
     pub zone_limit: u32,
     /// Whether it was cut short.
     pub truncated: bool,
@@ -142,6 +148,10 @@ pub(crate) mod extended {
     pub(crate) const INVALID_DATA: u16 = 24;
 }
 
+const QUERY: u8 = 0;
+const NOTIFY: u8 = 4;
+const UPDATE: u8 = 5;
+
 const CLASS_IN: u16 = 1;
 const CLASS_CHAOS: u16 = 3;
 const CLASS_ANY: u16 = 255;
@@ -154,15 +164,19 @@ const MAILA: u16 = 254;
 /// Answers one message into `out`, which holds 65,535 octets for streams and at least 1,232 for datagrams.
 #[inline]
 pub fn respond(context: &Context<'_>, octets: &[u8], out: &mut [u8]) -> Verdict {
+    let opcode = match message::opcode(octets) {
+        None => return Verdict::Silent,
+        Some(opcode @ (QUERY | NOTIFY | UPDATE)) => opcode,
+        // What follows the header has the form of its operation (RFC 8490, 5.4), which is not known here.
+        Some(_) => return Verdict::Reply(header_only(octets, rcode::NOTIMP, out)),
+    };
     let request = match message::parse(octets) {
         Ok(request) => request,
         Err(Malformed::Silent) => return Verdict::Silent,
         Err(Malformed::Format) => return Verdict::Reply(header_only(octets, rcode::FORMERR, out)),
     };
-    match request.opcode() {
-        0 if !request.signed => {}
-        0 | 4 | 5 => return Verdict::Elsewhere,
-        _ => return Verdict::Reply(header_only(octets, rcode::NOTIMP, out)),
+    if opcode != QUERY || request.signed {
+        return Verdict::Elsewhere;
     }
     match query(context, &request, out) {
         Some(reply) => Verdict::Reply(reply),
@@ -189,6 +203,8 @@ pub(crate) fn header_only(octets: &[u8], rcode: u16, out: &mut [u8]) -> Reply {
     ]);
     Reply {
         len: HEADER,
+        question_end: HEADER,
+        opt_at: HEADER,
         rcode,
         kind: Kind::Error,
         zone: None,
@@ -198,12 +214,6 @@ pub(crate) fn header_only(octets: &[u8], rcode: u16, out: &mut [u8]) -> Reply {
         known_client: false,
         subject: u64::from(rcode),
     }
-}
-
-/// What is said about a query before and beside its records.
-struct Extra {
-    cookie: Option<[u8; 24]>,
-    error: Option<u16>,
 }
 
 /// Answers a query; `None` for transfers.
@@ -240,9 +250,9 @@ fn query(context: &Context<'_>, request: &Request<'_>, out: &mut [u8]) -> Option
     if refused.is_none() && matches!(question.qtype, AXFR | IXFR) {
         return None;
     }
-    let limit = limit(context, request.edns.as_ref());
-    let reserve = reserve(context, request.edns.as_ref(), &extra);
-    let mut writer = Writer::new(out, question, limit - reserve);
+    let limit = limit(context, request.edns.as_ref()).min(out.len());
+    let room = edns::room(context, request.edns.as_ref(), &extra);
+    let mut writer = Writer::new(out, question, limit.saturating_sub(room));
     let answered = match refused {
         Some(code) => Answered::error(code, None),
         None => answer(context, question, &mut writer),
@@ -250,6 +260,8 @@ fn query(context: &Context<'_>, request: &Request<'_>, out: &mut [u8]) -> Option
     extra.error = answered.extended;
     let reply = Reply {
         len: 0,
+        question_end: QNAME_AT + question.wire.len(),
+        opt_at: 0,
         rcode: answered.filled.rcode,
         kind: answered.filled.kind,
         zone: answered.zone.map(|(id, _)| id),
@@ -265,25 +277,12 @@ fn query(context: &Context<'_>, request: &Request<'_>, out: &mut [u8]) -> Option
 /// How many octets the answer may have.
 #[inline]
 fn limit(context: &Context<'_>, edns: Option<&Edns<'_>>) -> usize {
-    match (context.transport, edns) {
+    let longest = match (context.transport, edns) {
         (Transport::Udp, None) => 512,
         (Transport::Udp, Some(edns)) => usize::from(edns.payload.min(context.settings.udp_payload).max(512)),
         _ => 65_535,
-    }
-}
-
-/// What of that the OPT record takes.
-#[inline]
-fn reserve(context: &Context<'_>, edns: Option<&Edns<'_>>, extra: &Extra) -> usize {
-    let Some(edns) = edns else { return 0 };
-    let nsid = if edns.nsid && !context.settings.identity.is_empty() {
-        4 + context.settings.identity.len().min(255)
-    } else {
-        0
     };
-    let cookie = if extra.cookie.is_some() { 28 } else { 0 };
-    let keepalive = if edns.keepalive && context.transport != Transport::Udp { 6 } else { 0 };
-    11 + nsid + cookie + keepalive
+    longest.saturating_sub(context.room)
 }
 
 /// What was found for a question.
@@ -326,12 +325,12 @@ fn answer(context: &Context<'_>, question: &Question<'_>, writer: &mut Writer<'_
         // Who asks for any class cannot be told that there is no more (RFC 1035, 4.1.1 with 1034, 4.3.2 step 3).
         filled.authoritative = false;
     }
-    // What a flood of different names has in common is the zone; answers with records are about their name.
+    // What a flood of different names has in common is the zone; only names that stand there can be told apart by it.
     let subject = match filled.kind {
-        Kind::Answer | Kind::NoData => {
+        Kind::Answer | Kind::NoData if !filled.made_up => {
             hash::child(origin_hash, &question.name.wire()[..question.name.wire().len().min(64)])
         }
-        Kind::NxDomain | Kind::Referral | Kind::Error => origin_hash,
+        _ => origin_hash,
     };
     Answered { filled, zone: Some((slot.id(), slot.limit_qps())), extended: None, subject }
 }
@@ -343,7 +342,7 @@ fn zone_of<'m>(zones: &'m ZoneMap, question: &Question<'_>) -> Option<(&'m Slot,
     let name = &question.name;
     let most = name.labels().min(zones.max_depth());
     let mut found = None;
-    let mut hash = hash::ROOT;
+    let mut hash = hash::root();
     let ds = question.qtype == Rtype::DS.to_int();
     for labels in 0..=most {
         if labels > 0 {
@@ -374,7 +373,7 @@ fn chaos(context: &Context<'_>, question: &Question<'_>, writer: &mut Writer<'_>
     data[0] = u8::try_from(text.len()).expect("at most 255 octets");
     data[1..=text.len()].copy_from_slice(text);
     let put = writer.put_chaos(&data[..=text.len()]);
-    let filled = Filled { rcode: rcode::NOERROR, kind: Kind::Answer, authoritative: true, truncated: put.is_none() };
+    let filled = Filled { truncated: put.is_none(), ..Filled::of(Kind::Answer, rcode::NOERROR) };
     Answered { filled, zone: None, extended: None, subject: 0 }
 }
 
@@ -388,7 +387,7 @@ fn without_question(context: &Context<'_>, request: &Request<'_>, extra: &Extra,
         None => reply.len,
         Some(edns) => {
             out[HEADER - 1] = 1;
-            put_opt(context, edns, extra, code, out, HEADER, 512)
+            edns::put(context, edns, extra, code, out, HEADER, 512)
         }
     };
     Reply { len, ..reply }
@@ -423,75 +422,10 @@ fn finish(
     out[6..8].copy_from_slice(&answers.to_be_bytes());
     out[8..10].copy_from_slice(&authorities.to_be_bytes());
     out[10..12].copy_from_slice(&additional.to_be_bytes());
+    reply.opt_at = len;
     reply.len = match &request.edns {
         None => len,
-        Some(edns) => put_opt(context, edns, extra, reply.rcode, out, len, limit),
+        Some(edns) => edns::put(context, edns, extra, reply.rcode, out, len, limit),
     };
     reply
-}
-
-/// Writes the OPT record (RFC 6891, 6.1) at `at`; returns where it ends. Its room was kept free.
-fn put_opt(
-    context: &Context<'_>,
-    edns: &Edns<'_>,
-    extra: &Extra,
-    rcode: u16,
-    out: &mut [u8],
-    at: usize,
-    limit: usize,
-) -> usize {
-    let payload = context.settings.udp_payload.to_be_bytes();
-    let dnssec_ok = if edns.dnssec_ok { 0x80 } else { 0 };
-    out[at..at + 9].copy_from_slice(&[0, 0, 41, payload[0], payload[1], (rcode >> 4) as u8, 0, dnssec_ok, 0]);
-    let start = at + 11;
-    let mut options = Options { out, end: start, limit };
-    if let Some(cookie) = &extra.cookie {
-        options.put(10, cookie);
-    }
-    if edns.nsid && !context.settings.identity.is_empty() {
-        options.put(3, &context.settings.identity[..context.settings.identity.len().min(255)]);
-    }
-    if edns.keepalive && context.transport != Transport::Udp {
-        options.put(11, &context.settings.keepalive.to_be_bytes());
-    }
-    if let Some(code) = extra.error {
-        options.put(15, &code.to_be_bytes());
-    }
-    if edns.padding && context.transport == Transport::Tls {
-        // To a multiple of 468 octets (RFC 8467, 4.1).
-        let zeros = [0; 468];
-        let length = (468 - (options.end + 4) % 468) % 468;
-        options.put(12, &zeros[..length]);
-    }
-    let end = options.end;
-    out[at + 9..at + 11].copy_from_slice(&u16::try_from(end - start).unwrap_or_default().to_be_bytes());
-    end
-}
-
-/// Options of an OPT record on their way into the message.
-struct Options<'a> {
-    out: &'a mut [u8],
-    end: usize,
-    limit: usize,
-}
-
-impl Options<'_> {
-    /// Puts an option; leaves it out when there is no room.
-    fn put(&mut self, code: u16, data: &[u8]) {
-        let (start, end) = (self.end + 4, self.end + 4 + data.len());
-        let Ok(length) = u16::try_from(data.len()) else { return };
-        if end > self.limit.min(self.out.len()) {
-            return;
-        }
-        self.out[start - 4..start - 2].copy_from_slice(&code.to_be_bytes());
-        self.out[start - 2..start].copy_from_slice(&length.to_be_bytes());
-        self.out[start..end].copy_from_slice(data);
-        self.end = end;
-    }
-}
-
-/// The zone that a name is in, for tests and tools.
-#[must_use]
-pub fn serial_of(zones: &ZoneMap, origin: &gateward_zone::Name) -> Option<u32> {
-    zones.slot(origin)?.zone().map(|zone| zone.serial())
 }

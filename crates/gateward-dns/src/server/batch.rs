@@ -32,7 +32,11 @@ pub(crate) struct Batch {
     answers: Box<[[u8; LONGEST_ANSWER]]>,
     into: Box<[libc::iovec]>,
     from: Box<[libc::iovec]>,
-    /// Answers to send, as places of their queries.
+    /// Whether the addresses that datagrams were sent to are told.
+    with_local: bool,
+    /// How many headers of `incoming` the kernel wrote to the last time.
+    used: usize,
+    /// How many of `outgoing` hold an answer to send.
     replies: usize,
 }
 
@@ -45,7 +49,8 @@ struct Control([u8; CONTROL]);
 unsafe impl Send for Batch {}
 
 impl Batch {
-    pub(crate) fn new() -> Self {
+    /// `with_local` asks for the addresses that datagrams are sent to.
+    pub(crate) fn new(with_local: bool) -> Self {
         // SAFETY: all of these are plain C structures for which zeros are a valid value.
         let (header, address, part) =
             unsafe { (zeroed::<libc::mmsghdr>(), zeroed::<libc::sockaddr_storage>(), zeroed::<libc::iovec>()) };
@@ -58,6 +63,8 @@ impl Batch {
             answers: vec![[0; LONGEST_ANSWER]; BATCH].into(),
             into: vec![part; BATCH].into(),
             from: vec![part; BATCH].into(),
+            with_local,
+            used: BATCH,
             replies: 0,
         };
         for index in 0..BATCH {
@@ -72,11 +79,11 @@ impl Batch {
         batch
     }
 
-    /// Waits for a datagram and takes what else has come; how many there are. `with_local` asks for the addresses they were sent to.
-    pub(crate) fn receive(&mut self, socket: &UdpSocket, with_local: bool) -> io::Result<usize> {
-        for header in &mut self.incoming {
+    /// Waits for a datagram and takes what else has come; how many there are.
+    pub(crate) fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        for header in &mut self.incoming[..self.used] {
             header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-            header.msg_hdr.msg_controllen = if with_local { CONTROL } else { 0 };
+            header.msg_hdr.msg_controllen = if self.with_local { CONTROL } else { 0 };
             header.msg_hdr.msg_flags = 0;
         }
         self.replies = 0;
@@ -90,7 +97,10 @@ impl Batch {
                 std::ptr::null_mut(),
             )
         };
-        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+        let received = usize::try_from(count).map_err(|_| io::Error::last_os_error());
+        // One that failed may have got as far as its header.
+        self.used = *received.as_ref().unwrap_or(&1);
+        received
     }
 
     /// A query, where its answer may be written, and who asks; `None` for a datagram that was longer than what is taken, or from no address.
@@ -123,6 +133,20 @@ impl Batch {
         self.outgoing[reply].msg_hdr = message;
     }
 
+    /// Where an answer goes that is not ready with its batch.
+    pub(crate) fn way_back(&mut self, index: usize) -> WayBack {
+        let question = &self.incoming[index].msg_hdr;
+        if question.msg_controllen > 0 {
+            forget_interface(question);
+        }
+        WayBack {
+            client: self.addresses[index],
+            client_len: question.msg_namelen,
+            control: self.controls[index],
+            control_len: question.msg_controllen,
+        }
+    }
+
     /// Sends the answers; how many the kernel did not take.
     pub(crate) fn send(&mut self, socket: &UdpSocket) -> usize {
         let (mut sent, mut lost) = (0, 0);
@@ -141,6 +165,34 @@ impl Batch {
             }
         }
         lost
+    }
+}
+
+/// The way of a late answer: to who asked, from the address that was asked.
+pub(crate) struct WayBack {
+    client: libc::sockaddr_storage,
+    client_len: libc::socklen_t,
+    control: Control,
+    control_len: usize,
+}
+
+impl WayBack {
+    /// Sends an answer if the kernel takes it at once.
+    pub(crate) fn send(&self, socket: &UdpSocket, answer: &[u8]) -> io::Result<()> {
+        let mut part = libc::iovec { iov_base: answer.as_ptr().cast_mut().cast(), iov_len: answer.len() };
+        // SAFETY: zeros are a valid value of this plain C structure.
+        let mut message = unsafe { zeroed::<libc::msghdr>() };
+        message.msg_name = (&raw const self.client).cast_mut().cast();
+        message.msg_namelen = self.client_len;
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        if self.control_len > 0 {
+            message.msg_control = self.control.0.as_ptr().cast_mut().cast();
+            message.msg_controllen = self.control_len;
+        }
+        // SAFETY: all that the header points at lives through the call, which reads it and writes nothing.
+        let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT) };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 

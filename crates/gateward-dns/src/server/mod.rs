@@ -1,6 +1,7 @@
 //! The servers around the answers: UDP on threads of their own, TCP and TLS on a runtime.
 
 mod batch;
+mod conversation;
 pub mod limit;
 pub mod log;
 pub mod slow;
@@ -16,17 +17,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 
 use crate::answer::Settings;
 use crate::cookies::CookieKeys;
 use crate::store::Zones;
-use limit::RateLimiter;
+use conversation::Streams;
+use limit::{Quotas, RateLimiter};
 use log::QueryLog;
-use slow::Slow;
+use slow::{Places, Slow};
 use stats::Stats;
-use stream::Acceptor;
+use stream::Clients;
 use udp::Worker;
+
+/// How often a port is looked for that is free for both UDP and TCP.
+const PORT_TRIES: usize = 64;
 
 /// What all workers read.
 pub struct Shared {
@@ -34,8 +39,8 @@ pub struct Shared {
     pub zones: Arc<Zones>,
     /// How answers are made.
     pub answers: ArcSwap<Answers>,
-    /// Messages that wait for the control side.
-    waiting: Arc<Semaphore>,
+    /// Places for messages that are served elsewhere.
+    places: Places,
 }
 
 /// How answers are made; replaced as a whole.
@@ -53,7 +58,7 @@ impl Shared {
         Shared {
             zones: Arc::default(),
             answers: ArcSwap::from_pointee(Answers { settings, cookies }),
-            waiting: Arc::new(Semaphore::new(slow::MOST_WAITING)),
+            places: Places::new(),
         }
     }
 }
@@ -66,7 +71,7 @@ pub struct Options {
     pub tls: Option<(Vec<SocketAddr>, Arc<rustls::ServerConfig>)>,
     /// Threads that answer over UDP, per address.
     pub workers: usize,
-    /// Answers of a kind per second and network (see [`RateLimiter::new`]).
+    /// Answers of a kind per second and network (see [`RateLimiter::new`]) from all workers together; each gives its share.
     pub rate_limit: u32,
     /// Every so many limited answers one passes with TC.
     pub slip: u32,
@@ -102,31 +107,43 @@ impl Server {
             tasks: Vec::new(),
             stop: Arc::new(AtomicBool::new(false)),
         };
+        let stats = Arc::new(Stats::shared());
+        server.stats.push(Arc::clone(&stats));
+        let log = options.log.as_ref().map(QueryLog::another);
+        let streams = Arc::new(Streams::new(Arc::clone(&server.shared), stats, Arc::clone(slow), log));
+        let clients = Arc::default();
         for address in &options.listen {
-            server.listen(*address, options, slow)?;
+            let (listener, address) = listen_both(*address)?;
+            server.addresses.push(address);
+            server.work(address, options, slow)?;
+            server.accept(&streams, &clients, listener, None)?;
         }
         if let Some((addresses, config)) = &options.tls {
             for address in addresses {
                 let listener = listen_tcp(*address)?;
                 server.tls_addresses.push(listener.local_addr()?);
-                server.accept(listener, slow, Some(Arc::clone(config)))?;
+                server.accept(&streams, &clients, listener, Some(TlsAcceptor::from(Arc::clone(config))))?;
             }
         }
         Ok(server)
     }
 
-    /// One address, over UDP and TCP. Port 0 takes a port that is free for both.
-    fn listen(&mut self, mut address: SocketAddr, options: &Options, slow: &Arc<dyn Slow>) -> io::Result<()> {
-        let listener = listen_tcp(address)?;
-        address.set_port(listener.local_addr()?.port());
-        self.addresses.push(address);
-        for index in 0..options.workers.max(1) {
-            let socket = Arc::new(udp::bind(address)?);
+    /// Starts the workers of an address.
+    fn work(&mut self, address: SocketAddr, options: &Options, slow: &Arc<dyn Slow>) -> io::Result<()> {
+        let workers = options.workers.max(1);
+        // Who keeps limits, on all addresses: each has its part of them.
+        let shares = u32::try_from(workers * options.listen.len()).unwrap_or(u32::MAX);
+        for index in 0..workers {
             let worker = Worker {
-                socket,
+                socket: Arc::new(udp::bind(address)?),
                 shared: Arc::clone(&self.shared),
                 stats: self.count(),
-                limiter: RateLimiter::new(options.rate_limit, options.slip, options.exempt.clone()),
+                limiter: RateLimiter::new(
+                    limit::share(options.rate_limit, shares),
+                    options.slip,
+                    options.exempt.clone(),
+                ),
+                quotas: Quotas::new(shares),
                 slow: Arc::clone(slow),
                 runtime: tokio::runtime::Handle::current(),
                 log: options.log.as_ref().map(QueryLog::another),
@@ -139,18 +156,18 @@ impl Server {
             })?;
             self.threads.push(thread);
         }
-        self.accept(listener, slow, None)
+        Ok(())
     }
 
     fn accept(
         &mut self,
+        streams: &Arc<Streams>,
+        clients: &Arc<Clients>,
         listener: std::net::TcpListener,
-        slow: &Arc<dyn Slow>,
-        tls: Option<Arc<rustls::ServerConfig>>,
+        tls: Option<TlsAcceptor>,
     ) -> io::Result<()> {
-        let acceptor = Acceptor { shared: Arc::clone(&self.shared), stats: self.count(), slow: Arc::clone(slow), tls };
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        self.tasks.push(tokio::spawn(acceptor.run(listener)));
+        self.tasks.push(tokio::spawn(stream::accept(Arc::clone(streams), Arc::clone(clients), listener, tls)));
         Ok(())
     }
 
@@ -188,6 +205,25 @@ impl Drop for Server {
         for thread in self.threads.drain(..) {
             // A worker that panicked has been reported by its thread.
             let _ = thread.join();
+        }
+    }
+}
+
+/// Listens for connections where datagrams can be received too; port 0 takes a port that is free for both.
+fn listen_both(address: SocketAddr) -> io::Result<(std::net::TcpListener, SocketAddr)> {
+    let mut taken = Vec::new();
+    loop {
+        let listener = listen_tcp(address)?;
+        let bound = SocketAddr::new(address.ip(), listener.local_addr()?.port());
+        if address.port() != 0 {
+            return Ok((listener, bound));
+        }
+        // Workers share their port, and would share it with whoever else is ready to: this socket shares with nobody.
+        match std::net::UdpSocket::bind(bound) {
+            Ok(_) => return Ok((listener, bound)),
+            Err(error) if taken.len() == PORT_TRIES => return Err(error),
+            // Held until another is found, so that it is not offered again.
+            Err(_) => taken.push(listener),
         }
     }
 }

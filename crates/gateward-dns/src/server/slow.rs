@@ -9,8 +9,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::answer::{Transport, header_only, rcode};
 
-/// Such messages under way at once; more are dropped (UDP) or wait (streams).
-pub(crate) const MOST_WAITING: usize = 1024;
+/// Datagrams of this kind under way at once; more are dropped. Apart from those of streams, because anybody can send them in
+/// anybody's name.
+const MOST_DATAGRAMS: usize = 256;
+/// Messages of streams under way at once; more are answered with SERVFAIL. Twice what one network may have on all its connections.
+const MOST_OF_STREAMS: usize = 1024;
 
 /// A message to be served.
 pub struct Ask {
@@ -50,7 +53,23 @@ impl Slow for Nothing {
     }
 }
 
-/// A place among those that wait, if there is one.
-pub(crate) fn permit(waiting: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    Arc::clone(waiting).try_acquire_owned().ok()
+/// Places for messages under way. Nobody waits for one: who waits holds what others may need to go on.
+pub(crate) struct Places {
+    datagrams: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+}
+
+impl Places {
+    pub(crate) fn new() -> Self {
+        Places {
+            datagrams: Arc::new(Semaphore::new(MOST_DATAGRAMS)),
+            streams: Arc::new(Semaphore::new(MOST_OF_STREAMS)),
+        }
+    }
+
+    /// A place, if there is one; given back when it is dropped.
+    pub(crate) fn take(&self, transport: Transport) -> Option<OwnedSemaphorePermit> {
+        let places = if transport == Transport::Udp { &self.datagrams } else { &self.streams };
+        Arc::clone(places).try_acquire_owned().ok()
+    }
 }

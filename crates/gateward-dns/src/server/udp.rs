@@ -8,15 +8,17 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::Cache;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::batch::{Batch, prepare};
+use super::batch::{Batch, WayBack, prepare};
 use super::limit::{Limited, Quotas, RateLimiter};
 use super::log::QueryLog;
 use super::slow::{Ask, Slow};
 use super::stats::{Drop, Stats};
-use super::{Shared, slow};
-use crate::answer::{Context, Transport, Verdict, respond};
-use crate::message::TC;
+use super::{Answers, Shared};
+use crate::answer::{Context, Reply, Transport, Verdict, respond, slip};
+use crate::message;
+use crate::store::ZoneMap;
 
 /// Octets of queries that may wait in the kernel while a worker is busy.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -51,6 +53,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) limiter: RateLimiter,
+    pub(crate) quotas: Quotas,
     pub(crate) slow: Arc<dyn Slow>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) log: Option<QueryLog>,
@@ -64,61 +67,18 @@ impl Worker {
     /// When the socket has no address; after any later error it receives again.
     pub(crate) fn run(mut self) -> io::Result<()> {
         let with_local = self.socket.local_addr()?.ip().is_unspecified();
-        let mut batch = Batch::new();
-        let mut quotas = Quotas::default();
+        let mut batch = Batch::new(with_local);
         let shared = Arc::clone(&self.shared);
         let mut zones = Cache::new(shared.zones.shared());
         let mut settings = Cache::new(&shared.answers);
         while !self.stop.load(Ordering::Relaxed) {
-            let count = match batch.receive(&self.socket, with_local) {
-                Ok(count) => count,
-                // Nothing came for a while, a signal came, or an earlier answer met a closed port.
-                Err(_) => continue,
-            };
+            // Nothing came for a while, a signal came, or an earlier answer met a closed port.
+            let Ok(count) = batch.receive(&self.socket) else { continue };
             // One look at the clock for the whole batch.
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
             let (zones, answers) = (zones.load(), settings.load());
             for index in 0..count {
-                let Some((query, out, client)) = batch.exchange(index) else {
-                    self.stats.dropped(Drop::Malformed, 1);
-                    continue;
-                };
-                let context = Context {
-                    zones,
-                    settings: &answers.settings,
-                    cookies: &answers.cookies,
-                    now,
-                    client: client.ip(),
-                    transport: Transport::Udp,
-                };
-                let send = match respond(&context, query, out) {
-                    Verdict::Silent => {
-                        self.stats.dropped(Drop::Malformed, 1);
-                        None
-                    }
-                    Verdict::Elsewhere => {
-                        let query = query.to_vec();
-                        self.elsewhere(query, client);
-                        None
-                    }
-                    Verdict::Reply(reply) => {
-                        let verdict = self.judge(&mut quotas, &reply, client, now);
-                        if let Some(log) = &mut self.log {
-                            log.offer(query, &reply, client, Transport::Udp, now);
-                        }
-                        match verdict {
-                            Limited::Drop => None,
-                            Limited::Slip => Some(empty(query, out)),
-                            Limited::Send => {
-                                self.stats.answered(Transport::Udp, &reply);
-                                Some(reply.len)
-                            }
-                        }
-                    }
-                };
-                if let Some(len) = send {
-                    batch.reply(index, len);
-                }
+                self.serve(&mut batch, index, zones, answers, now);
             }
             let lost = batch.send(&self.socket);
             self.stats.dropped(Drop::Unsent, lost);
@@ -126,11 +86,55 @@ impl Worker {
         Ok(())
     }
 
+    /// Answers one datagram of a batch.
+    #[inline]
+    fn serve(&mut self, batch: &mut Batch, index: usize, zones: &ZoneMap, answers: &Answers, now: u64) {
+        let Some((query, out, client)) = batch.exchange(index) else {
+            return self.stats.dropped(Drop::Malformed, 1);
+        };
+        let context = Context {
+            zones,
+            settings: &answers.settings,
+            cookies: &answers.cookies,
+            now,
+            client: client.ip(),
+            transport: Transport::Udp,
+            room: 0,
+        };
+        match respond(&context, query, out) {
+            Verdict::Silent => self.stats.dropped(Drop::Malformed, 1),
+            Verdict::Elsewhere => {
+                let Some(place) = self.admit(query, client, now) else { return };
+                let octets = query.to_vec();
+                self.elsewhere(octets, client, batch.way_back(index), place);
+            }
+            Verdict::Reply(mut reply) => {
+                let sent = match self.judge(&reply, client, now) {
+                    Limited::Drop => 0,
+                    Limited::Slip => {
+                        slip(&mut reply, out);
+                        reply.len
+                    }
+                    Limited::Send => {
+                        self.stats.answered(Transport::Udp, &reply);
+                        reply.len
+                    }
+                };
+                if let Some(log) = &self.log {
+                    self.stats.logged(log.offer(query, &reply, sent, client, Transport::Udp, now));
+                }
+                if sent > 0 {
+                    batch.reply(index, sent);
+                }
+            }
+        }
+    }
+
     /// Whether an answer goes out.
     #[inline]
-    fn judge(&mut self, quotas: &mut Quotas, reply: &crate::answer::Reply, client: SocketAddr, now: u64) -> Limited {
+    fn judge(&mut self, reply: &Reply, client: SocketAddr, now: u64) -> Limited {
         if let Some(zone) = reply.zone
-            && !quotas.take(zone, reply.zone_limit, now)
+            && !self.quotas.take(zone, reply.zone_limit, now)
         {
             self.stats.dropped(Drop::Quota, 1);
             return Limited::Drop;
@@ -144,9 +148,22 @@ impl Worker {
         limited
     }
 
-    /// Hands a message to the control side, if that is not busy.
-    fn elsewhere(&self, octets: Vec<u8>, client: SocketAddr) {
-        let Some(permit) = slow::permit(&self.shared.waiting) else { return self.stats.dropped(Drop::Busy, 1) };
+    /// A place for a message that is served elsewhere, if its sender's network and the server have one left.
+    fn admit(&mut self, query: &[u8], client: SocketAddr, now: u64) -> Option<OwnedSemaphorePermit> {
+        if !self.limiter.admits(client.ip(), now) {
+            self.stats.dropped(Drop::Limited, 1);
+            return None;
+        }
+        let place = self.shared.places.take(Transport::Udp);
+        match &place {
+            None => self.stats.dropped(Drop::Busy, 1),
+            Some(_) => self.stats.exchange(message::opcode(query).unwrap_or_default()),
+        }
+        place
+    }
+
+    /// Hands a message to the control side.
+    fn elsewhere(&self, octets: Vec<u8>, client: SocketAddr, back: WayBack, place: OwnedSemaphorePermit) {
         let (answers, mut answered) = tokio::sync::mpsc::channel::<Vec<u8>>(1);
         let (socket, slow) = (Arc::clone(&self.socket), Arc::clone(&self.slow));
         self.runtime.spawn(async move {
@@ -154,22 +171,11 @@ impl Worker {
             let send = async {
                 while let Some(answer) = answered.recv().await {
                     // As for any datagram: what cannot be sent is lost.
-                    let _ = socket.send_to(&answer, client);
+                    let _ = back.send(&socket, &answer);
                 }
             };
             tokio::join!(serve, send);
-            drop(permit);
+            drop(place);
         });
     }
-}
-
-/// The question with TC and nothing else.
-fn empty(query: &[u8], out: &mut [u8]) -> usize {
-    let len = crate::message::parse(query)
-        .ok()
-        .and_then(|request| request.question.map(|question| question.wire.len()))
-        .unwrap_or(0);
-    out[2] |= TC;
-    out[6..12].fill(0);
-    12 + len
 }

@@ -21,7 +21,7 @@ use std::time::SystemTime;
 use gateward_zone::{Name, Opcode, Rcode};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::answer::{Context, Settings, Transport, Verdict, respond};
+use crate::answer::{Context, Transport, Verdict, respond};
 use crate::notify;
 use crate::server::Shared;
 use crate::server::slow::{Ask, Slow};
@@ -137,19 +137,17 @@ impl Inner {
 
     /// A query that is signed: answered as any other, and signed.
     async fn query(&self, asked: Asked) {
-        let room = asked.signer.as_ref().map_or(0, Signer::signature_len);
         let mut out = vec![0; MAX_MESSAGE];
         let len = {
             let (zones, answers) = (self.shared.zones.map(), self.shared.answers.load());
-            let udp_payload = answers.settings.udp_payload.saturating_sub(u16::try_from(room).unwrap_or(u16::MAX));
-            let settings = Settings { udp_payload, ..answers.settings.clone() };
             let context = Context {
                 zones: &zones,
-                settings: &settings,
+                settings: &answers.settings,
                 cookies: &answers.cookies,
                 now: unix_seconds(),
                 client: asked.client.ip(),
                 transport: asked.transport,
+                room: asked.signer.as_ref().map_or(0, Signer::signature_len),
             };
             match respond(&context, &asked.octets, &mut out) {
                 Verdict::Reply(reply) => Some(reply.len),
@@ -157,14 +155,9 @@ impl Inner {
                 Verdict::Elsewhere => None,
             }
         };
-        match len {
-            Some(len) if len + room <= MAX_MESSAGE => {
-                out.truncate(len);
-                asked.answer(out).await;
-            }
-            Some(_) => asked.refuse(Rcode::SERVFAIL, "the answer leaves no room for its signature").await,
-            None => asked.refuse(Rcode::REFUSED, "there is no answer to this").await,
-        }
+        let Some(len) = len else { return asked.refuse(Rcode::REFUSED, "there is no answer to this").await };
+        out.truncate(len);
+        asked.answer(out).await;
     }
 
     /// A primary says that a zone changed.

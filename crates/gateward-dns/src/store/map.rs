@@ -45,14 +45,14 @@ impl Slot {
         self.zone.load()
     }
 
-    /// Queries per second that each worker answers for this zone; 0 is no limit.
+    /// Queries per second that the server answers for this zone; 0 is no limit.
     #[inline]
     #[must_use]
     pub fn limit_qps(&self) -> u32 {
         self.limit_qps.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Limits the queries per second that each worker answers for this zone; 0 lifts the limit.
+    /// Limits the queries per second that the server answers for this zone, over UDP and over streams; 0 lifts the limit.
     pub fn set_limit_qps(&self, limit: u32) {
         self.limit_qps.store(limit, std::sync::atomic::Ordering::Relaxed);
     }

@@ -10,5 +10,5 @@ pub use map::{Slot, ZoneMap, Zones};
 pub(crate) use read::{put_data, put_name, records};
 pub use render::RenderError;
 pub(crate) use render::{QNAME_AT, QUESTION_TAIL, RECORD_HEAD, Rendered};
-pub(crate) use shard::{CUT, DNAME, Node, Set, WILD};
+pub(crate) use shard::{CUT, DNAME, Node, Set, TargetRef, WILD};
 pub use zone::{Zone, ZoneError};

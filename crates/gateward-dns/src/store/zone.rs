@@ -7,7 +7,7 @@ use gateward_zone::{Change, Name, Record, RecordSet, Rtype, ZoneView};
 
 use super::read;
 use super::render::{RenderError, Rendered, render};
-use super::shard::{self, Draft, Node, Shard, ShardBuilder};
+use super::shard::{self, Draft, Node, Set, Shard, ShardBuilder};
 use crate::hash;
 
 /// Names per shard when a zone is built.
@@ -226,17 +226,15 @@ impl Zone {
         self.groups.iter().flat_map(|group| group.iter()).flat_map(|shard| shard::nodes(shard))
     }
 
-    /// Every record, made one at a time: the apex first, then by name in no particular order.
+    /// Every record, made one at a time: the SOA, the apex's others, then by name in no particular order.
     pub fn records(&self) -> impl Iterator<Item = Record> {
-        let others = self.all_nodes().filter(|node| node.name() != self.origin.as_wire());
-        std::iter::once(self.apex()).chain(others).flat_map(|node| {
-            let (owner, _) = Name::from_wire(node.name()).expect("names in the store are well-formed");
-            let sets: Vec<RecordSet> = node.sets().map(|set| read::record_set(&set)).collect();
-            sets.into_iter().flat_map(move |set| {
-                let owner = owner.clone();
-                let RecordSet { rtype, ttl, data } = set;
-                data.into_iter().map(move |rdata| Record { owner: owner.clone(), rtype, ttl, rdata })
-            })
+        let is_soa = |set: &Set<'_>| set.rtype() == Rtype::SOA;
+        let apex = self.apex().sets().filter(is_soa).chain(self.apex().sets().filter(move |set| !is_soa(set)));
+        let others = self.all_nodes().filter(|node| node.name() != self.origin.as_wire()).flat_map(|node| node.sets());
+        apex.chain(others).flat_map(|set| {
+            let (owner, _) = Name::from_wire(set.owner).expect("names in the store are well-formed");
+            let RecordSet { rtype, ttl, data } = read::record_set(&set);
+            data.into_iter().map(move |rdata| Record { owner: owner.clone(), rtype, ttl, rdata })
         })
     }
 
@@ -274,19 +272,7 @@ impl ZoneView for Zone {
     }
 
     fn for_each_record(&self, visit: &mut dyn FnMut(Record)) {
-        let mut of_node = |node: Node<'_>, wanted: &dyn Fn(Rtype) -> bool| {
-            let (owner, _) = Name::from_wire(node.name()).expect("names in the store are well-formed");
-            for set in node.sets().filter(|set| wanted(set.rtype())) {
-                for rdata in read::record_set(&set).data {
-                    visit(Record { owner: owner.clone(), rtype: set.rtype(), ttl: set.ttl, rdata });
-                }
-            }
-        };
-        of_node(self.apex(), &|rtype| rtype == Rtype::SOA);
-        of_node(self.apex(), &|rtype| rtype != Rtype::SOA);
-        for node in self.all_nodes().filter(|node| node.name() != self.origin.as_wire()) {
-            of_node(node, &|_| true);
-        }
+        self.records().for_each(visit);
     }
 }
 

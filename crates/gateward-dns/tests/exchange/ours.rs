@@ -1,9 +1,14 @@
 //! Two of our servers with each other.
 
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
 use gateward_dns::catalog::{self, Member};
+use gateward_dns::tsig::{Algorithm, Key, sign_request};
+use gateward_dns::wire::{CLASS_IN, Header, Writer, flags};
 use gateward_zone::{Rtype, Soa, ZoneView as _};
 
-use crate::memory::{TestServer, eventually, name, zone};
+use crate::memory::{SECRET, TestServer, eventually, name, zone};
 
 const LINES: &[&str] = &[
     "@ 300 SOA ns hostmaster 7 3600 600 86400 300",
@@ -94,4 +99,34 @@ async fn a_catalog_brings_zones_and_takes_them_away() {
     list(&[]);
     eventually("no member", || secondary.served("example.com").is_none());
     assert_eq!(secondary.serial("own.example"), Some(7));
+}
+
+/// RFC 8945, 5.3: an answer that fits a datagram only without its signature is cut, with TC.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_answer_is_no_longer_than_its_asker_can_take() {
+    let mut lines: Vec<String> = LINES.iter().map(|line| (*line).to_owned()).collect();
+    // 33 octets each: all of them make an answer of 498.
+    lines.extend((0..14).map(|index| format!("nearly 300 TXT full-of-text-{index:07}")));
+    let server = TestServer::start(vec![zone("example.com", &lines.iter().map(String::as_str).collect::<Vec<_>>())]);
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+    let key = Arc::new(Key::from_base64(name("sha256.key"), Algorithm::HmacSha256, SECRET).expect("a key"));
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    socket.connect(server.address()).await.expect("loopback");
+    let mut lengths = Vec::new();
+    for signed in [false, true] {
+        let mut query = Writer::new(7, 0, 512);
+        query.question(&name("nearly.example.com"), Rtype::TXT, CLASS_IN);
+        let mut query = query.finish();
+        let session = signed.then(|| sign_request(&key, &mut query, now()));
+        socket.send(&query).await.expect("sent");
+        let mut answer = [0; 4096];
+        let received = tokio::time::timeout(Duration::from_secs(10), socket.recv(&mut answer)).await;
+        let len = received.expect("in time").expect("an answer");
+        if let Some(mut session) = session {
+            session.verify(&answer[..len], now()).expect("the right signature");
+        }
+        let header = Header::read(&answer[..len]).expect("a header");
+        lengths.push((len <= 512, header.counts[1], header.flags & flags::TC != 0));
+    }
+    assert_eq!(lengths, [(true, 14, false), (true, 0, true)]);
 }

@@ -118,6 +118,25 @@ pub fn settings() -> Settings {
     Settings { identity: b"ns1.test".to_vec(), version: b"gateward".to_vec(), ..Settings::default() }
 }
 
+/// What `zones` make of a message, with `room` octets left free behind the answer.
+pub fn verdict(
+    zones: &Zones,
+    settings: &Settings,
+    transport: Transport,
+    room: usize,
+    wire: &[u8],
+) -> (Verdict, Vec<u8>) {
+    let mut out = vec![0; 65_535];
+    let (map, cookies) = (zones.map(), CookieKeys::new([7; 16], None));
+    let context =
+        Context { zones: &map, settings, cookies: &cookies, now: NOW, client: CLIENT.into(), transport, room };
+    let verdict = respond(&context, wire, &mut out);
+    if let Verdict::Reply(reply) = &verdict {
+        out.truncate(reply.len);
+    }
+    (verdict, out)
+}
+
 /// What `zones` say to a message; `None` for silence, an error for what is served elsewhere.
 pub fn raw(
     zones: &Zones,
@@ -125,16 +144,10 @@ pub fn raw(
     transport: Transport,
     wire: &[u8],
 ) -> Result<Option<Vec<u8>>, &'static str> {
-    let mut out = vec![0; 65_535];
-    let (map, cookies) = (zones.map(), CookieKeys::new([7; 16], None));
-    let context = Context { zones: &map, settings, cookies: &cookies, now: NOW, client: CLIENT.into(), transport };
-    match respond(&context, wire, &mut out) {
-        Verdict::Silent => Ok(None),
-        Verdict::Elsewhere => Err("elsewhere"),
-        Verdict::Reply(reply) => {
-            out.truncate(reply.len);
-            Ok(Some(out))
-        }
+    match verdict(zones, settings, transport, 0, wire) {
+        (Verdict::Silent, _) => Ok(None),
+        (Verdict::Elsewhere, _) => Err("elsewhere"),
+        (Verdict::Reply(_), out) => Ok(Some(out)),
     }
 }
 

@@ -50,7 +50,8 @@ pub(crate) struct Arguments {
     /// Threads that answer over UDP [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,
-    /// Answers of one kind per second to one network (/24, /56); 0 limits nothing
+    /// Answers over UDP of one kind about one name per second to one network (/24, /56), from the whole server; 0 limits nothing.
+    /// Every worker of every --listen gives an equal share, so a client that keeps to one port gets that share
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(crate) rate_limit: u32,
     /// Every so many limited answers, one passes truncated; 0: none

@@ -78,7 +78,7 @@ async fn serve(arguments: &Arguments) -> Result<()> {
         Exchange::start(&shared, &authority, Arc::new(move || keys.keys()), Limits::default())
     };
     let options = server_options(arguments, certificate.as_ref())?;
-    limits::keep(&authority, options.workers);
+    limits::keep(&authority);
     let server = Server::start(shared, &options, &exchange.service)?;
     let control = control(arguments, &authority, &keys, &leases, server.stats().to_vec())?;
     let _listening = listen(arguments, &control).await?;
