@@ -61,7 +61,7 @@ const ABSENCES: &[(&str, &[&str], &str)] = &[
 const RUNTIMES: &[&str] = &["tokio", "mio", "async-std", "smol", "hyper"];
 
 /// The only crates through which a TLS library may be reached.
-const TLS_CRATES: &[&str] = &["gateward-dns", "gateward-net", "gateward-link"];
+const TLS_CRATES: &[&str] = &["gateward-dns", "gateward-net"];
 const TLS: &[&str] = &["rustls", "tokio-rustls", "openssl", "native-tls", "boring"];
 
 const LONGEST_CHAIN: usize = 5;
