@@ -35,10 +35,10 @@ impl Running {
 }
 
 fn start(listen: &str, change: impl FnOnce(&mut Options)) -> Running {
-    start_with(listen, Arc::new(slow::Nothing), change)
+    start_with(listen, slow::Nothing, change)
 }
 
-fn start_with(listen: &str, slow: Arc<dyn slow::Slow>, change: impl FnOnce(&mut Options)) -> Running {
+fn start_with(listen: &str, slow: impl slow::Slow, change: impl FnOnce(&mut Options)) -> Running {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let shared = Arc::new(Shared::new(settings(), CookieKeys::new([1; 16], None)));
@@ -54,7 +54,8 @@ fn start_with(listen: &str, slow: Arc<dyn slow::Slow>, change: impl FnOnce(&mut 
     };
     change(&mut options);
     let entered = runtime.enter();
-    let server = Server::start(Arc::clone(&shared), &options, &slow).expect("a server");
+    let server =
+        Server::start(Arc::clone(&shared), &options, &(Arc::new(slow) as Arc<dyn slow::Slow>)).expect("a server");
     drop(entered);
     Running { server, shared, _runtime: runtime }
 }
@@ -242,7 +243,7 @@ impl slow::Slow for Gate {
 #[test]
 fn one_connection_cannot_hold_up_what_others_ask() {
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
-    let running = start_with("127.0.0.1:0", Arc::new(Gate(Arc::clone(&gate))), |_| {});
+    let running = start_with("127.0.0.1:0", Gate(Arc::clone(&gate)), |_| {});
     let mut flood = connect(running.address());
     let all: Vec<u8> = (0..3000).flat_map(|_| framed(&update(2))).collect();
     flood.write_all(&all).expect("sent");
@@ -260,7 +261,7 @@ fn one_connection_cannot_hold_up_what_others_ask() {
 #[test]
 fn a_connection_waits_for_its_own_messages_before_it_ends() {
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
-    let running = start_with("127.0.0.1:0", Arc::new(Gate(Arc::clone(&gate))), |_| {});
+    let running = start_with("127.0.0.1:0", Gate(Arc::clone(&gate)), |_| {});
     let mut stream = connect(running.address());
     stream.write_all(&[framed(&update(2)), framed(&update(1))].concat()).expect("sent");
     stream.shutdown(Shutdown::Write).expect("shut down");
