@@ -24,7 +24,7 @@ impl Counts {
 
     pub(super) fn bad(&self, error: &Refused) {
         let counter = match error {
-            Refused::NoZone(_) | Refused::NoVersion(_) | Refused::Base { .. } => &self.conflicts,
+            Refused::NoZone(_) | Refused::NoVersion(_) | Refused::Base { .. } | Refused::PolicyBase => &self.conflicts,
             Refused::Rules(_) | Refused::Update { .. } => &self.refused,
             Refused::Busy { .. } => &self.busy,
             Refused::Failed(_) => &self.failed,

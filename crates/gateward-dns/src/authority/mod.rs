@@ -36,7 +36,7 @@ pub use audit::AuditLog;
 pub use line::{Info, Kind};
 pub use load::{Loaded, Prepared};
 pub(crate) use proposal::problem;
-pub use proposal::{Actor, Applied, Base, Decide, Door, Edit, Numbering, Proposal, Refused};
+pub use proposal::{Actor, Applied, Base, Decide, Door, Edit, Numbering, PolicyBase, Proposal, Refused};
 pub use text::{Parsed, parse};
 
 use line::{Job, Line, Queued, Released, State};

@@ -96,6 +96,29 @@ pub enum Base {
     Absent,
 }
 
+/// Which policy file a new one replaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PolicyBase {
+    /// Whichever there is.
+    Any,
+    /// The one with this tag ([`gateward_zone::policy::tag`]).
+    Tag(String),
+    /// None: there must be no file yet.
+    Absent,
+}
+
+impl PolicyBase {
+    /// Whether `file` is the one that is meant.
+    #[must_use]
+    pub fn is_met(&self, file: Option<&[u8]>) -> bool {
+        match (self, file) {
+            (PolicyBase::Any, _) | (PolicyBase::Absent, None) => true,
+            (PolicyBase::Tag(tag), Some(file)) => *tag == gateward_zone::policy::tag(file),
+            (PolicyBase::Absent, Some(_)) | (PolicyBase::Tag(_), None) => false,
+        }
+    }
+}
+
 /// Which serial a new version gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Numbering {
@@ -169,6 +192,9 @@ pub enum Refused {
         /// The serial the change was made for; `None` when the zone should not be there.
         wanted: Option<u32>,
     },
+    /// The change of a policy was made for another policy file.
+    #[error("the zone's policy file is another by now")]
+    PolicyBase,
     /// A version that is not kept.
     #[error("the version with serial {0} is not kept")]
     NoVersion(u32),

@@ -2,17 +2,18 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use gateward_zone::policy::Policy;
-use gateward_zone::{Name, Problem, Rtype, ZoneView, render_zone};
+use gateward_zone::{Name, Problem, RecordSet, Rtype, ZoneView, rdata, render_zone};
 
 use super::guard::Asked;
 use super::line::{Info, Kind, Line, State};
-use super::proposal::{Actor, Base, Refused};
+use super::proposal::{Actor, Base, PolicyBase, Refused};
 use super::{Authority, Happened, audit, problem};
-use crate::folder::{PUBLIC, remove_durably, write_durably};
+use crate::folder::{PUBLIC, read_bounded, remove_durably, write_durably};
 use crate::store::Zone;
 
 impl Authority {
@@ -72,13 +73,14 @@ impl Authority {
         Ok(())
     }
 
-    /// Zones that need this one: a parent that still delegates to it, and zones below it.
+    /// Zones that need this one: a parent that still delegates to it here, and zones here that it delegates to.
     fn relatives(&self, origin: &Name) -> Vec<Problem> {
         let map = self.zones.map();
         let mut found = Vec::new();
         let parent = origin.parent().and_then(|above| map.closest(&above).cloned());
         if let Some(parent) = parent.and_then(|slot| slot.zone())
-            && parent.set(origin, Rtype::NS).is_some()
+            && let Some(delegation) = parent.set(origin, Rtype::NS)
+            && is_here(&delegation, &parent, origin, map.slot(origin).and_then(|slot| slot.zone()).as_deref())
         {
             let message = format!("{} still delegates to {origin}", parent.origin());
             found.push(problem(
@@ -87,10 +89,13 @@ impl Authority {
                 "remove the NS records of the delegation from the parent first",
             ));
         }
-        let child = map.slots().find(|slot| slot.origin() != origin && slot.origin().is_in(origin));
+        let zone = map.slot(origin).and_then(|slot| slot.zone());
+        let delegates = |to: &Name| zone.as_ref().is_some_and(|zone| zone.set(to, Rtype::NS).is_some());
+        let below = |slot: &Name| slot != origin && slot.is_in(origin);
+        let child = map.slots().find(|slot| below(slot.origin()) && delegates(slot.origin()));
         if let Some(child) = child {
             let message = format!("{} is served here and lies below {origin}", child.origin());
-            found.push(problem("child-zones", message, "remove the zones below first"));
+            found.push(problem("child-zones", message, "remove the zones below first, or the delegations to them"));
         }
         found
     }
@@ -115,11 +120,17 @@ impl Authority {
         Ok(())
     }
 
-    /// Replaces the policy of a zone by the text of a policy file.
+    /// Replaces the policy of a zone by the text of a policy file, if the old one is what the change was made for.
     ///
     /// # Errors
-    /// [`Refused`]: there is no such zone, or the text is not a policy; the old one stays.
-    pub async fn put_policy(&self, origin: &Name, text: Vec<u8>, actor: Actor) -> Result<(), Refused> {
+    /// [`Refused`]: there is no such zone, its policy is another, or the text is not a policy; the old one stays.
+    pub async fn put_policy(
+        &self,
+        origin: &Name,
+        text: Vec<u8>,
+        base: PolicyBase,
+        actor: Actor,
+    ) -> Result<(), Refused> {
         if self.known(origin).is_none() {
             return Err(Refused::NoZone(origin.clone()));
         }
@@ -128,6 +139,9 @@ impl Authority {
                 return Err(Refused::NoZone(line.origin.clone()));
             }
             let file = authority.folder.policy_file(&line.origin);
+            if base != PolicyBase::Any && !base.is_met(policy_file(&file)?.as_deref()) {
+                return Err(Refused::PolicyBase);
+            }
             let policy = Policy::from_yaml(&text, &line.origin, "policy").map_err(Refused::Rules)?;
             write_durably(&file, &text, PUBLIC).map_err(|error| Refused::Failed(error.to_string()))?;
             authority.take_policy(line, state, Ok(policy));
@@ -154,5 +168,25 @@ impl Authority {
             }
         }
         Authority::show(line, state);
+    }
+}
+
+/// Whether a delegation leads to this server: it names servers of the parent, which is served here, or those that the zone
+/// itself names. One that names others only is of a zone that moved away; its copy here is needed by nobody.
+fn is_here(delegation: &RecordSet, parent: &Zone, origin: &Name, zone: Option<&Zone>) -> bool {
+    let targets = |set: &RecordSet| -> Vec<Vec<u8>> {
+        set.data.iter().map(|data| rdata::canonical(Rtype::NS, data.as_wire()).into_owned()).collect()
+    };
+    let apexes = [parent.set(parent.origin(), Rtype::NS), zone.and_then(|zone| zone.set(origin, Rtype::NS))];
+    let here: Vec<Vec<u8>> = apexes.iter().flatten().flat_map(targets).collect();
+    targets(delegation).iter().any(|target| here.contains(target))
+}
+
+/// The policy file; `None` if there is none.
+fn policy_file(path: &Path) -> Result<Option<Vec<u8>>, Refused> {
+    match read_bounded(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Refused::Failed(format!("{}: {error}", path.display()))),
     }
 }

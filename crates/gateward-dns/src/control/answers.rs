@@ -36,6 +36,13 @@ pub(crate) fn refused(error: &Refused, conflict: StatusCode) -> ApiResponse {
                 "remedy": "read the zone as it is served, and make the change for that version",
             })],
         ),
+        Refused::PolicyBase => errors(
+            StatusCode::PRECONDITION_FAILED,
+            &[json!({
+                "message": message, "rule": "base-policy",
+                "remedy": "read the policy as it is, and make the change for that one",
+            })],
+        ),
         Refused::Rules(found) => problems(StatusCode::UNPROCESSABLE_ENTITY, found),
         Refused::Update { .. } => errors(StatusCode::UNPROCESSABLE_ENTITY, &[plain(message)]),
         Refused::Busy { retry_after_ms, .. } => {

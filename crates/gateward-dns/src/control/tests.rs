@@ -142,6 +142,18 @@ async fn policies_and_keys_are_kept() {
     assert_eq!(policy("owner: dns-team\nprotected: true\nnever_empty: [www]\n").await.0, 204);
     assert!(api.ask(Method::GET, "/v1/zones/example.com/policy", &[], "").await.1.contains("dns-team"));
     assert_eq!(api.get("/v1/zones").await.1["zones"][0]["owner"], "dns-team");
+    // Only who has seen what there is replaces it, if he says what he has seen.
+    let conditional = async |name: &str, value: &str, text: &str| {
+        api.ask(Method::PUT, "/v1/zones/example.com/policy", &[(name, value)], text).await.0
+    };
+    let tag = gateward_zone::policy::tag(b"owner: dns-team\nprotected: true\nnever_empty: [www]\n");
+    let shown = request(Method::GET, "/v1/zones/example.com/policy", &[], "");
+    assert!(format!("{:?}", api.control.answer(shown).await.headers).contains(&tag));
+    assert_eq!(conditional("if-none-match", "*", "owner: x\n").await, 412);
+    assert_eq!(conditional("if-match", "\"0123\"", "owner: x\n").await, 412);
+    assert_eq!(conditional("if-match", "*", "owner: x\n").await, 400);
+    let same = "owner: dns-team\nprotected: true\nnever_empty: [www] \n";
+    assert_eq!(conditional("if-match", &format!("\"{tag}\""), same).await, 204);
     let (status, errors) = api.send(Method::DELETE, "/v1/zones/example.com", &Value::Null).await;
     assert_eq!(status, 422);
     assert!(errors["errors"][0]["rule"].is_string() && errors["errors"][0]["remedy"].is_string(), "{errors}");

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::answers::problems;
 use super::{Answer, Control, actor, base, blocking, errors, force, plain, refused};
-use crate::authority::{Base, Door, Edit, Info, Proposal, Refused, parse};
+use crate::authority::{Base, Door, Edit, Info, PolicyBase, Proposal, Refused, parse};
 use crate::folder::read_bounded;
 use crate::store::Zone;
 use gateward_api::{ApiRequest, ApiResponse};
@@ -60,7 +60,8 @@ pub(super) async fn show(control: &Control, request: &ApiRequest, origin: &Name)
     let (info, zone) = (control.authority.info(origin).ok_or_else(none)?, control.authority.zone(origin));
     if request.wants_json() {
         let mut summary = summary(origin, &info, zone.as_ref());
-        summary["policy"] = policy_text(control, origin).await?.into();
+        let policy = policy_file(control, origin).await?;
+        summary["policy"] = policy.map(|text| String::from_utf8_lossy(&text).into_owned()).into();
         let response = ApiResponse::json(StatusCode::OK, &summary);
         return Ok(match zone {
             Some(zone) => response.header(ETAG, &format!("\"{}\"", zone.serial())),
@@ -142,10 +143,10 @@ fn without_serial(changes: &[Change]) -> Vec<Change> {
     changes.iter().filter(|change| change.record().rtype != gateward_zone::Rtype::SOA).cloned().collect()
 }
 
-async fn policy_text(control: &Control, origin: &Name) -> Result<Option<String>, ApiResponse> {
+async fn policy_file(control: &Control, origin: &Name) -> Result<Option<Vec<u8>>, ApiResponse> {
     let path = control.authority.folder().policy_file(origin);
     match blocking(move || read_bounded(&path)).await? {
-        Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+        Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(errors(StatusCode::INTERNAL_SERVER_ERROR, &[plain(error.to_string())])),
     }
@@ -155,14 +156,30 @@ pub(super) async fn policy(control: &Control, origin: &Name) -> Answer {
     if control.authority.info(origin).is_none() {
         return Err(refused(&Refused::NoZone(origin.clone()), StatusCode::CONFLICT));
     }
-    match policy_text(control, origin).await? {
-        Some(text) => Ok(ApiResponse::bytes(StatusCode::OK, YAML, text.into_bytes())),
+    match policy_file(control, origin).await? {
+        Some(text) => {
+            let tag = gateward_zone::policy::tag(&text);
+            Ok(ApiResponse::bytes(StatusCode::OK, YAML, text).header(ETAG, &format!("\"{tag}\"")))
+        }
         None => Err(errors(StatusCode::NOT_FOUND, &[plain("the zone has no policy file; the default policy holds")])),
     }
 }
 
 pub(super) async fn put_policy(control: &Control, request: &ApiRequest, origin: &Name) -> Answer {
-    let put = control.authority.put_policy(origin, request.body.to_vec(), actor(request, Door::Api)?).await;
+    let (base, actor) = (policy_base(request)?, actor(request, Door::Api)?);
+    let put = control.authority.put_policy(origin, request.body.to_vec(), base, actor).await;
     put.map_err(|error| refused(&error, StatusCode::CONFLICT))?;
     Ok(ApiResponse::empty(StatusCode::NO_CONTENT))
+}
+
+/// The policy file that the request is made for, by its conditions (RFC 9110, 13.1).
+fn policy_base(request: &ApiRequest) -> Result<PolicyBase, ApiResponse> {
+    match (request.if_match(), request.if_none_match()) {
+        (None, None) => Ok(PolicyBase::Any),
+        (None, Some("*")) => Ok(PolicyBase::Absent),
+        (Some(tag), None) if tag != "*" => Ok(PolicyBase::Tag(tag.trim_matches('"').to_owned())),
+        _ => {
+            Err(errors(StatusCode::BAD_REQUEST, &[plain("give If-Match with the policy's ETag, or If-None-Match: *")]))
+        }
+    }
 }

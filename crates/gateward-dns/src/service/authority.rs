@@ -229,7 +229,11 @@ fn refusal(refused: &Refused) -> Refusal {
         Refused::NoZone(_) => Rcode::NOTAUTH,
         Refused::Rules(_) => Rcode::REFUSED,
         // Worth another try.
-        Refused::Base { .. } | Refused::NoVersion(_) | Refused::Busy { .. } | Refused::Failed(_) => Rcode::SERVFAIL,
+        Refused::Base { .. }
+        | Refused::PolicyBase
+        | Refused::NoVersion(_)
+        | Refused::Busy { .. }
+        | Refused::Failed(_) => Rcode::SERVFAIL,
     };
     Refusal::new(rcode, refused.to_string())
 }

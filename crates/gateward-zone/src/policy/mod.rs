@@ -12,8 +12,10 @@ mod write;
 use std::net::IpAddr;
 
 use domain::base::iana::Rtype;
+use domain::utils::base16;
 use ipnet::IpNet;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::force::ForcePolicy;
 use crate::name::Name;
@@ -221,6 +223,12 @@ impl ActorKind {
     pub fn as_str(self) -> &'static str {
         Self::ALL.iter().find(|(_, kind)| *kind == self).map_or("", |(word, _)| word)
     }
+}
+
+/// What tells one policy file from another: a tag over its octets, for conditions of requests (RFC 9110, 8.8.3).
+#[must_use]
+pub fn tag(file: &[u8]) -> String {
+    base16::encode_string(&Sha256::digest(file)[..16]).to_ascii_lowercase()
 }
 
 impl Policy {
