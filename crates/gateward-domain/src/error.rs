@@ -3,6 +3,8 @@
 use gateward_zone::Name;
 use serde::Serialize;
 
+use crate::need::Need;
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -30,6 +32,31 @@ pub enum Error {
         name: String,
         /// Those it has.
         known: Vec<String>,
+    },
+    /// An environment alone cannot be planned while the root is on its way.
+    #[error("{root} is not at {to} yet; plan its move first, without --environment")]
+    RootMoves {
+        /// The root.
+        root: Name,
+        /// The control API that it is declared to have.
+        to: String,
+    },
+    /// Servers would refuse steps of a plan, and no token was given for them.
+    #[error(
+        "guardrails speak against the plan, and nothing of it was done:\n{}",
+        steps.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    )]
+    NeedsLeave {
+        /// The steps.
+        steps: Vec<MissingLeave>,
+    },
+    /// What was said when a plan is applied is not what it was made with.
+    #[error("the plan was made {plan}, not {said}; make it anew as it is meant")]
+    OtherScope {
+        /// What the plan says.
+        plan: String,
+        /// What was asked for.
+        said: String,
     },
     /// Zones that no declaration made would be taken over.
     #[error(
@@ -84,6 +111,25 @@ pub enum Error {
     },
 }
 
+/// A step that needs a force token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MissingLeave {
+    /// The zone's apex.
+    pub origin: String,
+    /// What to get leave for.
+    pub need: Need,
+}
+
+impl std::fmt::Display for MissingLeave {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let MissingLeave { origin, need } = self;
+        for broken in &need.rules {
+            writeln!(f, "{origin} {}: {} ({}); {}", need.step, broken.message, broken.rule, broken.remedy)?;
+        }
+        write!(f, "  {}", need.way(origin))
+    }
+}
+
 /// A zone that moved on since a plan was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StaleZone {
@@ -93,6 +139,8 @@ pub struct StaleZone {
     pub planned: Option<u32>,
     /// The serial that is served; none if the zone is not there.
     pub served: Option<u32>,
+    /// Whether its policy is another.
+    pub other_policy: bool,
     /// What happened meanwhile, as `+ RECORD` and `- RECORD`; empty when the server does not know any more.
     pub changes: Vec<String>,
     /// Who did it, as far as the server says.
@@ -102,7 +150,13 @@ pub struct StaleZone {
 impl std::fmt::Display for StaleZone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let shown = |serial: Option<u32>| serial.map_or("absent".to_owned(), |serial| format!("serial {serial}"));
-        write!(f, "{} was {} and is {}", self.origin, shown(self.planned), shown(self.served))?;
+        match (self.planned == self.served, self.other_policy) {
+            (true, _) => write!(f, "the policy of {} is another", self.origin)?,
+            (false, other) => {
+                write!(f, "{} was {} and is {}", self.origin, shown(self.planned), shown(self.served))?;
+                f.write_str(if other { " with another policy" } else { "" })?;
+            }
+        }
         if !self.actors.is_empty() {
             write!(f, " (changed by {})", self.actors.join(", "))?;
         }

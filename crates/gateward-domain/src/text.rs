@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use gateward_zone::{Name, Record, Rtype, ZoneView, lint, parse_zone, to_text};
+use gateward_zone::{Name, Problem, Record, Rtype, ZoneText, ZoneView, lint, parse_zone, to_text};
 
 /// A zone file: the SOA first, the rest in the order of names.
 pub(crate) fn zone_file(origin: &Name, records: &[Record]) -> String {
@@ -30,10 +30,19 @@ pub(crate) fn records(origin: &Name, text: &[u8]) -> Result<Vec<Record>, String>
     Ok(records)
 }
 
+/// Records as a zone that can be looked at; `None` if they are none.
+pub(crate) fn view(origin: &Name, records: &[Record]) -> Option<ZoneText> {
+    parsed(origin, records).ok()
+}
+
+fn parsed(origin: &Name, records: &[Record]) -> Result<ZoneText, Vec<Problem>> {
+    let include = |_: &str| Err("it includes no file".to_owned());
+    parse_zone(zone_file(origin, records).as_bytes(), origin, "", &include)
+}
+
 /// What makes these records no zone that can be served: `ZONE: MESSAGE (RULE); REMEDY`.
 pub(crate) fn problems(origin: &Name, records: &[Record]) -> Vec<String> {
-    let include = |_: &str| Err("it includes no file".to_owned());
-    let problems = match parse_zone(zone_file(origin, records).as_bytes(), origin, "", &include) {
+    let problems = match parsed(origin, records) {
         Ok(zone) => lint(&zone),
         Err(problems) => problems,
     };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use gateward_domain::declaration::SecretSource;
 use gateward_domain::plan::{Document, Options, make};
 use gateward_domain::provider::{By, Fleet, HttpProvider, MemoryProvider, Provider, ProviderError};
-use gateward_domain::{Current, Declaration, Secrets, apply, drift, status};
+use gateward_domain::{Author, Current, Declaration, Secrets, apply, drift, rollback, status};
 use gateward_model::Secret;
 use gateward_zone::{Change, Name, Record, parse_record, to_text};
 use serde_json::{Value, json};
@@ -153,13 +153,15 @@ fn try_serve(zones: &MemoryProvider, request: &Request) -> Result<(u16, String),
             zones.create_zone(&name(origin), &request.body, &by)?;
             (204, String::new())
         }
-        ("DELETE", ["zones", origin]) => zones.delete_zone(&name(origin), &by).map(|()| (204, String::new()))?,
+        ("DELETE", ["zones", origin]) => {
+            zones.delete_zone(&name(origin), serial(request), &by).map(|()| (204, String::new()))?
+        }
         ("GET", ["zones", origin, "policy"]) => match zones.policy(&name(origin))? {
             Some(policy) => (200, policy),
             None => (404, String::new()),
         },
         ("PUT", ["zones", origin, "policy"]) => {
-            zones.put_policy(&name(origin), &request.body, &by)?;
+            replace_policy(zones, &name(origin), request, &by)?;
             (204, String::new())
         }
         ("POST", ["zones", origin, "changes"]) => {
@@ -182,10 +184,26 @@ fn try_serve(zones: &MemoryProvider, request: &Request) -> Result<(u16, String),
         }
         ("POST", ["zones", origin, "rollback"]) => {
             let to = u32::try_from(body()["to"].as_u64().expect("a serial")).expect("32 bits");
-            (200, json!({"serial": zones.rollback(&name(origin), to, &by)?}).to_string())
+            (200, json!({"serial": zones.rollback(&name(origin), serial(request), to, &by)?}).to_string())
         }
         _ => panic!("not in the API: {}", request.line),
     })
+}
+
+/// Replaces a policy on the condition that the request names.
+fn replace_policy(zones: &MemoryProvider, origin: &Name, request: &Request, by: &By) -> Result<(), ProviderError> {
+    let now = zones.policy(origin)?;
+    let tag = now.as_ref().map(|now| format!("\"{}\"", gateward_zone::policy::tag(now.as_bytes())));
+    if request.header("if-match") != tag.as_deref() {
+        return Err(ProviderError::Conflict);
+    }
+    assert_eq!(request.header("if-none-match").is_some(), now.is_none());
+    zones.put_policy(origin, now.as_deref(), &request.body, by)
+}
+
+/// The serial that a request is made for.
+fn serial(request: &Request) -> u32 {
+    request.header("if-match").expect("a condition").trim_matches('"').parse().expect("a serial")
 }
 
 fn change(value: &Value) -> Change {
@@ -211,7 +229,9 @@ fn a_domain_is_bootstrapped_and_repaired_over_http() {
     let options = Options { allow_cross_environment: true, ..Options::default() };
     let current = Current::read(&declaration, &fleet).expect("it answers");
     let document = Document::new(make(&declaration, &current, &options).expect("a plan"));
-    let account = apply(&document, &declaration, &fleet, &Fixed, &by()).expect("applied");
+    let author = Author::new("tester");
+    let time = std::time::SystemTime::now();
+    let account = apply(&document, &declaration, &fleet, &Fixed, &author, time).expect("applied");
     assert!(account.is_complete(), "{}", account.to_text());
     assert_eq!(control.zones.keys().expect("in memory"), ["external-dns.voice", "provisioning.voice"]);
     assert!(drift(&declaration, &fleet).expect("it answers").plan.is_empty());
@@ -223,8 +243,16 @@ fn a_domain_is_bootstrapped_and_repaired_over_http() {
     assert_eq!(drifted, ["voice.example."]);
     assert_eq!((now.zones[0].serial, &now.zones[0].versions[..]), (Some(2), &[1][..]));
     let document = drift(&declaration, &fleet).expect("it answers");
-    assert!(apply(&document, &declaration, &fleet, &Fixed, &by()).expect("applied").is_complete());
+    assert!(apply(&document, &declaration, &fleet, &Fixed, &author, time).expect("applied").is_complete());
     assert!(drift(&declaration, &fleet).expect("it answers").plan.is_empty());
+    assert_eq!(rollback(&fleet, &control.url, &name("voice.example"), 2, &author).expect("kept"), 4);
+    assert!(rollback(&fleet, &control.url, &name("voice.example"), 77, &author).is_err());
+    let now = control.zones.policy(&name("voice.example")).expect("in memory");
+    let put = control.provider().put_policy(&name("voice.example"), Some("another"), "owner: x\n", &by());
+    assert_eq!(
+        (put, control.zones.policy(&name("voice.example")).expect("in memory")),
+        (Err(ProviderError::Conflict), now)
+    );
     let actor = &control.zones.versions(&name("voice.example")).expect("kept")[2].actor;
     assert!(actor.starts_with("tester plan:"), "{actor}");
 }
@@ -256,7 +284,7 @@ fn requests_say_who_asks_and_with_what_leave() {
         ]})
     );
     assert_eq!(provider.change(&name("example.com"), 5, &changes, &by), Err(ProviderError::Conflict));
-    assert_eq!(provider.rollback(&name("example.com"), 5, &by), Ok(7));
+    assert_eq!(provider.rollback(&name("example.com"), 6, 5, &by), Ok(7));
     let serials: Vec<u32> =
         provider.versions(&name("example.com")).expect("kept").iter().map(|version| version.serial).collect();
     assert_eq!(serials, [5, 6, 7]);
@@ -269,7 +297,7 @@ fn refusals_are_passed_on_and_nonsense_is_told() {
     let check = |code: u16, body: &str, expected: &str| {
         let body = body.to_owned();
         let control = Control::scripted(Box::new(move |_| Some((code, body.clone()))));
-        let error = control.provider().delete_zone(&name("example.com"), &by()).expect_err("refused");
+        let error = control.provider().delete_zone(&name("example.com"), 1, &by()).expect_err("refused");
         assert!(error.to_string().contains(expected), "{code}: {error}");
     };
     let refusal = json!({"errors": [{"message": "example.com. is protected", "rule": "deletion-protection",

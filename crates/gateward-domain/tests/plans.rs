@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use gateward_domain::declaration::SecretSource;
 use gateward_domain::plan::{Action, Document, Op, Options, Plan, make, to_markdown, to_text};
-use gateward_domain::provider::{By, Fleet, MemoryProvider, Provider};
-use gateward_domain::{Account, Current, Declaration, Desired, Error, Secrets, State, apply};
+use gateward_domain::provider::{By, Fleet, MemoryProvider, Provider, ProviderError};
+use gateward_domain::{Account, Author, Current, Declaration, Desired, Error, Secrets, State, Tokens, apply};
 use gateward_model::Secret;
+use gateward_zone::force::{Claims, SigningKey, approve, issue};
 use gateward_zone::{Change, Name, Record, Rtype, parse_record};
 use proptest::prelude::*;
 
@@ -45,6 +47,17 @@ fn by() -> By {
     By { actor: "tester".to_owned(), force: None }
 }
 
+/// A second of January 2027.
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
+
+/// The voice domain without guardrails.
+fn loose() -> String {
+    let none = "guardrails: { max_deleted_percent: 100, max_changed_percent: 100, lock_apex: false, deletion_protection: false }";
+    VOICE.replace("guardrails: { max_deleted_percent: 20 }", none)
+}
+
 fn everywhere() -> Options {
     Options { allow_cross_environment: true, ..Options::default() }
 }
@@ -73,7 +86,11 @@ impl World {
     }
 
     fn apply(&self, document: &Document) -> Result<Account, Error> {
-        apply(document, &self.declaration, &self.fleet(), &Fixed, &by())
+        self.apply_as(document, &Author::new("tester"))
+    }
+
+    fn apply_as(&self, document: &Document, author: &Author) -> Result<Account, Error> {
+        apply(document, &self.declaration, &self.fleet(), &Fixed, author, now())
     }
 
     /// Everything declared is served.
@@ -158,13 +175,15 @@ fn environments_are_not_crossed_without_saying_so() {
         Err(Error::CrossEnvironment { environments }) => assert_eq!(environments, ["dev", "prod"]),
         other => panic!("{other:?}"),
     }
-    // One environment at a time; the root's own part belongs to none.
+    // One environment at a time; with the root, which is not there yet and without which nothing leads anywhere.
     let only = Options { environment: Some("dev".to_owned()), ..Options::default() };
     let plan = world.plan(&only).expect("one environment");
     let origins: Vec<&str> = plan.zones.iter().map(|zone| zone.origin.as_str()).collect();
-    assert_eq!(origins, ["dev.messaging.example.", "us-east-1.dev.messaging.example."]);
+    assert_eq!(origins, ["messaging.example.", "dev.messaging.example.", "us-east-1.dev.messaging.example."]);
+    assert_eq!(plan.blast_radius.environments, ["dev"]);
+    assert!(changed(&plan).iter().all(|line| !line.contains("prod")), "{:#?}", changed(&plan));
     let keys: Vec<&str> = plan.keys.iter().map(|key| key.name.as_str()).collect();
-    assert_eq!(keys, ["external-dns.dev"], "keys of other environments are not made");
+    assert_eq!(keys, ["external-dns.dev", "transfer.core"], "keys of other environments are not made");
     let nowhere = Options { environment: Some("stage".to_owned()), ..Options::default() };
     assert!(matches!(world.plan(&nowhere), Err(Error::NoEnvironment { .. })));
 
@@ -306,9 +325,237 @@ fn removing_what_is_protected_is_announced() {
         "      ap-south-1:\n        services:\n          sip:",
     );
     let world = World { declaration: declare(&text), ..world };
-    let plan = world.plan(&everywhere()).expect("a plan");
-    let note = "eu-west-1.prod.voice.example. is protected against deletion; applying this needs --force-token";
-    assert!(plan.notes.contains(&note.to_owned()), "{:?}", plan.notes);
+    let document = world.document();
+    let before = world.server.log();
+    let gone = document.plan.zones.iter().find(|zone| zone.action == Action::Delete).expect("a zone that goes");
+    let rules: Vec<&str> = gone.needs.iter().flat_map(|need| &need.rules).map(|broken| broken.rule.as_str()).collect();
+    assert_eq!((gone.origin.as_str(), &rules[..]), ("eu-west-1.prod.voice.example.", &["protected-zone"][..]));
+    let text = to_text(&document);
+    assert!(text.contains("deletion_protection: false") && text.contains("REFUSED (delete, protected-zone)"), "{text}");
+    assert!(text.contains("nobody can give leave for it"), "{text}");
+    // Nothing is begun that would be stopped half-way: the delegation stays too.
+    match world.apply(&document) {
+        Err(Error::NeedsLeave { steps }) => assert_eq!(steps.len(), 1),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.server.log(), before);
+}
+
+/// The private key of somebody who signs force tokens.
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&[seed; 32]).expect("32 octets")
+}
+
+fn token(zone: &str, changes: &str, rules: &[&str]) -> String {
+    let claims = Claims {
+        zone: zone.to_owned(),
+        rules: rules.iter().map(ToString::to_string).collect(),
+        reason: "ticket 42".to_owned(),
+        issued_by: "alice".to_owned(),
+        approved_by: Some("bob".to_owned()),
+        not_before: 1_800_000_000,
+        expires: 1_800_003_600,
+        changes: changes.to_owned(),
+    };
+    approve(&issue(&claims, &key(1)).expect("plain data"), &key(2)).expect("it waits for approval")
+}
+
+#[test]
+fn a_token_goes_to_the_changes_that_it_is_for_and_to_nothing_else() {
+    let people =
+        [("alice", 1), ("bob", 2)].map(|(name, seed)| format!("{name}: '{}'", key(seed).public_key().to_base64()));
+    let guarded = format!("guardrails: {{ max_deleted_percent: 20, force: {{ keys: {{ {} }} }} }}", people.join(", "));
+    let text = VOICE.replace("guardrails: { max_deleted_percent: 20 }", &guarded);
+    let world = World::bootstrapped(&text);
+    let moved = text.replace(
+        "      eu-west-1:\n        services:\n          sip:",
+        "      ap-south-1:\n        services:\n          sip:",
+    );
+    let world = World { declaration: declare(&moved), ..world };
+    let document = world.document();
+    let gone = document.plan.zones.iter().find(|zone| zone.action == Action::Delete).expect("a zone that goes");
+    let need = &gone.needs[0];
+    assert_eq!(need.signers, ["alice", "bob"]);
+    assert!(
+        to_text(&document)
+            .contains(&format!("--zone {} --changes {} --rule protected-zone", gone.origin, need.changes))
+    );
+    let author = |tokens: &[String]| Author {
+        actor: "tester".to_owned(),
+        tokens: Tokens::read(tokens.iter().map(String::as_str)).expect("tokens"),
+    };
+    let right = token(&gone.origin, &need.changes, &["protected-zone"]);
+    for wrong in [
+        token("voice.example.", &need.changes, &["protected-zone"]),
+        token(&gone.origin, &"0".repeat(64), &["protected-zone"]),
+        token(&gone.origin, &need.changes, &["freeze"]),
+    ] {
+        let refused = world.apply_as(&document, &author(&[wrong]));
+        assert!(matches!(refused, Err(Error::NeedsLeave { .. })), "{refused:?}");
+    }
+    let other = token("voice.example.", &"1".repeat(64), &["ttl"]);
+    let account = world.apply_as(&document, &author(&[other, right.clone()])).expect("leave is given");
+    assert!(account.is_complete(), "{}", account.to_text());
+    assert_eq!(world.server.forced(), [format!("delete {} {right}", gone.origin)]);
+    assert!(Tokens::read(["v1.x"]).is_err());
+}
+
+#[test]
+fn new_name_servers_of_a_locked_apex_are_refused_before_anything_is_done() {
+    let world = World::bootstrapped(VOICE);
+    let moved =
+        VOICE.replace("ns2.voice.example, addresses: [203.0.113.2]", "ns3.voice.example, addresses: [203.0.113.3]");
+    let world = World { declaration: declare(&moved), ..world };
+    let text = to_text(&world.document());
+    assert!(text.contains("REFUSED (change, apex-lock)") && text.contains("lock_apex: false"), "{text}");
+    assert!(matches!(world.apply(&world.document()), Err(Error::NeedsLeave { .. })));
+}
+
+#[test]
+fn a_frozen_zone_is_not_begun_with() {
+    let frozen = loose().replace(
+        "lock_apex: false",
+        "lock_apex: false, freezes: [{ start: '2027-01-01T00:00:00Z', end: '2027-02-01T00:00:00Z', reason: fair }]",
+    );
+    let world = World::bootstrapped(&frozen);
+    let world = World { declaration: declare(&frozen.replace("203.0.113.80", "203.0.113.81")), ..world };
+    match world.apply(&world.document()) {
+        Err(Error::NeedsLeave { steps }) => assert_eq!(steps[0].need.rules[0].rule, "freeze"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_policy_that_somebody_changed_makes_a_plan_stale() {
+    let text = loose();
+    let world = World::bootstrapped(&text);
+    let at = text.find("  dev:").expect("the last environment");
+    let world = World {
+        declaration: declare(&text[..at].replace("max_changed_percent: 100", "max_changed_percent: 90")),
+        ..world
+    };
+    let document = world.document();
+    let before = world.server.log();
+    for origin in ["dev.voice.example.", "voice.example."] {
+        let origin = name(origin);
+        let was = world.server.policy(&origin).expect("in memory").expect("a policy");
+        world.server.put_policy(&origin, Some(&was), "protected: true\n", &by()).expect("it is the one");
+        let Err(Error::Stale { zones }) = world.apply(&document) else { panic!("not refused") };
+        assert!(zones.len() == 1 && zones[0].other_policy && zones[0].origin == origin.to_string(), "{zones:?}");
+        let stale = Some("protected: true\n");
+        assert_eq!(world.server.put_policy(&origin, Some("x"), "", &by()), Err(ProviderError::Conflict));
+        world.server.put_policy(&origin, stale, &was, &by()).expect("it is the one");
+    }
+    assert_eq!(
+        world.server.log().iter().filter(|line| !line.starts_with("policy")).count(),
+        before.iter().filter(|line| !line.starts_with("policy")).count()
+    );
+    assert!(world.apply(&document).expect("as it was").is_complete());
+}
+
+#[test]
+fn what_leads_to_a_zone_is_not_changed_when_the_zone_could_not_be() {
+    let other = "name_servers:\n  other:\n    control: http://127.0.0.1:8053\n    servers:\n      - { name: ns9.example.net, addresses: [203.0.113.9] }\n";
+    let text = loose().replace("name_servers:\n", other);
+    let world = World::bootstrapped(&text);
+    let at = text.find("      us-east-1:\n").expect("the first region") + "      us-east-1:\n".len();
+    let moved = format!("{}        served_by: other\n{}", &text[..at], &text[at..]);
+    let world = World { declaration: declare(&moved), ..world };
+    let region = name("us-east-1.prod.voice.example.");
+    let delegation = || {
+        let of_region = |record: &Record| record.rtype == Rtype::NS && record.owner == region;
+        world.records("prod.voice.example.").into_iter().filter(of_region).collect::<Vec<_>>()
+    };
+    let before = delegation();
+    world.server.set_broken(&region, true);
+    let document = world.document();
+    let account = world.apply(&document).expect("it begins");
+    assert_eq!(delegation(), before, "{}", account.to_text());
+    assert!(
+        account.to_text().contains("'change' of us-east-1.prod.voice.example. was not done"),
+        "{}",
+        account.to_text()
+    );
+    world.server.set_broken(&region, false);
+    assert!(world.apply(&document).expect("it continues").is_complete());
+    assert_eq!(delegation().len(), 1);
+}
+
+#[test]
+fn environments_can_be_made_one_after_the_other() {
+    let world = World::new(MESSAGING);
+    for environment in ["prod", "dev"] {
+        let only = Options { environment: Some(environment.to_owned()), ..Options::default() };
+        let account = world.apply(&Document::new(world.plan(&only).expect("one environment"))).expect("applied");
+        assert!(account.is_complete(), "{}", account.to_text());
+        let root = world.records("messaging.example.");
+        let delegated = |of: &str| root.iter().any(|one| one.rtype == Rtype::NS && one.owner == name(of));
+        assert!(
+            delegated("prod.messaging.example.") && root.iter().any(|one| one.owner == name("www.messaging.example."))
+        );
+        assert_eq!(delegated("dev.messaging.example."), environment == "dev");
+    }
+    assert!(world.plan(&everywhere()).unwrap().is_empty(), "nothing is left out");
+}
+
+/// A plan that says less of itself than it does.
+#[test]
+fn environments_are_counted_by_what_changes() {
+    let world = World::new(MESSAGING);
+    let mut plan = world.plan(&everywhere()).unwrap();
+    plan.allow_cross_environment = false;
+    plan.blast_radius.environments.clear();
+    plan.zones.iter_mut().for_each(|zone| zone.environment = None);
+    assert!(matches!(world.apply(&Document::new(plan)), Err(Error::CrossEnvironment { .. })));
+}
+
+#[test]
+fn a_level_that_moves_takes_along_what_was_registered() {
+    let other = "name_servers:\n  other:\n    control: http://127.0.0.1:8054\n    servers:\n      - { name: ns9.example.net, addresses: [203.0.113.9] }\n";
+    let text = loose().replace("name_servers:\n", other);
+    let at = text.find("      us-east-1:\n").expect("the first region") + "      us-east-1:\n".len();
+    let moved = declare(&format!("{}        served_by: other\n{}", &text[..at], &text[at..]));
+    let (here, there) = (MemoryProvider::new(), MemoryProvider::new());
+    let mut fleet = Fleet::new();
+    fleet.add(CONTROL, &here);
+    fleet.add("http://127.0.0.1:8054", &there);
+    let run = |declaration: &Declaration| {
+        let current = Current::read(declaration, &fleet).expect("in memory");
+        let document = Document::new(make(declaration, &current, &everywhere()).expect("a plan"));
+        let account = apply(&document, declaration, &fleet, &Fixed, &Author::new("tester"), now()).expect("applied");
+        assert!(account.is_complete(), "{}", account.to_text());
+        document
+    };
+    run(&declare(&text));
+    let region = name("us-east-1.prod.voice.example.");
+    let registered = record("media.us-east-1.prod.voice.example. 30 IN A 10.0.0.3");
+    here.change(&region, 1, &[Change::Add(registered.clone())], &by()).expect("changed");
+    let document = run(&moved);
+    assert!(
+        document.plan.notes.iter().any(|note| note.contains("1 records that runtimes registered")),
+        "{:?}",
+        document.plan.notes
+    );
+    let zone = there.zone(&region).expect("in memory").expect("it is there");
+    assert!(zone.records.contains(&registered) && zone.serial == 3, "the serial rises: {}", zone.serial);
+    assert!(here.zone(&region).expect("in memory").is_some(), "caches still ask the old servers");
+    // Somebody registers at the old place: it stays until that is known at the new one.
+    let late = record("media.us-east-1.prod.voice.example. 30 IN A 10.0.0.4");
+    here.change(&region, 2, &[Change::Add(late.clone())], &by()).expect("changed");
+    let document = run(&moved);
+    assert!(document.plan.is_empty() && document.plan.notes[0].contains("media.us-east-1"), "{:?}", document.plan);
+    there.change(&region, 3, &[Change::Add(late)], &by()).expect("changed");
+    // Its old policy speaks for the old copy.
+    let was = here.policy(&region).expect("in memory");
+    here.put_policy(&region, was.as_deref(), "protected: true\n", &by()).expect("it is the one");
+    let current = Current::read(&moved, &fleet).expect("in memory");
+    let text = to_text(&Document::new(make(&moved, &current, &everywhere()).expect("a plan")));
+    assert!(text.contains("it moved away from http://127.0.0.1:8053"), "{text}");
+    here.put_policy(&region, Some("protected: true\n"), was.as_deref().unwrap_or_default(), &by())
+        .expect("it is the one");
+    run(&moved);
+    assert!(here.zone(&region).expect("in memory").is_none());
+    assert!(run(&moved).plan.is_empty());
 }
 
 #[test]
@@ -325,9 +572,10 @@ fn a_zone_stays_as_long_as_its_parent_leads_to_it() {
 
 #[test]
 fn name_servers_are_replaced_without_a_gap() {
-    let world = World::bootstrapped(VOICE);
+    let text = loose();
+    let world = World::bootstrapped(&text);
     let moved =
-        VOICE.replace("ns2.voice.example, addresses: [203.0.113.2]", "ns3.voice.example, addresses: [203.0.113.3]");
+        text.replace("ns2.voice.example, addresses: [203.0.113.2]", "ns3.voice.example, addresses: [203.0.113.3]");
     let world = World { declaration: declare(&moved), ..world };
     let document = world.document();
     let before = world.server.log().len();
@@ -362,7 +610,7 @@ fn rollback_gives_old_content_a_new_serial() {
     let world = World::bootstrapped(VOICE);
     let before = world.records("voice.example.");
     world.meddle("voice.example.", &[Change::Add(record("x.voice.example. 60 IN A 192.0.2.1"))]);
-    assert_eq!(world.server.rollback(&name("voice.example."), 1, &by()).unwrap(), 3);
+    assert_eq!(world.server.rollback(&name("voice.example."), 2, 1, &by()).unwrap(), 3);
     let plain =
         |records: BTreeSet<Record>| records.into_iter().filter(|one| one.rtype != Rtype::SOA).collect::<Vec<_>>();
     assert_eq!(plain(world.records("voice.example.")), plain(before));
@@ -412,7 +660,7 @@ proptest! {
     /// Whatever is served, applying the plan gives what is declared and what runtimes may keep, and nothing else.
     #[test]
     fn applying_a_plan_gives_what_is_desired(clutter in clutter(), removed in proptest::collection::vec((0_usize..7, 0_usize..20), 0..20)) {
-        let world = World::bootstrapped(VOICE);
+        let world = World::bootstrapped(&loose());
         let desired = Desired::of(&world.declaration);
         for (zone, text) in clutter {
             let origin = &desired.zones[zone % desired.zones.len()].origin;

@@ -54,7 +54,7 @@ pub struct StepAccount {
 pub enum State {
     /// It was done, now or by an earlier run.
     Done,
-    /// It was done but for these records, which would lead to a zone that is not there.
+    /// It was done but for these records, which would lead to a zone that is not as it should be.
     Partly(String),
     /// The server did not do it.
     Failed(String),
@@ -106,15 +106,8 @@ impl ZoneAccount {
     }
 
     pub(super) fn note(&mut self, work: Work, state: State, serial: Option<u32>) {
-        let step = match work {
-            Work::Create => "create",
-            Work::Policy => "policy",
-            Work::First => "change",
-            Work::Last => "remove delegations",
-            Work::Delete => "delete",
-        };
         self.serial = serial;
-        self.steps.push(StepAccount { step, state });
+        self.steps.push(StepAccount { step: work.as_str(), state });
     }
 }
 

@@ -1,19 +1,23 @@
 //! Applying a plan: only to what it was made from, step by step, and with an account of what happened to each zone.
 //!
-//! A zone whose step fails stops there; what depends on it is left out, the rest goes on. Applying the same plan again
-//! continues: what this plan did already is told apart from what others did by the actor in the versions' history.
+//! Nothing is begun that guardrails would stop half-way. A zone whose step fails stops there; what depends on it is left out,
+//! the rest goes on. Applying the same plan again continues with what is not done yet.
 
 mod account;
 mod fence;
+mod leave;
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use gateward_model::Secret;
 use gateward_zone::{Change, Name, Record, Rtype, parse_record, with_serial};
 
-use crate::declaration::{Declaration, SecretSource};
+use crate::declaration::{Declaration, SecretSource, same_policy};
 use crate::desired::without_serial;
 use crate::error::Error;
-use crate::plan::{Action, Document, Op, RecordPlan, Step, Work, ZonePlan, is_delegation, steps};
-use crate::provider::{By, Fleet, ServedZone};
+use crate::force::Author;
+use crate::plan::{Action, Document, Op, RecordPlan, Step, Work, ZonePlan, belongs, crossed, steps};
+use crate::provider::{Fleet, ServedZone};
 
 pub use account::{Account, KeyAccount, State, StepAccount, ZoneAccount};
 
@@ -26,29 +30,34 @@ pub trait Secrets {
     fn secret(&self, key: &str, source: &SecretSource) -> Result<Secret, String>;
 }
 
-/// Applies a plan.
+/// Applies a plan; `now` is the time by which freezes are judged.
 ///
 /// # Errors
-/// [`Error::Stale`] and others that mean that nothing was done. What happened once it began is in the account.
+/// [`Error::Stale`], [`Error::NeedsLeave`] and others that mean that nothing was done. What happened once it began is in the
+/// account.
 pub fn apply(
     document: &Document,
     declaration: &Declaration,
     fleet: &Fleet<'_>,
     secrets: &dyn Secrets,
-    by: &By,
+    author: &Author,
+    now: SystemTime,
 ) -> Result<Account, Error> {
     let plan = &document.plan;
     if plan.root != declaration.root.to_string() {
         let reason = format!("it is for {}, and the declaration is of {}", plan.root, declaration.root);
         return Err(Error::BadPlan { reason });
     }
-    let environments = &plan.blast_radius.environments;
+    let environments = crossed(declaration, plan);
     if environments.len() > 1 && !plan.allow_cross_environment {
-        return Err(Error::CrossEnvironment { environments: environments.clone() });
+        return Err(Error::CrossEnvironment { environments: environments.into_iter().collect() });
     }
-    let by = By { actor: format!("{} {}", by.actor, fence::actor(document)).trim_start().to_owned(), ..by.clone() };
     let progress = fence::check(document, fleet)?;
-    let mut run = Run { document, fleet, by, account: Account::new(document), progress };
+    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    leave::check(document, &progress, &author.tokens, i64::try_from(seconds).unwrap_or(i64::MAX))?;
+    let actor = format!("{} {}", author.actor, fence::actor(document)).trim_start().to_owned();
+    let author = Author { actor, ..author.clone() };
+    let mut run = Run { document, fleet, author, account: Account::new(document), progress, held: Vec::new() };
     run.keys(declaration, secrets);
     for step in steps(plan) {
         run.step(step);
@@ -61,6 +70,8 @@ pub fn apply(
 pub(crate) struct Progress {
     /// The serial it has; none while it is not there.
     serial: Option<u32>,
+    /// Its policy file when the run began.
+    policy: Option<String>,
     /// Its records, when it is not what the plan was made from: an earlier run got this far.
     resumed: Option<ServedZone>,
 }
@@ -68,9 +79,11 @@ pub(crate) struct Progress {
 struct Run<'a> {
     document: &'a Document,
     fleet: &'a Fleet<'a>,
-    by: By,
+    author: Author,
     account: Account,
     progress: Vec<Progress>,
+    /// Zones with names in them whose changes were held back.
+    held: Vec<(Name, Name)>,
 }
 
 /// Why a step was not done.
@@ -107,12 +120,15 @@ impl Run<'_> {
             return Ok(());
         }
         let secret = secrets.secret(name, &key.secret).map_err(missing)?;
-        self.fleet.ask(control, |provider| provider.put_key(name, key.algorithm.as_str(), &secret, &self.by))
+        self.fleet.ask(control, |provider| {
+            provider.put_key(name, key.algorithm.as_str(), &secret, &self.author.without_leave())
+        })
     }
 
     fn step(&mut self, step: Step) {
         let zone = &self.document.plan.zones[step.zone];
         let result = match self.account.zones[step.zone].broken() {
+            Some(StepAccount { state: State::Skipped(reason), .. }) => Err(Failure::Skipped(reason.clone())),
             Some(_) => Err(Failure::Skipped("an earlier step of this zone was not done".to_owned())),
             None => self.work(step, zone),
         };
@@ -131,18 +147,11 @@ impl Run<'_> {
         let origin = name_of(zone)?;
         match step.work {
             Work::Create => self.create(step.zone, zone, &origin),
-            Work::Policy => self.policy(zone, &origin).map(|()| None),
-            Work::First => {
-                let wanted: Vec<&RecordPlan> = zone.changes.iter().filter(|change| !change.last).collect();
-                self.change(step.zone, zone, &origin, &wanted)
-            }
+            Work::Policy => self.policy(step.zone, zone, &origin).map(|()| None),
+            Work::First => self.change(step, zone, &origin),
             Work::Last => {
-                let goes_too = zone.action == Action::Delete;
-                let wanted = zone.changes.iter().filter(|change| match goes_too {
-                    true => is_delegation(zone, change),
-                    false => change.last,
-                });
-                self.change(step.zone, zone, &origin, &wanted.collect::<Vec<_>>())
+                self.must_be_left(&origin)?;
+                self.change(step, zone, &origin)
             }
             Work::Delete => self.delete(step.zone, zone, &origin).map(|()| None),
         }
@@ -151,71 +160,82 @@ impl Run<'_> {
     fn create(&mut self, index: usize, zone: &ZonePlan, origin: &Name) -> Result<Option<String>, Failure> {
         if self.progress[index].serial.is_some() {
             // An earlier run made it, perhaps without what would have led nowhere.
-            return self.change(index, zone, origin, &zone.changes.iter().collect::<Vec<_>>());
+            return self.change(Step { zone: index, work: Work::Create }, zone, origin);
         }
         let (changes, withheld) = self.ready(origin, &zone.changes.iter().collect::<Vec<_>>())?;
         let records: Vec<Record> = changes.iter().map(|change| change.record().clone()).collect();
         let text = crate::text::zone_file(origin, &records);
-        let serial = self.fleet.ask(&zone.control, |provider| provider.create_zone(origin, &text, &self.by))?;
+        let by = self.author.by(origin, &changes);
+        let serial = self.fleet.ask(&zone.control, |provider| provider.create_zone(origin, &text, &by))?;
         self.progress[index].serial = Some(serial);
         Ok(withheld)
     }
 
-    fn policy(&self, zone: &ZonePlan, origin: &Name) -> Result<(), Failure> {
+    /// Replaces the policy, if it still is the one that the plan was made from.
+    fn policy(&mut self, index: usize, zone: &ZonePlan, origin: &Name) -> Result<(), Failure> {
         let Some(policy) = &zone.policy else { return Ok(()) };
-        Ok(self.fleet.ask(&zone.control, |provider| provider.put_policy(origin, &policy.to, &self.by))?)
+        let from = match self.progress[index].policy.take() {
+            Some(from) => Some(from),
+            // The file of a zone that was here before may have stayed.
+            None if zone.action == Action::Create => {
+                self.fleet.ask(&zone.control, |provider| provider.policy(origin))?
+            }
+            None => None,
+        };
+        if from.as_deref().is_some_and(|from| same_policy(origin, from, &policy.to)) {
+            return Ok(());
+        }
+        let by = self.author.without_leave();
+        let put =
+            self.fleet.ask(&zone.control, |provider| provider.put_policy(origin, from.as_deref(), &policy.to, &by));
+        Ok(put?)
     }
 
-    fn change(
-        &mut self,
-        index: usize,
-        zone: &ZonePlan,
-        origin: &Name,
-        wanted: &[&RecordPlan],
-    ) -> Result<Option<String>, Failure> {
-        let base = self.progress[index].serial.ok_or_else(|| Failure::Skipped("the zone is not there".to_owned()))?;
-        let (mut changes, withheld) = self.ready(origin, wanted)?;
-        if let Some(resumed) = &self.progress[index].resumed {
-            changes.retain(|change| !is_in_effect(change, &resumed.records));
-        }
+    fn change(&mut self, step: Step, zone: &ZonePlan, origin: &Name) -> Result<Option<String>, Failure> {
+        let absent = || Failure::Skipped("the zone is not there".to_owned());
+        let base = self.progress[step.zone].serial.ok_or_else(absent)?;
+        let wanted: Vec<&RecordPlan> = zone.changes.iter().filter(|change| belongs(zone, change, step.work)).collect();
+        let (mut changes, withheld) = self.ready(origin, &wanted)?;
+        changes.retain(|change| !self.progress[step.zone].has(change));
         if !changes.is_empty() {
+            let by = self.author.by(origin, &changes);
             let changes: Vec<Change> = changes.into_iter().map(|change| at_serial(change, base)).collect();
-            let serial = self.fleet.ask(&zone.control, |provider| provider.change(origin, base, &changes, &self.by))?;
-            self.progress[index].serial = Some(serial);
+            let serial = self.fleet.ask(&zone.control, |provider| provider.change(origin, base, &changes, &by))?;
+            self.progress[step.zone].serial = Some(serial);
         }
         Ok(withheld)
     }
 
-    /// The changes that can be made, and those that would lead to a zone that could not be.
-    fn ready(&self, origin: &Name, wanted: &[&RecordPlan]) -> Result<(Vec<Change>, Option<String>), Failure> {
+    /// The changes that can be made; those that would lead to a zone that is not as it should be are held back.
+    fn ready(&mut self, origin: &Name, wanted: &[&RecordPlan]) -> Result<(Vec<Change>, Option<String>), Failure> {
         let (mut changes, mut withheld) = (Vec::new(), Vec::new());
         for plan in wanted {
-            let record = record(plan)?;
-            match self.unmade(&record.owner, origin) {
-                Some(child) => withheld.push(format!("{} ({child} is not there)", plan.record)),
-                None => changes.push(if plan.op == Op::Add { Change::Add(record) } else { Change::Remove(record) }),
+            let change = change_of(plan)?;
+            match self.unready(&change.record().owner, origin) {
+                Some(reason) => {
+                    withheld.push(format!("{} ({reason})", plan.record));
+                    self.held.push((origin.clone(), change.record().owner.clone()));
+                }
+                None => changes.push(change),
             }
         }
         Ok((changes, (!withheld.is_empty()).then(|| withheld.join(", "))))
     }
 
-    /// The new zone below `parent` that holds `name` and that could not be made.
-    fn unmade(&self, name: &Name, parent: &Name) -> Option<String> {
+    /// Why nothing about `name` is published in `parent`: it is in a zone below, and a step of that zone was not done.
+    fn unready(&self, name: &Name, parent: &Name) -> Option<String> {
         let zones = self.document.plan.zones.iter().zip(&self.account.zones);
-        let mut failed = zones.filter(|(zone, account)| {
-            let below = |origin: &Name| origin != parent && origin.is_in(parent) && name.is_in(origin);
-            zone.action == Action::Create
-                && account.broken().is_some()
-                && zone.origin.parse::<Name>().is_ok_and(|origin| below(&origin))
+        let below = |origin: &Name| origin != parent && origin.is_in(parent) && name.is_in(origin);
+        let mut failed = zones.filter_map(|(zone, account)| {
+            let is_below =
+                zone.action != Action::Delete && zone.origin.parse::<Name>().is_ok_and(|origin| below(&origin));
+            account.broken().filter(|_| is_below).map(|step| (&zone.origin, step.step))
         });
-        failed.next().map(|(zone, _)| zone.origin.clone())
+        failed.next().map(|(origin, step)| format!("'{step}' of {origin} was not done"))
     }
 
-    fn delete(&mut self, index: usize, zone: &ZonePlan, origin: &Name) -> Result<(), Failure> {
-        if self.progress[index].serial.is_none() {
-            return Ok(());
-        }
-        // A zone stays as long as something may lead to it.
+    /// A zone keeps its name servers, and stays, as long as something may lead there.
+    fn must_be_left(&self, origin: &Name) -> Result<(), Failure> {
         let plans = self.document.plan.zones.iter().zip(&self.account.zones);
         let mut above = plans.filter(|(other, account)| {
             account.broken().is_some()
@@ -224,10 +244,40 @@ impl Run<'_> {
         if let Some((other, _)) = above.next() {
             return Err(Failure::Skipped(format!("{} may still lead to it", other.origin)));
         }
-        self.fleet.ask(&zone.control, |provider| provider.delete_zone(origin, &self.by))?;
+        let leads_here = |(above, name): &(Name, Name)| above != origin && origin.is_in(above) && name.is_in(origin);
+        if self.held.iter().any(leads_here) {
+            return Err(Failure::Skipped("changes of its delegation were held back".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, index: usize, zone: &ZonePlan, origin: &Name) -> Result<(), Failure> {
+        let Some(base) = self.progress[index].serial else { return Ok(()) };
+        self.must_be_left(origin)?;
+        let by = self.author.by(origin, &remaining(zone, &self.progress[index], Work::Delete)?);
+        self.fleet.ask(&zone.control, |provider| provider.delete_zone(origin, base, &by))?;
         self.progress[index].serial = None;
         Ok(())
     }
+}
+
+impl Progress {
+    /// Whether an earlier run made a change.
+    fn has(&self, change: &Change) -> bool {
+        self.resumed.as_ref().is_some_and(|resumed| is_in_effect(change, &resumed.records))
+    }
+}
+
+/// The changes of a step that are not made yet.
+fn remaining(zone: &ZonePlan, progress: &Progress, work: Work) -> Result<Vec<Change>, Error> {
+    let mut changes = Vec::new();
+    for plan in zone.changes.iter().filter(|change| belongs(zone, change, work)) {
+        let change = change_of(plan)?;
+        if !progress.has(&change) {
+            changes.push(change);
+        }
+    }
+    Ok(changes)
 }
 
 fn name_of(zone: &ZonePlan) -> Result<Name, Error> {
@@ -237,6 +287,11 @@ fn name_of(zone: &ZonePlan) -> Result<Name, Error> {
 fn record(plan: &RecordPlan) -> Result<Record, Error> {
     parse_record(&plan.record, &Name::root(), None)
         .map_err(|problem| Error::BadPlan { reason: format!("'{}': {}", plan.record, problem.message) })
+}
+
+fn change_of(plan: &RecordPlan) -> Result<Change, Error> {
+    let record = record(plan)?;
+    Ok(if plan.op == Op::Add { Change::Add(record) } else { Change::Remove(record) })
 }
 
 /// Whether a change has happened already. Of a SOA record the serial does not count: it moves with every change.

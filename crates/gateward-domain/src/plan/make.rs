@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gateward_zone::policy::Policy;
+use gateward_zone::policy::{self, Policy};
 use gateward_zone::{Name, Record, Rtype, to_text};
 
+use super::environments::environment_of;
+use super::needs::{as_changes, needs};
 use super::radius::Counter;
-use super::{Action, FORMAT, KeyPlan, Op, Plan, PolicyPlan, RecordPlan, ZonePlan};
+use super::scope::Scope;
+use super::{Action, FORMAT, KeyPlan, Op, Plan, PolicyPlan, RecordPlan, ZonePlan, moves};
 use crate::current::{Current, CurrentZone};
 use crate::declaration::{Declaration, same_policy};
 use crate::desired::{Desired, DesiredZone};
@@ -16,7 +19,7 @@ use crate::text;
 /// What the caller said about a plan.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Only this environment: its zones, and its delegation in the root.
+    /// Only this environment: its zones, its delegation in the root, and the root itself if it is not there yet.
     pub environment: Option<String>,
     /// It may touch several environments.
     pub allow_cross_environment: bool,
@@ -30,10 +33,14 @@ pub struct Options {
 /// It would touch several environments or take over zones without leave, or zones would be wrong.
 pub fn make(declaration: &Declaration, current: &Current, options: &Options) -> Result<Plan, Error> {
     let desired = Desired::of(declaration);
-    let maker = Maker { declaration, desired: &desired, current, only: environment(declaration, options)? };
-    let mut zones = Vec::new();
+    let scope = Scope::new(declaration, &desired, current, options)?;
+    let maker = Maker { declaration, desired: &desired, current, scope };
+    let changed = maker.changed()?;
     let mut total = Counter::default();
-    for (plan, counter) in maker.changed()?.into_iter().chain(maker.deleted()) {
+    changed.iter().for_each(|(_, counter)| total.add(counter));
+    let mut zones: Vec<ZonePlan> = changed.into_iter().map(|(plan, _)| plan).collect();
+    let mut notes = maker.notes(&zones);
+    for (plan, counter) in maker.deleted(&zones, &mut notes) {
         total.add(&counter);
         zones.push(plan);
     }
@@ -48,111 +55,136 @@ pub fn make(declaration: &Declaration, current: &Current, options: &Options) -> 
         root: declaration.root.to_string(),
         environment: options.environment.clone(),
         allow_cross_environment: options.allow_cross_environment,
+        adopt: options.adopt,
         blast_radius: total.radius(zones.len()),
         keys: maker.keys(),
-        notes: maker.notes(&zones),
+        notes,
         zones,
     })
-}
-
-/// The apex of the environment that a plan is narrowed to.
-fn environment(declaration: &Declaration, options: &Options) -> Result<Option<Name>, Error> {
-    let Some(name) = &options.environment else { return Ok(None) };
-    let apex = declaration.root.child(name.as_bytes()).ok();
-    if let Some(apex) = apex.filter(|apex| declaration.zone(apex).is_some_and(|zone| zone.environment.is_some())) {
-        return Ok(Some(apex));
-    }
-    let mut known: Vec<String> = declaration.zones.iter().filter_map(|zone| zone.environment.clone()).collect();
-    known.dedup();
-    Err(Error::NoEnvironment { name: name.clone(), known })
 }
 
 struct Maker<'a> {
     declaration: &'a Declaration,
     desired: &'a Desired,
     current: &'a Current,
-    /// Only names in this subtree.
-    only: Option<Name>,
+    scope: Scope<'a>,
 }
 
 impl Maker<'_> {
-    fn is_wanted(&self, name: &Name) -> bool {
-        self.only.as_ref().is_none_or(|only| name.is_in(only))
-    }
-
     /// Plans of the declared zones that differ.
     fn changed(&self) -> Result<Vec<(ZonePlan, Counter)>, Error> {
         let mut problems = Vec::new();
         let mut plans = Vec::new();
         for zone in &self.desired.zones {
-            let now = self.now(zone);
-            let records = now.map_or(&[][..], |now| &now.records);
-            let target = zone.target(records);
+            let target = self.target(zone);
             problems.extend(lint(zone, &target));
-            let changes = self.difference(zone, records, &target);
-            let from = now.and_then(|now| now.policy.clone());
-            let differs = from.as_deref().is_none_or(|from| !same_policy(&zone.origin, from, &zone.policy));
-            let policy =
-                (differs && self.is_wanted(&zone.origin)).then(|| PolicyPlan { from, to: zone.policy.clone() });
-            let action = if now.is_some() { Action::Change } else { Action::Create };
-            if changes.is_empty() && policy.is_none() || action == Action::Create && !self.is_wanted(&zone.origin) {
-                continue;
-            }
-            let counter = self.count(Some(zone), &zone.origin, &changes);
-            plans.push((
-                ZonePlan {
-                    origin: zone.origin.to_string(),
-                    level: Some(zone.level),
-                    environment: zone.environment.clone(),
-                    region: zone.region.clone(),
-                    owner: zone.owner.clone(),
-                    control: zone.control.clone(),
-                    action,
-                    base_serial: now.map(|now| now.serial),
-                    records_now: records.len(),
-                    blast_radius: counter.radius(1),
-                    policy,
-                    changes: self.written(&zone.origin, &changes),
-                },
-                counter,
-            ));
+            plans.extend(self.zone(zone, &target));
         }
         if problems.is_empty() { Ok(plans) } else { Err(Error::Invalid { problems }) }
+    }
+
+    /// What a zone must hold.
+    fn target(&self, zone: &DesiredZone) -> BTreeSet<Record> {
+        match (self.now(zone), moves::old_copy(self.current, zone)) {
+            (Some(now), _) => zone.target(&now.records),
+            (None, Some((_, old))) => moves::target(zone, old),
+            (None, None) => zone.target(&[]),
+        }
+    }
+
+    /// The plan of a declared zone; `None` when nothing of it has to change.
+    fn zone(&self, zone: &DesiredZone, target: &BTreeSet<Record>) -> Option<(ZonePlan, Counter)> {
+        let now = self.now(zone);
+        let is_wanted = self.scope.has_zone(&zone.origin);
+        let records = now.map_or(&[][..], |now| &now.records);
+        let changes = self.difference(zone, records, target);
+        let from = now.and_then(|now| now.policy.clone());
+        let differs = from.as_deref().is_none_or(|from| !same_policy(&zone.origin, from, &zone.policy));
+        let base_policy = from.as_ref().map(|from| policy::tag(from.as_bytes()));
+        let policy = (differs && is_wanted).then(|| PolicyPlan { from, to: zone.policy.clone() });
+        let action = if now.is_some() { Action::Change } else { Action::Create };
+        if changes.is_empty() && policy.is_none() || action == Action::Create && !is_wanted {
+            return None;
+        }
+        let counter = self.count(Some(zone), &zone.origin, &changes);
+        let mut plan = ZonePlan {
+            origin: zone.origin.to_string(),
+            level: Some(zone.level),
+            environment: zone.environment.clone(),
+            region: zone.region.clone(),
+            owner: zone.owner.clone(),
+            control: zone.control.clone(),
+            action,
+            base_serial: now.map(|now| now.serial),
+            base_policy,
+            records_now: records.len(),
+            blast_radius: counter.radius(1),
+            policy,
+            needs: Vec::new(),
+            changes: self.written(&zone.origin, &changes),
+        };
+        // A zone that is made has no policy yet that could speak against it.
+        if let Some(now) = now {
+            let text = plan.policy.as_ref().map(|policy| policy.to.as_str()).or(now.policy.as_deref());
+            plan.needs = needs(&plan, &zone.origin, records, &as_changes(&changes), &policy_of(&zone.origin, text));
+        }
+        Some((plan, counter))
     }
 
     fn now(&self, zone: &DesiredZone) -> Option<&CurrentZone> {
         self.current.zones.get(&(zone.control.clone(), zone.origin.clone()))
     }
 
-    /// Plans of zones that a declaration made and that are declared no more, or elsewhere.
-    fn deleted(&self) -> Vec<(ZonePlan, Counter)> {
+    /// Plans of zones that a declaration made and that are declared no more, or elsewhere; `changed` are the other plans.
+    fn deleted(&self, changed: &[ZonePlan], notes: &mut Vec<String>) -> Vec<(ZonePlan, Counter)> {
         let mut plans = Vec::new();
         for ((control, origin), now) in &self.current.zones {
-            let declared = self.desired.zone(origin).is_some_and(|zone| zone.control == *control);
-            if declared || !now.ours || !self.is_wanted(origin) {
+            let declared = self.desired.zone(origin);
+            let is_at_home = declared.is_some_and(|zone| zone.control == *control);
+            if is_at_home || !now.ours || !self.scope.has_zone(origin) {
                 continue;
             }
-            let changes: Vec<(Op, &Record)> = now.records.iter().map(|record| (Op::Remove, record)).collect();
-            let counter = self.count(None, origin, &changes);
-            plans.push((
-                ZonePlan {
-                    origin: origin.to_string(),
-                    level: None,
-                    environment: self.environment_of(origin, true),
-                    region: None,
-                    owner: self.owner_of(origin),
-                    control: control.clone(),
-                    action: Action::Delete,
-                    base_serial: Some(now.serial),
-                    records_now: now.records.len(),
-                    blast_radius: counter.radius(1),
-                    policy: None,
-                    changes: self.written(origin, &changes),
-                },
-                counter,
-            ));
+            if let Some(zone) = declared {
+                if moves::is_moving(origin, changed) {
+                    notes.push(moves::moving_note(zone, control, now));
+                    continue;
+                }
+                if let Some(note) = self.now(zone).and_then(|new| moves::leaving_note(zone, control, now, new)) {
+                    notes.push(note);
+                    continue;
+                }
+            }
+            let (mut plan, counter) = self.deletion(control, origin, now);
+            if declared.is_some() {
+                moves::explain(&mut plan);
+            }
+            plans.push((plan, counter));
         }
         plans
+    }
+
+    fn deletion(&self, control: &str, origin: &Name, now: &CurrentZone) -> (ZonePlan, Counter) {
+        let changes: Vec<(Op, &Record)> = now.records.iter().map(|record| (Op::Remove, record)).collect();
+        let counter = self.count(None, origin, &changes);
+        let mut plan = ZonePlan {
+            origin: origin.to_string(),
+            level: None,
+            environment: environment_of(self.declaration, origin, true),
+            region: None,
+            owner: self.owner_of(origin),
+            control: control.to_owned(),
+            action: Action::Delete,
+            base_serial: Some(now.serial),
+            base_policy: now.policy.as_ref().map(|policy| policy::tag(policy.as_bytes())),
+            records_now: now.records.len(),
+            blast_radius: counter.radius(1),
+            policy: None,
+            needs: Vec::new(),
+            changes: self.written(origin, &changes),
+        };
+        let policy = policy_of(origin, now.policy.as_deref());
+        plan.needs = needs(&plan, origin, &now.records, &as_changes(&changes), &policy);
+        (plan, counter)
     }
 
     /// What has to go and what has to come, those that go first.
@@ -163,9 +195,14 @@ impl Maker<'_> {
         target: &'r BTreeSet<Record>,
     ) -> Vec<(Op, &'r Record)> {
         let current: BTreeSet<&Record> = now.iter().collect();
+        let servers = self.scope.servers(&zone.origin, target);
+        let is_wanted = |record: &Record| {
+            let is_address = matches!(record.rtype, Rtype::A | Rtype::AAAA);
+            self.scope.has_record(&zone.origin, &record.owner) || is_address && servers.contains(record.owner.as_wire())
+        };
         let goes = current.iter().filter(|record| !target.contains(**record)).map(|record| (Op::Remove, *record));
         let comes = target.iter().filter(|record| !current.contains(record)).map(|record| (Op::Add, record));
-        goes.chain(comes).filter(|(_, record)| self.is_wanted(&record.owner) || self.is_wanted(&zone.origin)).collect()
+        goes.chain(comes).filter(|(_, record)| is_wanted(record)).collect()
     }
 
     /// The changes as they stand in the document. What delegates elsewhere goes last, so that it is there as long as
@@ -207,25 +244,15 @@ impl Maker<'_> {
             counter.names.insert(record.owner.clone());
             counter.owners.insert(self.owner_in(origin, &record.owner));
             let delegates = record.rtype == Rtype::NS && record.owner != *origin;
-            counter.environments.extend(self.environment_of(&record.owner, delegates));
+            counter.environments.extend(environment_of(self.declaration, &record.owner, delegates));
         }
         match zone {
             Some(zone) => counter.environments.extend(zone.environment.clone()),
-            None => counter.environments.extend(self.environment_of(origin, true)),
+            None => counter.environments.extend(environment_of(self.declaration, origin, true)),
         }
         let region = zone.and_then(|zone| zone.environment.as_ref().zip(zone.region.as_ref()));
         counter.regions.extend(region.map(|(environment, region)| format!("{environment}/{region}")));
         counter
-    }
-
-    /// The environment that `name` is in: a declared one, or, for what was delegated, one that was.
-    fn environment_of(&self, name: &Name, delegated: bool) -> Option<String> {
-        let root = &self.declaration.root;
-        let depth = name.label_count().checked_sub(root.label_count() + 1)?;
-        let label = name.labels().nth(depth)?;
-        let apex = root.child(label).ok()?;
-        let declared = self.declaration.zone(&apex).and_then(|zone| zone.environment.clone());
-        declared.or_else(|| delegated.then(|| String::from_utf8_lossy(label).into_owned()))
     }
 
     fn owner_of(&self, name: &Name) -> String {
@@ -243,7 +270,7 @@ impl Maker<'_> {
     fn keys(&self) -> Vec<KeyPlan> {
         let nothing = BTreeSet::new();
         let mut wanted = BTreeSet::new();
-        for zone in self.desired.zones.iter().filter(|zone| self.is_wanted(&zone.origin)) {
+        for zone in self.desired.zones.iter().filter(|zone| self.scope.has_zone(&zone.origin)) {
             let known = self.current.keys.get(&zone.control).unwrap_or(&nothing);
             wanted.extend(zone.keys.difference(known).map(|name| (zone.control.clone(), name.clone())));
         }
@@ -254,27 +281,13 @@ impl Maker<'_> {
         let strangers = self.current.strangers.iter().map(|origin| {
             format!("{origin} is served but not declared; it was not made by a declaration and is left alone")
         });
-        let deleted = plans.iter().filter(|plan| plan.action == Action::Delete);
-        let moved =
-            deleted.clone().filter(|plan| plans.iter().any(|other| other.origin == plan.origin && other != *plan));
-        let moved = moved.map(|plan| {
+        let above = self.scope.made_above().filter(|root| plans.iter().any(|plan| plan.origin == root.to_string()));
+        let above = above.map(|root| {
             format!(
-                "{} leaves {}; caches may ask its old servers until the TTL of its NS records is over",
-                plan.origin, plan.control
+                "{root} is not there yet, and nothing would lead to the environment: it is made too, without the others"
             )
         });
-        let protected = deleted
-            .filter(|plan| self.is_protected(plan))
-            .map(|plan| format!("{} is protected against deletion; applying this needs --force-token", plan.origin));
-        strangers.chain(moved).chain(protected).collect()
-    }
-
-    fn is_protected(&self, plan: &ZonePlan) -> bool {
-        let Ok(origin) = plan.origin.parse::<Name>() else { return false };
-        let zone = self.current.zones.get(&(plan.control.clone(), origin.clone()));
-        let policy = zone.and_then(|zone| zone.policy.as_deref());
-        let read = policy.and_then(|text| Policy::from_yaml(text.as_bytes(), &origin, "").ok());
-        read.is_some_and(|policy| policy.protected)
+        strangers.chain(above).collect()
     }
 
     /// A zone of the same name that somebody made by hand is not overwritten without a word.
@@ -292,4 +305,9 @@ impl Maker<'_> {
 fn lint(zone: &DesiredZone, target: &BTreeSet<Record>) -> Vec<String> {
     let records: Vec<Record> = target.iter().cloned().collect();
     text::problems(&zone.origin, &records)
+}
+
+/// A policy file's content; the server's default where there is none that can be read.
+fn policy_of(origin: &Name, text: Option<&str>) -> Policy {
+    text.and_then(|text| Policy::from_yaml(text.as_bytes(), origin, "").ok()).unwrap_or_default()
 }

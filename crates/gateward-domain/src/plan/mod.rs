@@ -1,20 +1,27 @@
 //! A plan: every change that makes what is served what is declared, as a document that can be reviewed, kept and applied.
 
 mod document;
+mod environments;
 mod make;
+mod moves;
+mod needs;
 mod radius;
 mod render;
+mod scope;
 mod steps;
 
 use serde::{Deserialize, Serialize};
 
 use crate::declaration::Level;
 
+pub use crate::need::{Broken, Need};
 pub use document::Document;
+pub(crate) use environments::crossed;
 pub use make::{Options, make};
 pub use radius::Radius;
 pub use render::{to_markdown, to_text};
-pub(crate) use steps::{Step, Work, is_delegation, steps};
+pub use steps::Work;
+pub(crate) use steps::{Step, belongs, steps};
 
 /// The format of plan documents.
 pub const FORMAT: &str = "gateward.plan/1";
@@ -32,6 +39,8 @@ pub struct Plan {
     pub environment: Option<String>,
     /// Whether it was said that it may touch several environments.
     pub allow_cross_environment: bool,
+    /// Whether it was said that it may take over zones that no declaration made.
+    pub adopt: bool,
     /// What it touches.
     pub blast_radius: Radius,
     /// Keys that control APIs do not know yet.
@@ -87,6 +96,9 @@ pub struct ZonePlan {
     pub action: Action,
     /// The serial this was made from; none for a zone that is not there.
     pub base_serial: Option<u32>,
+    /// The tag of the policy file this was made from ([`gateward_zone::policy::tag`]); none if there is no file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_policy: Option<String>,
     /// Records it has now.
     pub records_now: usize,
     /// What it touches.
@@ -94,6 +106,9 @@ pub struct ZonePlan {
     /// The new policy file, when it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyPlan>,
+    /// Steps that the servers refuse without leave.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<Need>,
     /// Every record that comes or goes.
     pub changes: Vec<RecordPlan>,
 }

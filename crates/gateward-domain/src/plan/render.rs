@@ -24,6 +24,7 @@ pub fn to_text(document: &Document) -> String {
             let _ = writeln!(text, "  policy:");
             policy_lines(zone, "    ", &mut text);
         }
+        needs(zone, "  ", &mut text);
         for change in &zone.changes {
             let sign = if change.op == Op::Add { '+' } else { '-' };
             let last = if change.last { "; after what replaces it" } else { "" };
@@ -31,6 +32,10 @@ pub fn to_text(document: &Document) -> String {
         }
     }
     let _ = writeln!(text, "\n{}", total(&plan.blast_radius));
+    let refused = plan.zones.iter().filter(|zone| !zone.needs.is_empty()).count();
+    if refused > 0 {
+        let _ = writeln!(text, "{refused} zones need leave; nothing of the plan is applied without it");
+    }
     notes(&plan.notes, "", &mut text);
     let _ = writeln!(text, "plan {}", document.checksum);
     text
@@ -64,6 +69,7 @@ pub fn to_markdown(document: &Document) -> String {
             let sign = if change.op == Op::Add { '+' } else { '-' };
             let _ = writeln!(text, "{sign} {}  ; {}", change.record, change.owner);
         }
+        needs(zone, "! ", &mut text);
         text.push_str("```\n</details>\n");
     }
     text.push('\n');
@@ -126,6 +132,16 @@ fn difference<'t>(from: &[&'t str], to: &[&'t str]) -> Vec<(char, &'t str)> {
     let same_end = from.iter().rev().zip(to.iter().rev()).take_while(|(a, b)| a == b).count();
     let gone = from[..from.len() - same_end].iter().map(|line| ('-', *line));
     gone.chain(to[..to.len() - same_end].iter().map(|line| ('+', *line))).collect()
+}
+
+/// What the servers refuse, with both ways around it.
+fn needs(zone: &ZonePlan, indent: &str, text: &mut String) {
+    for need in &zone.needs {
+        for rule in &need.rules {
+            let _ = writeln!(text, "{indent}REFUSED ({}, {}): {}; {}", need.step, rule.rule, rule.message, rule.remedy);
+        }
+        let _ = writeln!(text, "{indent}{}", need.way(&zone.origin));
+    }
 }
 
 fn notes(notes: &[String], bullet: &str, text: &mut String) {

@@ -2,6 +2,7 @@
 //! when nothing leads to it any more.
 
 use gateward_zone::Name;
+use serde::{Deserialize, Serialize};
 
 use super::{Action, Plan, RecordPlan, ZonePlan};
 
@@ -14,18 +15,52 @@ pub(crate) struct Step {
 }
 
 /// What a step does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Work {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
     /// Make the zone.
+    #[serde(rename = "create")]
     Create,
     /// Replace its policy.
+    #[serde(rename = "policy")]
     Policy,
     /// Add records, and remove what nothing leads to.
+    #[serde(rename = "change")]
     First,
     /// Remove delegations and name servers.
+    #[serde(rename = "remove delegations")]
     Last,
     /// Remove the zone.
+    #[serde(rename = "delete")]
     Delete,
+}
+
+impl Work {
+    /// As in plans and accounts.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Work::Create => "create",
+            Work::Policy => "policy",
+            Work::First => "change",
+            Work::Last => "remove delegations",
+            Work::Delete => "delete",
+        }
+    }
+}
+
+/// Whether a change of a zone is made in this step.
+pub(crate) fn belongs(zone: &ZonePlan, change: &RecordPlan, work: Work) -> bool {
+    match (zone.action, work) {
+        (_, Work::Policy) => false,
+        (Action::Create, work) => work == Work::Create,
+        (Action::Change, Work::First) => !change.last,
+        (Action::Change, Work::Last) => change.last,
+        (Action::Change, _) => false,
+        // It leads nowhere before it goes: no zone is removed while another leads to it.
+        (Action::Delete, Work::Last) => is_delegation(zone, change),
+        (Action::Delete, Work::Delete) => !is_delegation(zone, change),
+        (Action::Delete, _) => false,
+    }
 }
 
 /// The steps of a plan, in order: children before their parents, then removals the other way round.
@@ -66,18 +101,13 @@ pub(crate) fn steps(plan: &Plan) -> Vec<Step> {
     steps
 }
 
-/// Whether a zone loses delegations in the second round. One that goes itself loses them before: no zone is removed while
-/// another leads to it.
+/// Whether a zone loses delegations or name servers in the second round.
 fn leads_away(zone: &ZonePlan) -> bool {
-    match zone.action {
-        Action::Create => false,
-        Action::Change => zone.changes.iter().any(|change| change.last),
-        Action::Delete => zone.changes.iter().any(|change| is_delegation(zone, change)),
-    }
+    zone.changes.iter().any(|change| belongs(zone, change, Work::Last))
 }
 
 /// Whether a change is about an NS record below the zone's apex.
-pub(crate) fn is_delegation(zone: &ZonePlan, change: &RecordPlan) -> bool {
+fn is_delegation(zone: &ZonePlan, change: &RecordPlan) -> bool {
     let mut words = change.record.split_ascii_whitespace();
     let owner = words.next();
     owner != Some(&zone.origin) && words.nth(2) == Some("NS")

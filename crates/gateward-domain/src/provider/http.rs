@@ -5,6 +5,7 @@ mod client;
 use std::time::Duration;
 
 use gateward_model::Secret;
+use gateward_zone::policy::tag;
 use gateward_zone::{Change, Name, Record, is_newer, to_text};
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
@@ -124,8 +125,8 @@ impl Provider for HttpProvider {
 
     fn policy(&self, origin: &Name) -> Answer<Option<String>> {
         let Some(reply) = self.read(&zone_path(origin, "/policy"), YAML)? else { return Ok(None) };
-        let text = String::from_utf8_lossy(&reply.body).into_owned();
-        Ok((!text.trim().is_empty()).then_some(text))
+        let text = String::from_utf8(reply.body.to_vec());
+        text.map(Some).map_err(|_| ProviderError::Protocol(format!("the policy of {origin} is not UTF-8")))
     }
 
     fn create_zone(&self, origin: &Name, text: &str, by: &By) -> Answer<u32> {
@@ -144,12 +145,17 @@ impl Provider for HttpProvider {
         parse::<Changed>(&self.write(&request)?).map(|changed| changed.serial)
     }
 
-    fn delete_zone(&self, origin: &Name, by: &By) -> Answer<()> {
-        self.write(&Request::new(Method::DELETE, zone_path(origin, "")).by(by)).map(drop)
+    fn delete_zone(&self, origin: &Name, base: u32, by: &By) -> Answer<()> {
+        let request = Request::new(Method::DELETE, zone_path(origin, "")).by(by);
+        self.write(&request.header("if-match", format!("\"{base}\""))).map(drop)
     }
 
-    fn put_policy(&self, origin: &Name, text: &str, by: &By) -> Answer<()> {
+    fn put_policy(&self, origin: &Name, from: Option<&str>, text: &str, by: &By) -> Answer<()> {
         let request = Request::new(Method::PUT, zone_path(origin, "/policy")).body(YAML, text).by(by);
+        let request = match from {
+            Some(from) => request.header("if-match", format!("\"{}\"", tag(from.as_bytes()))),
+            None => request.header("if-none-match", "*"),
+        };
         self.write(&request).map(drop)
     }
 
@@ -181,9 +187,10 @@ impl Provider for HttpProvider {
         text::records(origin, &reply.body).map(Some).map_err(ProviderError::Protocol)
     }
 
-    fn rollback(&self, origin: &Name, to: u32, by: &By) -> Answer<u32> {
+    fn rollback(&self, origin: &Name, base: u32, to: u32, by: &By) -> Answer<u32> {
         let body = json!({"to": to}).to_string();
         let request = Request::new(Method::POST, zone_path(origin, "/rollback")).body(JSON, &body).by(by);
+        let request = request.header("if-match", format!("\"{base}\""));
         parse::<Changed>(&self.write(&request)?).map(|changed| changed.serial)
     }
 }

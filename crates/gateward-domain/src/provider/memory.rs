@@ -22,6 +22,8 @@ struct State {
     keys: BTreeSet<String>,
     /// Zones that refuse every change.
     broken: BTreeSet<Name>,
+    /// The token of each change that came with one.
+    forced: Vec<String>,
     /// Every change that was made, as `create`, `change`, `delete`, `policy` and the zone.
     log: Vec<String>,
 }
@@ -43,6 +45,12 @@ impl MemoryProvider {
         };
     }
 
+    /// Changes of zones that came with a force token, in order: the zone and the token.
+    #[must_use]
+    pub fn forced(&self) -> Vec<String> {
+        self.state().forced.clone()
+    }
+
     /// What was done, in order: a word and the zone.
     #[must_use]
     pub fn log(&self) -> Vec<String> {
@@ -55,13 +63,23 @@ impl MemoryProvider {
 }
 
 impl State {
-    fn begin(&mut self, what: &str, origin: &Name) -> Answer<()> {
+    fn begin(&mut self, what: &str, origin: &Name, by: &By) -> Answer<()> {
         if self.broken.contains(origin) {
             let message = "the zone takes no changes".to_owned();
             return Err(ProviderError::Refused(vec![Refusal { message, rule: None, remedy: None, line: None }]));
         }
         self.log.push(format!("{what} {origin}"));
+        self.forced.extend(by.force.as_ref().map(|token| format!("{what} {origin} {}", token.expose())));
         Ok(())
+    }
+
+    /// The records of a zone that must have this serial.
+    fn at(&self, origin: &Name, serial: u32) -> Answer<&Vec<Record>> {
+        match self.latest(origin) {
+            None => Err(no_zone(origin)),
+            Some((version, _)) if version.serial != serial => Err(ProviderError::Conflict),
+            Some((_, records)) => Ok(records),
+        }
     }
 
     fn latest(&self, origin: &Name) -> Option<&(Version, Vec<Record>)> {
@@ -118,19 +136,15 @@ impl Provider for MemoryProvider {
         if state.zones.contains_key(origin) {
             return Err(ProviderError::Conflict);
         }
-        state.begin("create", origin)?;
+        state.begin("create", origin, by)?;
         let records = text::records(origin, text.as_bytes()).map_err(ProviderError::Protocol)?;
         Ok(state.store(origin, records, by))
     }
 
     fn change(&self, origin: &Name, base: u32, changes: &[Change], by: &By) -> Answer<u32> {
         let mut state = self.state();
-        let (version, records) = state.latest(origin).ok_or_else(|| no_zone(origin))?;
-        if version.serial != base {
-            return Err(ProviderError::Conflict);
-        }
-        let mut records = records.clone();
-        state.begin("change", origin)?;
+        let mut records = state.at(origin, base)?.clone();
+        state.begin("change", origin, by)?;
         for change in changes {
             let record = change.record();
             records.retain(|other| other != record && !(record.rtype == Rtype::SOA && other.rtype == Rtype::SOA));
@@ -141,23 +155,24 @@ impl Provider for MemoryProvider {
         Ok(state.store(origin, records, by))
     }
 
-    fn delete_zone(&self, origin: &Name, _by: &By) -> Answer<()> {
+    fn delete_zone(&self, origin: &Name, base: u32, by: &By) -> Answer<()> {
         let mut state = self.state();
-        if !state.zones.contains_key(origin) {
-            return Err(no_zone(origin));
-        }
-        state.begin("delete", origin)?;
+        state.at(origin, base)?;
+        state.begin("delete", origin, by)?;
         state.zones.remove(origin);
         state.policies.remove(origin);
         Ok(())
     }
 
-    fn put_policy(&self, origin: &Name, text: &str, _by: &By) -> Answer<()> {
+    fn put_policy(&self, origin: &Name, from: Option<&str>, text: &str, by: &By) -> Answer<()> {
         let mut state = self.state();
         if !state.zones.contains_key(origin) {
             return Err(no_zone(origin));
         }
-        state.begin("policy", origin)?;
+        if state.policies.get(origin).map(String::as_str) != from {
+            return Err(ProviderError::Conflict);
+        }
+        state.begin("policy", origin, by)?;
         state.policies.insert(origin.clone(), text.to_owned());
         Ok(())
     }
@@ -174,7 +189,14 @@ impl Provider for MemoryProvider {
     fn versions(&self, origin: &Name) -> Answer<Vec<Version>> {
         let state = self.state();
         let versions = state.zones.get(origin).ok_or_else(|| no_zone(origin))?;
-        Ok(versions.iter().map(|(version, _)| version.clone()).collect())
+        Ok(match &versions[..] {
+            // As the servers: there are steps, and the version before the first of them.
+            [] | [_] => Vec::new(),
+            [(first, _), rest @ ..] => {
+                let first = Version { actor: String::new(), added: 0, removed: 0, ..first.clone() };
+                std::iter::once(first).chain(rest.iter().map(|(version, _)| version.clone())).collect()
+            }
+        })
     }
 
     fn version(&self, origin: &Name, serial: u32) -> Answer<Option<Vec<Record>>> {
@@ -184,10 +206,11 @@ impl Provider for MemoryProvider {
         Ok(found.map(|(_, records)| records.clone()))
     }
 
-    fn rollback(&self, origin: &Name, to: u32, by: &By) -> Answer<u32> {
+    fn rollback(&self, origin: &Name, base: u32, to: u32, by: &By) -> Answer<u32> {
         let records = self.version(origin, to)?.ok_or_else(|| ProviderError::NotFound(format!("version {to}")))?;
         let mut state = self.state();
-        state.begin("rollback", origin)?;
+        state.at(origin, base)?;
+        state.begin("rollback", origin, by)?;
         Ok(state.store(origin, records, by))
     }
 }

@@ -32,20 +32,20 @@ pub trait Provider {
     fn create_zone(&self, origin: &Name, text: &str, by: &By) -> Answer<u32>;
     /// Changes a zone that must have the serial `base`. Gives the new serial.
     fn change(&self, origin: &Name, base: u32, changes: &[Change], by: &By) -> Answer<u32>;
-    /// Removes a zone.
-    fn delete_zone(&self, origin: &Name, by: &By) -> Answer<()>;
-    /// Replaces the zone's policy file.
-    fn put_policy(&self, origin: &Name, text: &str, by: &By) -> Answer<()>;
+    /// Removes a zone that must have the serial `base`.
+    fn delete_zone(&self, origin: &Name, base: u32, by: &By) -> Answer<()>;
+    /// Replaces the zone's policy file, which must be `from`; none if there must be no file yet.
+    fn put_policy(&self, origin: &Name, from: Option<&str>, text: &str, by: &By) -> Answer<()>;
     /// The names of the keys it knows.
     fn keys(&self) -> Answer<Vec<String>>;
     /// Adds or replaces a key; `secret` is base64.
     fn put_key(&self, name: &str, algorithm: &str, secret: &Secret, by: &By) -> Answer<()>;
-    /// The versions of a zone that it keeps, the newest last.
+    /// The versions of a zone that it keeps, the newest last; none of a zone that never changed.
     fn versions(&self, origin: &Name) -> Answer<Vec<Version>>;
     /// The records of an old version; `None` if it is not kept.
     fn version(&self, origin: &Name, serial: u32) -> Answer<Option<Vec<Record>>>;
-    /// Gives a zone the content of an old version, with a new serial, which it gives back.
-    fn rollback(&self, origin: &Name, to: u32, by: &By) -> Answer<u32>;
+    /// Gives a zone that must have the serial `base` the content of an old version, with a new serial, which it gives back.
+    fn rollback(&self, origin: &Name, base: u32, to: u32, by: &By) -> Answer<u32>;
 }
 
 /// Who asks for a change.
@@ -53,7 +53,7 @@ pub trait Provider {
 pub struct By {
     /// For the server's audit log.
     pub actor: String,
-    /// A signed token that lifts guardrails.
+    /// A signed token that lifts guardrails for exactly what is asked.
     pub force: Option<Secret>,
 }
 
@@ -156,12 +156,12 @@ impl<P: Provider + ?Sized> Provider for &P {
         (**self).change(origin, base, changes, by)
     }
 
-    fn delete_zone(&self, origin: &Name, by: &By) -> Answer<()> {
-        (**self).delete_zone(origin, by)
+    fn delete_zone(&self, origin: &Name, base: u32, by: &By) -> Answer<()> {
+        (**self).delete_zone(origin, base, by)
     }
 
-    fn put_policy(&self, origin: &Name, text: &str, by: &By) -> Answer<()> {
-        (**self).put_policy(origin, text, by)
+    fn put_policy(&self, origin: &Name, from: Option<&str>, text: &str, by: &By) -> Answer<()> {
+        (**self).put_policy(origin, from, text, by)
     }
 
     fn keys(&self) -> Answer<Vec<String>> {
@@ -180,7 +180,7 @@ impl<P: Provider + ?Sized> Provider for &P {
         (**self).version(origin, serial)
     }
 
-    fn rollback(&self, origin: &Name, to: u32, by: &By) -> Answer<u32> {
-        (**self).rollback(origin, to, by)
+    fn rollback(&self, origin: &Name, base: u32, to: u32, by: &By) -> Answer<u32> {
+        (**self).rollback(origin, base, to, by)
     }
 }

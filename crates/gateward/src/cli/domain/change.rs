@@ -7,16 +7,17 @@ use clap::{Args, ValueEnum};
 use gateward_domain::declaration::Algorithm;
 use gateward_domain::plan::{Document, Options, make, to_markdown, to_text};
 use gateward_domain::provider::Fleet;
-use gateward_domain::{Account, Current, Declaration, Error, apply, drift};
+use gateward_domain::{Account, Current, Declaration, Error, apply, drift, rollback};
 use gateward_zone::Name;
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 /// What a plan is about.
 #[derive(Debug, Args)]
 struct Scope {
-    /// Only this environment: its zones, and its delegation in the root
+    /// Only this environment: its zones, its delegation in the root, and the root itself if it is not there yet
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
     /// The plan may touch several environments
@@ -95,9 +96,11 @@ pub(crate) struct Rollback {
 pub(crate) struct Drift {
     #[command(flatten)]
     common: Common,
-    /// Change what is served back to what is declared
+    /// Change what is served back to what is declared; what may be touched is said as for a plan
     #[arg(long)]
     repair: bool,
+    #[command(flatten)]
+    scope: Scope,
     #[command(flatten)]
     keys: Keys,
     #[command(flatten)]
@@ -116,6 +119,32 @@ impl Scope {
         };
         let current = fallible(Current::read(declaration, fleet))?;
         fallible(make(declaration, &current, &options)).map(Document::new)
+    }
+
+    fn is_default(&self) -> bool {
+        self.environment.is_none() && !self.allow_cross_environment && !self.adopt
+    }
+
+    /// What was said must be what the plan in a file was made with: a file says itself what it may touch.
+    fn must_fit(&self, document: &Document) -> Step<()> {
+        let plan = &document.plan;
+        let differs = |plan: String, said: String| Err(failed(&Error::OtherScope { plan, said }));
+        if let Some(said) = &self.environment
+            && plan.environment.as_ref() != Some(said)
+        {
+            let made =
+                plan.environment.as_ref().map_or("for all environments".to_owned(), |name| format!("for {name}"));
+            return differs(made, format!("for {said}"));
+        }
+        for (said, made, flag) in [
+            (self.allow_cross_environment, plan.allow_cross_environment, "--allow-cross-environment"),
+            (self.adopt, plan.adopt, "--adopt"),
+        ] {
+            if said && !made {
+                return differs(format!("without {flag}"), format!("with {flag}"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -142,8 +171,12 @@ impl Apply {
         let declaration = self.common.declaration()?;
         let fleet = self.common.fleet(&declaration)?;
         let document = match (&self.plan, &self.checksum) {
-            (Some(path), _) => fallible(Document::from_json(&read(path)?))
-                .inspect_err(|_| complain(&format!("in {}", path.display())))?,
+            (Some(path), _) => {
+                let document = fallible(Document::from_json(&read(path)?))
+                    .inspect_err(|_| complain(&format!("in {}", path.display())))?;
+                self.scope.must_fit(&document)?;
+                document
+            }
             (None, expected) => {
                 let document = self.scope.plan(&declaration, &fleet)?;
                 let expected = expected.clone().unwrap_or_default();
@@ -173,7 +206,7 @@ fn carry_out(
 ) -> Step<Account> {
     let algorithm = |key: &str| declaration.keys.get(key).map_or(Algorithm::HmacSha256, |key| key.algorithm).as_str();
     let secrets = FileSecrets { folder: common.folder(), keys_dir: keys.keys_dir.as_deref(), algorithm: &algorithm };
-    fallible(apply(document, declaration, fleet, &secrets, &author.by()))
+    fallible(apply(document, declaration, fleet, &secrets, &author.read()?, SystemTime::now()))
 }
 
 impl Rollback {
@@ -187,8 +220,7 @@ impl Rollback {
         };
         let fleet = self.common.fleet(&declaration)?;
         let control = declaration.groups.get(&zone.group).map(|group| group.control.as_str()).unwrap_or_default();
-        let asked = fleet.ask(control, |provider| provider.rollback(&zone.origin, self.to, &self.author.by()));
-        let serial = fallible(asked)?;
+        let serial = fallible(rollback(&fleet, control, &zone.origin, self.to, &self.author.read()?))?;
         print(&format!("{} has the content of serial {} again, as serial {serial}\n", zone.origin, self.to));
         Ok(ExitCode::SUCCESS)
     }
@@ -196,9 +228,18 @@ impl Rollback {
 
 impl Drift {
     pub(super) fn run(&self) -> Step<ExitCode> {
+        if !self.repair && !self.scope.is_default() {
+            complain(
+                "error: --environment, --allow-cross-environment and --adopt say what --repair may touch; give it too",
+            );
+            return Err(Ended(ExitCode::from(USAGE)));
+        }
         let declaration = self.common.declaration()?;
         let fleet = self.common.fleet(&declaration)?;
-        let document = fallible(drift(&declaration, &fleet))?;
+        let document = match self.repair {
+            true => self.scope.plan(&declaration, &fleet)?,
+            false => fallible(drift(&declaration, &fleet))?,
+        };
         let clean = document.plan.is_empty();
         if clean || !self.repair {
             match self.format {

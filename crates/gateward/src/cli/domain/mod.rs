@@ -3,14 +3,15 @@
 //! What the commands do is in `gateward-domain`; here are flags, files, the environment and exit codes.
 
 mod change;
+mod force_token;
 mod look;
 mod secrets;
 
 use crate::cli::{FAILURE, complain, print};
 use clap::{Args, Subcommand, ValueEnum};
 use gateward_domain::declaration::SecretSource;
-use gateward_domain::provider::{By, Fleet, HttpProvider};
-use gateward_domain::{Declaration, Error};
+use gateward_domain::provider::{Fleet, HttpProvider};
+use gateward_domain::{Declaration, Error, Tokens};
 use gateward_model::Secret;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,9 @@ pub(crate) enum Arguments {
     /// Tell whether what is served is what is declared, and repair it
     #[command(after_help = EXIT_CODES)]
     Drift(change::Drift),
+    /// Sign leave for one change that guardrails refuse: two people, one zone, some hours
+    #[command(subcommand, after_help = force_token::AFTER_HELP)]
+    ForceToken(force_token::Arguments),
 }
 
 /// What every command needs.
@@ -67,9 +71,10 @@ struct Author {
     /// Who this is, for the servers' audit logs and policies
     #[arg(long, value_name = "NAME", env = "USER", default_value = "unknown")]
     actor: String,
-    /// A signed token that lifts guardrails of the servers
-    #[arg(long, value_name = "TOKEN", env = "GATEWARD_FORCE_TOKEN", hide_env_values = true)]
-    force_token: Option<String>,
+    /// A signed token that lifts guardrails for one change; several are given by several flags, or with commas between them.
+    /// Each goes to the server with the change that it is for, and with no other
+    #[arg(long, value_name = "TOKEN", env = "GATEWARD_FORCE_TOKEN", hide_env_values = true, value_delimiter = ',')]
+    force_token: Vec<String>,
 }
 
 /// Form of what is printed.
@@ -93,6 +98,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         Arguments::Status(status) => status.run(),
         Arguments::Rollback(rollback) => rollback.run(),
         Arguments::Drift(drift) => drift.run(),
+        Arguments::ForceToken(arguments) => force_token::run(arguments),
     };
     ended.unwrap_or_else(|Ended(code)| code)
 }
@@ -120,6 +126,18 @@ impl Common {
         Ok(fleet)
     }
 
+    /// Those of the control APIs whose tokens are here, for commands that can do without the others.
+    fn reachable_fleet(&self, declaration: &Declaration) -> Fleet<'static> {
+        let mut fleet = Fleet::new();
+        for group in declaration.groups.values() {
+            let token = group.token.as_ref().map(|source| secrets::find(source, self.folder())).transpose();
+            if let Some(provider) = token.ok().and_then(|token| HttpProvider::new(&group.control, token).ok()) {
+                fleet.add(&group.control, provider.timeout(Duration::from_secs(self.api_timeout)));
+            }
+        }
+        fleet
+    }
+
     fn token(&self, source: &SecretSource) -> Step<Secret> {
         secrets::find(source, self.folder()).map_err(|reason| failed(&format!("the token of a control API: {reason}")))
     }
@@ -131,9 +149,11 @@ impl Common {
 }
 
 impl Author {
-    fn by(&self) -> By {
+    fn read(&self) -> Step<gateward_domain::Author> {
         let actor = if self.actor.is_empty() { "unknown" } else { &self.actor };
-        By { actor: actor.to_owned(), force: self.force_token.as_deref().map(Secret::new) }
+        let given = self.force_token.iter().map(String::as_str).filter(|token| !token.trim().is_empty());
+        let tokens = Tokens::read(given).map_err(|error| failed(&error))?;
+        Ok(gateward_domain::Author { actor: actor.to_owned(), tokens })
     }
 }
 

@@ -1,0 +1,65 @@
+//! Force tokens that a run was given. Each is for one set of changes of one zone, and goes to the server with nothing else.
+
+use gateward_model::Secret;
+use gateward_zone::diff::digest;
+use gateward_zone::force::{Claims, ForceError, read_claims};
+use gateward_zone::{Change, Name};
+
+use crate::provider::By;
+
+/// Who runs a plan, and the tokens that were signed for it.
+#[derive(Debug, Clone, Default)]
+pub struct Author {
+    /// For the servers' audit logs and policies.
+    pub actor: String,
+    /// Leave to break rules.
+    pub tokens: Tokens,
+}
+
+/// Force tokens by what they are for.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens(Vec<(Claims, Secret)>);
+
+impl Author {
+    /// Somebody without tokens.
+    #[must_use]
+    pub fn new(actor: impl Into<String>) -> Self {
+        Author { actor: actor.into(), tokens: Tokens::default() }
+    }
+
+    /// Who asks for these changes of this zone, with the token that is for them, if there is one.
+    #[must_use]
+    pub fn by(&self, zone: &Name, changes: &[Change]) -> By {
+        let force = match self.tokens.0.is_empty() {
+            true => None,
+            false => self.tokens.find(zone, &digest(zone, changes)).map(|(_, token)| token.clone()),
+        };
+        By { actor: self.actor.clone(), force }
+    }
+
+    /// Who asks for something that no token is for.
+    #[must_use]
+    pub fn without_leave(&self) -> By {
+        By { actor: self.actor.clone(), force: None }
+    }
+}
+
+impl Tokens {
+    /// Reads what each token says that it is for. Servers verify them.
+    ///
+    /// # Errors
+    /// One of them is no token.
+    pub fn read<'t>(tokens: impl IntoIterator<Item = &'t str>) -> Result<Self, ForceError> {
+        let mut read = Vec::new();
+        for token in tokens {
+            read.push((read_claims(token.trim())?, Secret::new(token.trim())));
+        }
+        Ok(Tokens(read))
+    }
+
+    /// The token for the changes with this digest.
+    pub(crate) fn find(&self, zone: &Name, changes: &str) -> Option<&(Claims, Secret)> {
+        let is_for = |claims: &Claims| claims.zone.parse::<Name>().as_ref() == Ok(zone) && claims.changes == changes;
+        self.0.iter().find(|(claims, _)| is_for(claims))
+    }
+}
