@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use gateward_dns::answer::{Context, Settings, Transport, Verdict, respond};
 use gateward_dns::cookies::CookieKeys;
 use gateward_dns::store::{Zone, Zones};
+use gateward_domain::provider::{By, Fleet, MemoryProvider, Provider};
 use gateward_domain::verify::{Client, Outcome, Verification, Verifier};
 use gateward_domain::{Declaration, Desired};
 use gateward_zone::{Name, Record, Rtype, parse_record};
@@ -158,7 +159,7 @@ impl World {
 
     fn verify(&self) -> Verification {
         let verifier = Verifier { client: Client { timeout: Duration::from_millis(500) }, ipv4_only: true };
-        verifier.verify(&self.declaration)
+        verifier.verify(&self.declaration, &Fleet::new())
     }
 
     /// What is wrong, as `ZONE CHECK: DETAIL`.
@@ -196,7 +197,7 @@ fn a_domain_as_declared_is_right() {
     assert_eq!(detail("service", "api."), "no address yet; external-dns registers it");
     let warnings = verification.checks.iter().filter(|check| check.outcome == Outcome::Warning).count();
     assert_eq!(warnings, 1);
-    assert!(verification.to_text().ends_with("1 warnings, 0 wrong\n"));
+    assert!(verification.to_text().ends_with("1 warnings, 0 unknown, 0 wrong\n"));
     for server in &world.region {
         server.edit("use1.prod.example.com", |records| {
             records.push(record("api.use1.prod.example.com. 60 IN A 10.0.0.1"));
@@ -289,4 +290,61 @@ fn a_service_that_answers_otherwise_is_found() {
         });
     }
     assert_eq!(world.wrong(), ["use1.prod.example.com. service: not what is declared: 192.0.2.66"]);
+}
+
+/// The root's server has the environment's zone too, and answers from it: the delegation does not show.
+#[test]
+fn a_delegation_that_cannot_be_seen_is_not_called_right() {
+    let world = World::new();
+    let text = |origin: &str| {
+        let zones = Desired::of(&world.declaration).zones;
+        let zone = zones.into_iter().find(|zone| zone.origin == name(origin)).expect(origin);
+        zone.target(&[]).into_iter().collect::<Vec<Record>>()
+    };
+    world.core.serve(&name("prod.example.com"), text("prod.example.com"));
+    let of_prod = |verification: &Verification| {
+        let found =
+            verification.checks.iter().find(|check| check.zone == "prod.example.com." && check.check == "delegation");
+        found.expect("it is looked at").clone()
+    };
+    let unknown = world.verify();
+    assert_eq!(of_prod(&unknown).outcome, Outcome::Unknown, "{}", unknown.to_text());
+    assert!(!unknown.is_right() && unknown.to_text().contains(" 1 unknown, 0 wrong"), "{}", unknown.to_text());
+    // The control API shows it, and what is wrong with it.
+    let verify = |records: Vec<Record>| {
+        let control = MemoryProvider::new();
+        let file: String = records.iter().map(|one| gateward_zone::to_text(one, &Name::root()) + "\n").collect();
+        control.create_zone(&name("example.com"), &file, &By::default()).expect("a zone");
+        let mut fleet = Fleet::new();
+        fleet.add("http://127.0.0.1:1", control);
+        let verifier = Verifier { client: Client { timeout: Duration::from_millis(500) }, ipv4_only: true };
+        of_prod(&verifier.verify(&world.declaration, &fleet))
+    };
+    let seen = verify(text("example.com"));
+    assert_eq!(seen.outcome, Outcome::Ok, "{}", seen.detail);
+    let without = text("example.com").into_iter().filter(|one| one.owner != name("prod.example.com")).collect();
+    let missing = verify(without);
+    assert_eq!((missing.outcome, missing.detail.as_str()), (Outcome::Failed, "the zone is not delegated"));
+    let glueless = text("example.com").into_iter().filter(|one| one.owner != name("ns1.prod.example.com")).collect();
+    assert_eq!(verify(glueless).outcome, Outcome::Failed);
+}
+
+#[test]
+fn a_server_that_cannot_be_asked_is_not_called_right() {
+    let world = World::new();
+    let text = TEXT
+        .replace("CORE", &world.core.address.to_string())
+        .replace("PROD", &world.prod.address.to_string())
+        .replace("REGION1", &world.region[0].address.to_string())
+        .replace(
+            "      - { name: ns2.use1.prod.example.com, addresses: [192.0.2.4], query: REGION2 }",
+            "      - { name: ns2.example.net }",
+        )
+        .replace("BIG", "b");
+    let world = World { declaration: Declaration::read(text.as_bytes()).expect("right"), ..world };
+    let verification = world.verify();
+    let unknown: Vec<&str> =
+        verification.checks.iter().filter(|check| check.outcome == Outcome::Unknown).map(|check| check.check).collect();
+    assert_eq!(unknown, ["authoritative", "serials"], "{}", verification.to_text());
+    assert!(!verification.is_right());
 }

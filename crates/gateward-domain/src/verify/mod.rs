@@ -1,10 +1,12 @@
 //! Proof that a domain answers: every delegation is walked with real queries, and what servers say is compared with what is
 //! declared and with each other.
 //!
-//! Only the name servers are asked, none of the control APIs: this is what a resolver sees.
+//! The name servers are asked as a resolver asks them. Control APIs are read only for what no query shows: the delegation to a
+//! zone that the parent's server has too. What was not seen is not right.
 
 mod client;
 mod delegation;
+mod hidden;
 mod report;
 mod service;
 mod walk;
@@ -17,6 +19,7 @@ use gateward_zone::{Name, Rcode, Record, Rtype, rdata};
 
 use crate::declaration::{Declaration, Server, Zone};
 use crate::desired::serial_of;
+use crate::provider::Fleet;
 
 pub use client::Client;
 pub use report::{Check, Outcome, Verification};
@@ -39,28 +42,28 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Looks at every zone and every service once.
+    /// Looks at every zone and every service once. `fleet` may be empty; then delegations that queries do not show are unknown.
     #[must_use]
-    pub fn verify(&self, declaration: &Declaration) -> Verification {
+    pub fn verify(&self, declaration: &Declaration, fleet: &Fleet<'_>) -> Verification {
         let mut checks = Vec::new();
         for zones in declaration.zones.chunks(PARALLEL) {
             std::thread::scope(|scope| {
                 let started: Vec<_> =
-                    zones.iter().map(|zone| scope.spawn(move || self.zone(declaration, zone))).collect();
-                for thread in started {
-                    checks.extend(thread.join().unwrap_or_default());
+                    zones.iter().map(|zone| (zone, scope.spawn(move || self.zone(declaration, zone)))).collect();
+                for (zone, thread) in started {
+                    checks.extend(thread.join().unwrap_or_else(|_| lost(zone)));
                 }
             });
         }
-        Verification { root: declaration.root.to_string(), checks }
+        Verification { root: declaration.root.to_string(), checks: hidden::look(declaration, fleet, checks) }
     }
 
-    /// Looks until nothing fails or `patience` is over: secondaries need a moment to follow.
+    /// Looks until everything is right or `patience` is over: secondaries need a moment to follow.
     #[must_use]
-    pub fn verify_within(&self, declaration: &Declaration, patience: Duration) -> Verification {
+    pub fn verify_within(&self, declaration: &Declaration, fleet: &Fleet<'_>, patience: Duration) -> Verification {
         let until = Instant::now() + patience;
         loop {
-            let verification = self.verify(declaration);
+            let verification = self.verify(declaration, fleet);
             if verification.is_right() || Instant::now() + PAUSE > until {
                 return verification;
             }
@@ -83,6 +86,14 @@ impl Verifier {
     /// Each server speaks for the zone, over UDP and TCP, with the same name servers and the same serial.
     fn servers(&self, declaration: &Declaration, zone: &Zone, checks: &mut Checks) {
         let mut serials = BTreeSet::new();
+        let mut silent = 0;
+        for server in declaration.servers_of(zone) {
+            if self.endpoints(std::slice::from_ref(server)).is_empty() {
+                silent += 1;
+                let reason = "there is no address to ask it at; give it `addresses`, or `query`".to_owned();
+                checks.unseen("authoritative", &server.name.to_string(), reason);
+            }
+        }
         for (server, at) in self.endpoints(declaration.servers_of(zone)) {
             let label = label(server, at);
             match self.client.ask(at, &zone.origin, Rtype::SOA).and_then(|reply| serial(&reply, &zone.origin)) {
@@ -91,6 +102,7 @@ impl Verifier {
                     checks.right("authoritative", &label, format!("serial {serial}"));
                 }
                 Err(reason) => {
+                    silent += 1;
                     checks.wrong("authoritative", &label, reason);
                     continue;
                 }
@@ -107,6 +119,7 @@ impl Verifier {
         }
         match serials.len() {
             0 => {}
+            1 if silent > 0 => checks.unseen("serials", "all", format!("{silent} of the servers did not say theirs")),
             1 => checks.right("serials", "all", "the same on every server".to_owned()),
             _ => {
                 let listed: Vec<String> = serials.iter().map(u32::to_string).collect();
@@ -133,6 +146,13 @@ impl Verifier {
         }
         endpoints
     }
+}
+
+/// What is known of a zone whose examination ended in a panic.
+fn lost(zone: &Zone) -> Vec<Check> {
+    let mut checks = Checks::new(zone);
+    checks.unseen("authoritative", "all", "an internal error; report it with the declaration".to_owned());
+    checks.into_list()
 }
 
 fn label(server: &Server, at: SocketAddr) -> String {

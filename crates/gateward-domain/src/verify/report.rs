@@ -40,15 +40,17 @@ pub enum Outcome {
     Ok,
     /// Not wrong, but perhaps not what is meant.
     Warning,
+    /// It could not be seen: nothing is known of it, which is not enough.
+    Unknown,
     /// Wrong.
     Failed,
 }
 
 impl Verification {
-    /// Whether nothing failed.
+    /// Whether everything was seen, and nothing failed.
     #[must_use]
     pub fn is_right(&self) -> bool {
-        self.checks.iter().all(|check| check.outcome != Outcome::Failed)
+        self.checks.iter().all(|check| matches!(check.outcome, Outcome::Ok | Outcome::Warning))
     }
 
     /// A table; the columns are as wide as what is in them.
@@ -74,7 +76,9 @@ impl Verification {
         }
         let count = |outcome| self.checks.iter().filter(|check| check.outcome == outcome).count();
         let (right, warnings, failed) = (count(Outcome::Ok), count(Outcome::Warning), count(Outcome::Failed));
-        let _ = writeln!(text, "\n{}: {right} right, {warnings} warnings, {failed} wrong", self.root);
+        let unknown = count(Outcome::Unknown);
+        let _ =
+            writeln!(text, "\n{}: {right} right, {warnings} warnings, {unknown} unknown, {failed} wrong", self.root);
         text
     }
 }
@@ -84,6 +88,7 @@ impl Outcome {
         match self {
             Outcome::Ok => "ok",
             Outcome::Warning => "warning",
+            Outcome::Unknown => "UNKNOWN",
             Outcome::Failed => "FAILED",
         }
     }
@@ -96,6 +101,9 @@ pub(super) struct Checks {
     list: Vec<Check>,
 }
 
+/// What a delegation is called until it was looked up behind the server's answers.
+pub(super) const HIDDEN: &str = "hidden delegation";
+
 impl Checks {
     pub(super) fn new(zone: &Zone) -> Self {
         Checks { zone: zone.origin.to_string(), level: zone.level, list: Vec::new() }
@@ -107,6 +115,15 @@ impl Checks {
 
     pub(super) fn doubtful(&mut self, check: &'static str, subject: &str, detail: String) {
         self.add(check, subject, Outcome::Warning, detail);
+    }
+
+    pub(super) fn unseen(&mut self, check: &'static str, subject: &str, detail: String) {
+        self.add(check, subject, Outcome::Unknown, detail);
+    }
+
+    /// The server also has the zone that the delegation leads to, and answers from that one.
+    pub(super) fn hidden(&mut self, subject: &str) {
+        self.add(HIDDEN, subject, Outcome::Unknown, String::new());
     }
 
     pub(super) fn wrong(&mut self, check: &'static str, subject: &str, detail: String) {

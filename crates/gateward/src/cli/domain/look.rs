@@ -40,7 +40,8 @@ impl Verify {
         let declaration = self.common.declaration()?;
         let client = Client { timeout: Duration::from_millis(self.query_timeout) };
         let verifier = Verifier { client, ipv4_only: self.ipv4_only };
-        let verification = verifier.verify_within(&declaration, Duration::from_secs(self.wait));
+        let fleet = self.common.reachable_fleet(&declaration);
+        let verification = verifier.verify_within(&declaration, &fleet, Duration::from_secs(self.wait));
         match self.format {
             Form::Text => print(&verification.to_text()),
             Form::Json => print_json(&verification),
