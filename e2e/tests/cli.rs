@@ -161,7 +161,7 @@ fn quickstart_does_what_it_says() {
     }
     // The ports of the example's back ends are fixed: somebody's own quickstart may have them for a while.
     eventually(Duration::from_secs(30), || {
-        [9101, 9102, 5353].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        [9101, 9102, 5300].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
     });
     let mut command = gateward_command();
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).args([
@@ -210,7 +210,7 @@ fn quickstart_does_what_it_says() {
         answer_to("/limited").split_whitespace().collect::<Vec<_>>(),
         ["200", "200", "200", "200", "200", "429"]
     );
-    assert!(answer_to("dig @127.0.0.1 -p 5353 messaging.example NS").contains("ns1.messaging.example."), "{answers:?}");
+    assert!(answer_to("dig @127.0.0.1 -p 5300 messaging.example NS").contains("ns1.messaging.example."), "{answers:?}");
     assert!(
         answer_to("us-east-1.prod.messaging.example NS").contains("NS\tns1.prod.messaging.example."),
         "{answers:?}"

@@ -88,7 +88,7 @@ fn server(at: At<'_>, root: &Name, report: &mut Report) -> Option<Server> {
     let query = fields.read("query", |at| {
         let parsed = at.text(report)?.parse();
         if parsed.is_err() {
-            at.fail(report, "not ADDRESS:PORT, such as 127.0.0.1:5353");
+            at.fail(report, "not ADDRESS:PORT, such as 127.0.0.1:5300");
         }
         parsed.ok()
     });

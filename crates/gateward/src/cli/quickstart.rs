@@ -28,7 +28,7 @@ const PLAIN_LINE_EVERY: u64 = 10;
 pub(crate) const AFTER_HELP: &str = "\
 Here the default of --config is examples/quickstart/kong.yml, of --proxy-listen 127.0.0.1:8000, of --shutdown-grace 0
 and of --shutdown-timeout 5. The echo backends listen on 127.0.0.1:9101 and 127.0.0.1:9102,
-the names of examples/domains are served on 127.0.0.1:5353.
+the names of examples/domains are served on 127.0.0.1:5300.
 Exit codes: 0 stopped by Ctrl-C; 1 failure; 2 wrong usage.";
 
 /// Flags of `gateward quickstart`.

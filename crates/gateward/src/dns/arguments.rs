@@ -15,7 +15,9 @@ Files in the zones' folder:
 SIGHUP reads all files again; so does the server itself when they change. SIGTERM and SIGINT end it.
 
 Try it:
-  gateward dns --zones-dir examples/domains/zones --listen 127.0.0.1:5300
+  mkdir zones
+  printf '$TTL 300\\n@ SOA ns hostmaster 1 3600 900 1209600 300\\n@ NS ns\\nns A 127.0.0.1\\n' > zones/example.com.zone
+  gateward dns --zones-dir zones
   dig @127.0.0.1 -p 5300 example.com SOA
 
 Exit codes: 0 ended as asked; 1 could not start; 2 wrong usage.";

@@ -11,7 +11,7 @@ use gateward_dns::store::Zone;
 use gateward_domain::{Declaration, Desired};
 
 /// Where the example's name servers are asked, as its declarations say.
-pub(crate) const ADDRESS: &str = "127.0.0.1:5353";
+pub(crate) const ADDRESS: &str = "127.0.0.1:5300";
 /// The declarations, by their files.
 const DECLARATIONS: [(&str, &str); 2] = [
     ("examples/domains/messaging.yaml", include_str!("../../../../examples/domains/messaging.yaml")),
