@@ -23,11 +23,19 @@ impl NameServer {
     /// When it does not.
     #[track_caller]
     pub fn start(files: &[(&str, &str)], flags: &[&str]) -> Self {
+        Self::start_at(free_port(), files, flags)
+    }
+
+    /// As [`Self::start`], at an address.
+    ///
+    /// # Panics
+    /// When it does not answer there.
+    #[track_caller]
+    pub fn start_at(address: SocketAddr, files: &[(&str, &str)], flags: &[&str]) -> Self {
         let folder = TempDir::new().expect("a directory can be made");
         for (name, text) in files {
             std::fs::write(folder.path().join(name), text).expect("files can be written");
         }
-        let address = free_port();
         let child = spawn(gateward_command(), folder.path(), &[address], flags);
         let flags = flags.iter().map(ToString::to_string).collect();
         let server = NameServer { child, folder, address, flags };
@@ -97,8 +105,8 @@ impl NameServer {
     /// What `dig` says about a question to it.
     #[track_caller]
     pub fn dig(&self, args: &[&str]) -> String {
-        let port = self.address.port().to_string();
-        let output = said(&program("dig", &[&["@127.0.0.1", "-p", &port, "+time=5", "+tries=1"], args].concat()));
+        let (server, port) = (format!("@{}", self.address.ip()), self.address.port().to_string());
+        let output = said(&program("dig", &[&[&server, "-p", &port, "+time=5", "+tries=1"], args].concat()));
         output.trim().to_owned()
     }
 }
@@ -131,8 +139,16 @@ fn spawn(mut command: Command, folder: &Path, listen: &[SocketAddr], flags: &[&s
 /// # Panics
 /// When there is none.
 pub fn free_port() -> SocketAddr {
+    free_port_of(Ipv4Addr::LOCALHOST)
+}
+
+/// As [`free_port`], of an address of this machine.
+///
+/// # Panics
+/// When there is none.
+pub fn free_port_of(host: Ipv4Addr) -> SocketAddr {
     for _ in 0..100 {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let listener = TcpListener::bind((host, 0)).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         if UdpSocket::bind(address).is_ok() {
             return address;
@@ -214,22 +230,40 @@ impl Island {
     /// When that does not start.
     #[track_caller]
     pub fn serve(&mut self, files: &[(&str, &str)], listen: &[&str]) {
+        self.serve_with(files, listen, &[]);
+    }
+
+    /// As [`Self::serve`], with further flags.
+    ///
+    /// # Panics
+    /// When that does not start.
+    #[track_caller]
+    pub fn serve_with(&mut self, files: &[(&str, &str)], listen: &[&str], flags: &[&str]) {
         let folder = TempDir::new().expect("a directory can be made");
         for (name, text) in files {
             std::fs::write(folder.path().join(name), text).expect("files can be written");
         }
-        let origin = files[0].0.trim_end_matches(".zone").replace('@', ".");
+        let origin = files.first().map_or(".".to_owned(), |(name, _)| name.trim_end_matches(".zone").replace('@', "."));
+        // Without a zone an answer is a refusal.
+        let expected = if files.is_empty() { "status: " } else { "status: NOERROR" };
         let binary = gateward_command();
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(binary.get_program());
         let addresses: Vec<SocketAddr> =
             listen.iter().map(|address| SocketAddr::new(address.parse().expect("an address"), 53)).collect();
-        let child = spawn(command, folder.path(), &addresses, &["--rate-limit", "0"]);
+        let child = spawn(command, folder.path(), &addresses, &[&["--rate-limit", "0"], flags].concat());
         self.servers.push((child, folder));
         eventually(PATIENCE, || {
-            self.run("dig", &[&format!("@{}", listen[0]), &origin, "SOA", "+short", "+time=1", "+tries=1"])
-                .contains(' ')
+            let server = format!("@{}", listen[0]);
+            self.run("dig", &[&server, &origin, "SOA", "+time=1", "+tries=1"]).contains(expected)
         });
+    }
+
+    /// Runs `gateward` there; what it says.
+    #[track_caller]
+    pub fn gateward(&self, args: &[&str]) -> String {
+        let binary = gateward_command().get_program().to_string_lossy().into_owned();
+        self.run(&binary, args)
     }
 
     /// Runs a program there; what it says.
