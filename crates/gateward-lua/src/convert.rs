@@ -1,12 +1,14 @@
 //! JSON to Lua and back.
 
-use mlua::{Lua, Result, Table, Value};
+use mlua::{Lua, LuaString, Result, Table, Value};
 use serde_json::{Map, Number, Value as Json};
 
 /// Levels of nesting that are followed.
 const DEPTH: usize = 128;
 /// Values that are followed: tables that hold each other many times over would never end.
 const VALUES: usize = 1 << 17;
+/// Bytes of names and texts: a machine holds a text once, however often it stands in its tables, and JSON each time.
+const BYTES: usize = 4 << 20;
 
 /// A configuration as Lua sees it: what is null is absent.
 pub(crate) fn config_to_lua(lua: &Lua, json: &Json) -> Result<Value> {
@@ -41,32 +43,51 @@ pub(crate) fn to_lua(lua: &Lua, json: &Json, null: &Value) -> Result<Value> {
 /// light userdata is null.
 ///
 /// # Errors
-/// What JSON has no word for: functions, infinity, keys that are neither texts nor numbers, texts that are not UTF-8,
-/// nesting without end, arrays with holes.
+/// What JSON has no word for: functions, infinity, keys that are neither texts nor numbers, arrays with holes; nesting without
+/// end, and more values or bytes than are followed.
 pub(crate) fn to_json(value: &Value) -> std::result::Result<Json, String> {
-    to_json_up_to(value, VALUES)
+    json_at(value, DEPTH, &mut Budget { values: VALUES, most: BYTES, bytes: BYTES })
 }
 
-/// Likewise of this many values at most.
-pub(crate) fn to_json_up_to(value: &Value, most: usize) -> std::result::Result<Json, String> {
-    json_at(value, DEPTH, &mut { most })
+/// Likewise with other limits: of this many values and this many bytes of names and texts.
+pub(crate) fn to_json_up_to(value: &Value, values: usize, bytes: usize) -> std::result::Result<Json, String> {
+    json_at(value, DEPTH, &mut Budget { values, most: bytes, bytes })
 }
 
-fn json_at(value: &Value, depth: usize, left: &mut usize) -> std::result::Result<Json, String> {
+/// What a value may still take.
+struct Budget {
+    values: usize,
+    bytes: usize,
+    /// Bytes at first, for the message.
+    most: usize,
+}
+
+impl Budget {
+    fn take_value(&mut self) -> std::result::Result<(), String> {
+        self.values = self.values.checked_sub(1).ok_or("Cannot serialise, too many values")?;
+        Ok(())
+    }
+
+    /// A text as JSON has it: what is no UTF-8 is replaced.
+    fn take_text(&mut self, text: &LuaString) -> std::result::Result<String, String> {
+        let bytes = text.as_bytes();
+        let left = self.bytes.checked_sub(bytes.len());
+        self.bytes = left.ok_or_else(|| format!("Cannot serialise, excessive size ({} bytes)", self.most))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+fn json_at(value: &Value, depth: usize, left: &mut Budget) -> std::result::Result<Json, String> {
     if depth == 0 {
         return Err(format!("Cannot serialise, excessive depth ({DEPTH})"));
     }
-    let Some(fewer) = left.checked_sub(1) else { return Err("Cannot serialise, too many values".to_owned()) };
-    *left = fewer;
+    left.take_value()?;
     match value {
         Value::Nil | Value::LightUserData(_) => Ok(Json::Null),
         Value::Boolean(flag) => Ok(Json::Bool(*flag)),
         Value::Integer(number) => Ok(Json::from(*number)),
         Value::Number(number) => number_to_json(*number),
-        Value::String(text) => match text.to_str() {
-            Ok(text) => Ok(Json::String(text.to_owned())),
-            Err(_) => Ok(Json::String(String::from_utf8_lossy(&text.as_bytes()).into_owned())),
-        },
+        Value::String(text) => left.take_text(text).map(Json::String),
         Value::Table(table) => table_to_json(table, depth, left),
         other => Err(format!("Cannot serialise {}: type not supported", other.type_name())),
     }
@@ -81,9 +102,10 @@ fn number_to_json(number: f64) -> std::result::Result<Json, String> {
         .ok_or_else(|| "Cannot serialise number: must not be NaN or Inf".to_owned())
 }
 
-fn table_to_json(table: &Table, depth: usize, left: &mut usize) -> std::result::Result<Json, String> {
+fn table_to_json(table: &Table, depth: usize, left: &mut Budget) -> std::result::Result<Json, String> {
     let Some(length) = array_length(table)? else { return object_to_json(table, depth, left) };
-    let mut array = Vec::with_capacity(length);
+    // Not as long as it says at once: arrays within arrays would all have room before the first value is looked at.
+    let mut array = Vec::new();
     for index in 1..=length {
         let item = table.raw_get::<Value>(index).map_err(|error| error.to_string())?;
         array.push(json_at(&item, depth - 1, left)?);
@@ -116,12 +138,12 @@ fn array_length(table: &Table) -> std::result::Result<Option<usize>, String> {
     Ok(Some(largest))
 }
 
-fn object_to_json(table: &Table, depth: usize, left: &mut usize) -> std::result::Result<Json, String> {
+fn object_to_json(table: &Table, depth: usize, left: &mut Budget) -> std::result::Result<Json, String> {
     let mut fields = Map::new();
     for pair in table.pairs::<Value, Value>() {
         let (key, value) = pair.map_err(|error| error.to_string())?;
         let name = match &key {
-            Value::String(text) => text.to_string_lossy(),
+            Value::String(text) => left.take_text(text)?,
             Value::Integer(number) => number.to_string(),
             Value::Number(number) => number.to_string(),
             other => {
@@ -167,6 +189,11 @@ mod tests {
         assert!(eval("local t = {} t.t = t return t").unwrap_err().contains("depth"));
         let often = "local t = {} for _ = 1, 100 do t = { t, t } end return t";
         assert!(eval(often).unwrap_err().contains("values"));
+        let long = "local text, t = ('x'):rep(1000), {} for i = 1, 100000 do t[i] = text end return t";
+        assert_eq!(eval(long).unwrap_err(), "Cannot serialise, excessive size (4194304 bytes)");
+        let names = "local name, t = ('x'):rep(1000), {} for i = 1, 100000 do t[i] = { [name] = 1 } end return t";
+        assert!(eval(names).unwrap_err().contains("excessive size"));
+        assert_eq!(eval("return ('x'):rep(4 * 1024 * 1024)").unwrap().as_str().map(str::len), Some(BYTES));
         assert_eq!(eval("return {[1] = 'a', ['1'] = 'b'}").unwrap().as_object().unwrap().len(), 1);
     }
 }

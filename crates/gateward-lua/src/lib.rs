@@ -29,6 +29,8 @@ mod slot;
 mod socket;
 mod state;
 mod templates;
+#[cfg(test)]
+mod testing;
 mod timers;
 mod timing;
 mod vm;

@@ -5,8 +5,8 @@ use crate::state::Phase;
 use crate::vm::{self, Ended, Started, Vm, Waiting};
 use crate::wire;
 use gateward_plugin::{
-    Admission, AfterBody, BodyRead, Exchange, Handshake, LocalBody, LocalResponse, Needs, Outcome, Phases, Plugin,
-    Preread, RequestRecord, Soon, Step, StreamExchange, StreamRecord,
+    Admission, AfterBody, BodyRead, Exchange, Handshake, LocalResponse, Needs, Outcome, Phases, Plugin, Preread,
+    RequestRecord, Soon, Step, StreamExchange, StreamRecord,
 };
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -53,23 +53,35 @@ fn outcome(ended: Ended) -> Outcome {
     }
 }
 
-/// What a plugin said to `stream`. A stream has no place for a message; bytes are sent as they are.
+/// A phase below HTTP, in which an exchange stands for `connection`; `take` makes of its end what the connection is told.
+fn below_http<'a, C, T: 'a>(
+    vm: &Rc<Vm>,
+    (instance, phase): (&Arc<Instance>, Phase),
+    connection: &'a mut C,
+    stand_in: fn(&mut C) -> &mut Exchange,
+    take: fn(Ended, &mut C) -> T,
+) -> Soon<'a, T> {
+    match vm.start(instance, phase, stand_in(connection)) {
+        Started::Ended(ended) => Soon::Now(take(ended, connection)),
+        Started::Waiting(mut waiting) => Soon::Later(Box::pin(async move {
+            let ended = poll_fn(|context| waiting.poll(stand_in(connection), context)).await;
+            take(ended, connection)
+        })),
+    }
+}
+
+/// What a plugin said to `stream`. What it printed is sent.
 fn said(ended: Ended, stream: &mut StreamExchange) -> Preread {
     wire::take_over(stream);
     match ended {
         Ended::Next | Ended::Left => Preread::Next,
-        Ended::Respond(response) => {
-            if let LocalBody::Bytes(_, bytes) = response.body {
-                stream.greeting.extend_from_slice(&bytes);
-            }
-            Preread::Close(response.status)
-        }
+        Ended::Respond(response) => Preread::Close(response.status),
         Ended::Failed => Preread::Close(500),
     }
 }
 
 /// What a plugin said to `handshake`; one that failed refuses it, as in OpenResty.
-fn admission(ended: &Ended, handshake: &mut Handshake) -> Admission {
+fn admission(ended: Ended, handshake: &mut Handshake) -> Admission {
     wire::take_over_wishes(handshake);
     match ended {
         Ended::Next | Ended::Left => Admission::Next,
@@ -129,13 +141,7 @@ impl Plugin for LuaPlugin {
 
     fn certificate<'a>(&'a self, handshake: &'a mut Handshake) -> Soon<'a, Admission> {
         let Some(vm) = self.vm() else { return Soon::Now(Admission::Refuse) };
-        match vm.start(&self.0, Phase::Certificate, wire::stand_in_of(handshake)) {
-            Started::Ended(ended) => Soon::Now(admission(&ended, handshake)),
-            Started::Waiting(mut waiting) => Soon::Later(Box::pin(async move {
-                let ended = poll_fn(|context| waiting.poll(wire::stand_in_of(handshake), context)).await;
-                admission(&ended, handshake)
-            })),
-        }
+        below_http(&vm, (&self.0, Phase::Certificate), handshake, wire::stand_in_of, admission)
     }
 
     fn rewrite<'a>(&'a self, exchange: &'a mut Exchange) -> Step<'a> {
@@ -170,13 +176,7 @@ impl Plugin for LuaPlugin {
 
     fn preread<'a>(&'a self, stream: &'a mut StreamExchange) -> Soon<'a, Preread> {
         let Some(vm) = self.vm() else { return Soon::Now(Preread::Close(500)) };
-        match vm.start(&self.0, Phase::Preread, wire::stand_in(stream)) {
-            Started::Ended(ended) => Soon::Now(said(ended, stream)),
-            Started::Waiting(mut waiting) => Soon::Later(Box::pin(async move {
-                let ended = poll_fn(|context| waiting.poll(wire::stand_in(stream), context)).await;
-                said(ended, stream)
-            })),
-        }
+        below_http(&vm, (&self.0, Phase::Preread), stream, wire::stand_in, said)
     }
 
     fn log_stream(&self, record: &StreamRecord<'_>) {

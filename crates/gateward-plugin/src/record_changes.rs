@@ -7,6 +7,8 @@ use std::io;
 
 /// Bytes of names and values that one record takes.
 pub const CHANGES_MAX: usize = 1 << 20;
+/// Levels of a value and of the path to it: whoever writes or reads a record goes down them one within the other.
+const CHANGE_DEPTH: usize = 100;
 
 /// When a change is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +44,11 @@ impl RecordChanges {
     /// Change the field at `path`, names with dots between them; without a value it goes.
     ///
     /// # Errors
-    /// All changes together are longer than [`CHANGES_MAX`].
+    /// All changes together are longer than [`CHANGES_MAX`], or this one is nested deeper than a record may be.
     pub fn push(&self, path: String, value: Option<Value>, mode: ChangeMode) -> Result<(), String> {
+        if path.split('.').count() + value.as_ref().map_or(0, levels) > CHANGE_DEPTH {
+            return Err(format!("a field of a record is nested deeper than {CHANGE_DEPTH} levels"));
+        }
         let mut changes = self.0.borrow_mut();
         let bytes = path.len() + value.as_ref().map_or(0, |value| value.to_string().len()) + size_of::<Change>();
         if changes.bytes + bytes > CHANGES_MAX {
@@ -90,6 +95,15 @@ impl Change {
             (_, None) => drop(fields.remove(last)),
             (_, Some(value)) => drop(fields.insert(last.to_owned(), value.clone())),
         }
+    }
+}
+
+/// How deep `value` is nested.
+fn levels(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or_default(),
+        Value::Object(fields) => 1 + fields.values().map(levels).max().unwrap_or_default(),
+        _ => 0,
     }
 }
 
@@ -175,5 +189,20 @@ mod tests {
         changes.clear();
         assert!(changes.is_empty());
         changes.push("b".to_owned(), long(), ChangeMode::Set).unwrap();
+    }
+
+    #[test]
+    fn they_are_not_nested_without_end() {
+        let changes = RecordChanges::default();
+        let deep = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+        let path = |names: usize| vec!["a"; names].join(".");
+        changes.push(path(50), Some(deep(50)), ChangeMode::Set).unwrap();
+        for (names, levels) in [(51, 50), (500_000, 0), (1, 100)] {
+            let refused = changes.push(path(names), Some(deep(levels)), ChangeMode::Set);
+            assert!(refused.unwrap_err().contains("deeper than 100 levels"), "{names} {levels}");
+        }
+        let mut out = String::new();
+        write(&json!({}), &changes, &mut out);
+        assert!(serde_json::from_str::<Value>(&out).is_ok(), "what is taken can be read again");
     }
 }

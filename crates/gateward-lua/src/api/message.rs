@@ -1,10 +1,13 @@
 //! The piece of the response body under way, and the record of a request.
 
-use crate::convert::{to_json, to_lua};
+use crate::convert::{to_json_up_to, to_lua};
 use crate::shared::Shared;
-use gateward_plugin::ChangeMode;
+use gateward_plugin::{CHANGES_MAX, ChangeMode};
 use mlua::{Lua, LuaString, Result, Table, Value};
 use std::rc::Rc;
+
+/// Values of one change of a record.
+const VALUES: usize = 1 << 15;
 
 pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<()> {
     let own = shared.clone();
@@ -43,7 +46,7 @@ fn change_record(shared: &Shared, path: String, value: &Value, mode: &[u8]) -> s
         b"replace" => ChangeMode::Replace,
         _ => ChangeMode::Set,
     };
-    let value = if value.is_nil() { None } else { Some(to_json(value)?) };
+    let value = if value.is_nil() { None } else { Some(to_json_up_to(value, VALUES, CHANGES_MAX)?) };
     let mut change = Some((path, value));
     let of_stream = shared.state.stream_record(|record| {
         change.take().map_or(Ok(()), |(path, value)| record.stream.changes.push(path, value, mode))

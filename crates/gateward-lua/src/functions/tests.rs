@@ -2,36 +2,24 @@
 
 use super::*;
 use crate::plugin::LuaPlugin;
-use crate::{LuaHost, LuaOptions};
-use gateward_model::{EntityId, PluginConfig};
-use gateward_plugin::{Exchange, NativePlugins, Outcome, Plugin, PluginHost, Step};
+use crate::testing::{Folder, run, status};
+use crate::{LuaHost, LuaOptions, testing};
+use gateward_model::Route;
+use gateward_plugin::{Exchange, NativePlugins, Plugin, PluginHost};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 fn host(untrusted: Untrusted) -> LuaHost {
     LuaHost::new(LuaOptions { untrusted, ..LuaOptions::default() })
 }
 
 fn made(host: &LuaHost, name: &str, config: Value) -> LuaPlugin {
-    let entity = PluginConfig::new(EntityId::derived("test", &config.to_string()), name, config);
-    LuaPlugin::new(host.instance(&entity).unwrap())
+    testing::made(host, name, config).unwrap()
 }
 
 /// The status it answers with; 0: it goes on.
 fn access(plugin: &LuaPlugin, exchange: &mut Exchange) -> u16 {
-    match plugin.access(exchange) {
-        Step::Next => 0,
-        Step::Respond(response) => response.status,
-        Step::Wait(waiting) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            match runtime.block_on(waiting) {
-                Outcome::Next => 0,
-                Outcome::Respond(response) => response.status,
-                Outcome::Body(_) => panic!("it asks for the body"),
-            }
-        }
-        Step::Body(_) => panic!("it asks for the body"),
-    }
+    status(&run(plugin.access(exchange))).unwrap_or_default()
 }
 
 #[test]
@@ -116,6 +104,106 @@ fn the_sandbox_is_as_wide_as_it_is_told() {
     let on = Untrusted { mode: UntrustedMode::On, ..Untrusted::default() };
     assert_eq!(run(&on, "require('kong.db.schema.typedefs') setmetatable({}, {}) x = 1"), 0);
     assert_eq!(run(&on, "io.open('/etc/passwd')"), 500, "and never more than plugins have");
+}
+
+/// What untrusted code must not do to anybody, and what it can do to its own request.
+#[test]
+fn code_in_a_sandbox_changes_nothing_of_others() {
+    let folder = Folder::new(
+        "sandbox-others",
+        &[(
+            "p/handler.lua",
+            r#"
+            local P = { PRIORITY = 5 }
+            local kept = { ngx.shared, ngx.null, ngx.arg, ngx.header, ngx.var, ngx.shared.others, kong.ctx, kong.router.get_route }
+            function P:access()
+              local now = { ngx.shared, ngx.null, ngx.arg, ngx.header, ngx.var, ngx.shared.others, kong.ctx, kong.router.get_route }
+              for i = 1, #kept do assert(now[i] == kept[i], i) end
+              assert(rawget(ngx, "status") == nil and rawget(ngx.arg, 1) == nil and rawget(ngx.header, 1) == nil)
+              assert(next(ngx.var) == nil and rawget(kong.ctx, "shared") == nil and string.format("%d", 1) == "1")
+              assert(ngx.shared.others.get ~= print and ngx.shared.others.mine == nil and kong.tracing.mine == nil)
+              assert(ngx.shared.others:get("key") == "value" and ("x").mine == nil and kong.cache.get ~= nil)
+              local route = kong.router.get_route()
+              assert(route.mine == nil and route.paths[1] == "/")
+            end
+            return P
+            "#,
+        )],
+    );
+    let host = folder.host();
+    let trusted = made(&host, "p", json!({}));
+    let run = |code: &str| access(&made(&host, "pre-function", json!({ "access": [code] })), &mut routed());
+    for code in [
+        "ngx.shared = {}",
+        "ngx.null = 1",
+        "ngx.var = {}",
+        "ngx.header = {}",
+        "ngx.arg = {}",
+        "ngx.ctx = nil",
+        "ngx.shared.others = {}",
+        "ngx.shared.others.get = print",
+        "ngx.shared.others.zone = 1",
+        "kong.xyz.shared = 1",
+        "kong.shared = 1",
+        "kong.ctx = {}",
+        "kong.ctx.shared = {}",
+        "kong.ctx.plugin = {}",
+        "kong.ctx.mine = 1",
+        "kong.cache.get = print",
+        "kong.db.consumers.select = print",
+        "kong.tracing.mine = 1",
+        "kong.request.status = 1",
+        "kong.response.header = 1",
+        "kong.service.ctx = 1",
+        "kong.service.request.var = 1",
+        "ngx.req.arg = 1",
+        "ngx.re.null = 1",
+        "kong.table.clear(ngx.shared.others) ngx.shared.others.mine = 1",
+        "('').mine = 1",
+        "('').format = print",
+        "getmetatable('').__index.format = print",
+        "setmetatable(kong, {})",
+        "rawset(ngx, 'shared', {})",
+        "ngx.shared.others.get({}, 'key')",
+    ] {
+        assert_eq!(run(code), 500, "{code}");
+    }
+    for code in [
+        "ngx.shared.others:set('key', 'value') assert(ngx.shared.others:get('key') == 'value')",
+        "assert(ngx.shared.others == ngx.shared.others and ngx.shared.others:incr('n', 1, 0) == 1)",
+        "ngx.status = 201 assert(ngx.status == 201) ngx.ctx = { a = 1 } assert(ngx.ctx.a == 1) ngx.ctx.b = 2",
+        "ngx.header['X-A'] = { 'b', 'c' } assert(ngx.header['X-A'][2] == 'c') ngx.header.x_a = nil",
+        "ngx.var.mine = 1 assert(ngx.var.mine == '1' and ngx.null ~= nil and type(ngx.null) == 'userdata')",
+        "kong.ctx.shared.a = 1 kong.ctx.plugin.b = 2 assert(kong.ctx.shared.a == 1 and kong.ctx.plugin.b == 2)",
+        "for _, of in ipairs { ngx.arg, ngx.header, ngx.var, ngx, kong, kong.request, ngx.shared } do table.insert(of, 1, 'x') end",
+        "kong.table.clear(ngx.shared.others) kong.table.clear(ngx.header) kong.table.clear(kong)",
+        "assert(ngx[1] == nil and ngx.arg[1] == nil and kong.request[1] == nil)",
+        "local route = kong.router.get_route() assert(route.paths[1] == '/') route.mine = 1 route.paths[1] = '/other'",
+        "kong.tracing('x').mine = 1 kong.tracing.start_span('x').mine = 1",
+        "assert(kong.cache:get('key', nil, function() return 5 end) == 5 and ('x'):rep(2) == 'xx')",
+        "string.format = nil string.mine = 1 string.mine2 = ('').format",
+    ] {
+        assert_eq!(run(code), 0, "{code}");
+        assert_eq!(access(&trusted, &mut routed()), 0, "after {code}");
+    }
+}
+
+/// An exchange with a route, which is the same for all of them.
+fn routed() -> Exchange {
+    static ROUTE: LazyLock<Arc<Route>> = LazyLock::new(|| {
+        let options = gateward_config::Options {
+            plugins: &NativePlugins::new(),
+            flavor: gateward_model::RouterFlavor::default(),
+            vault: &|_| None,
+            now: 0,
+        };
+        let file = r#"{"_format_version": "3.0", "routes": [{"name": "r", "paths": ["/"]}]}"#;
+        let loaded = gateward_config::load(file.as_bytes(), gateward_config::Format::Json, &options).unwrap();
+        loaded.config.routes[0].clone()
+    });
+    let mut exchange = Exchange::new();
+    exchange.route = Some(ROUTE.clone());
+    exchange
 }
 
 #[test]

@@ -11,6 +11,8 @@ use serde_json::Value as Json;
 const DEPTH: usize = 128;
 /// Values that are followed: enough to meet the bound, and few enough for many tries a second.
 const VALUES: usize = 4096;
+/// Bytes of names and texts in it.
+const BYTES: usize = 1 << 16;
 /// Tables of one value.
 const TABLES: usize = 200;
 
@@ -98,7 +100,7 @@ fn there_and_back(machine: &Machine, value: &Json) {
 pub fn values(data: &[u8]) {
     MACHINE.with(|machine| {
         let value = build(machine, &mut Bytes::new(data)).expect("there is memory for a few tables");
-        let plain = to_json_up_to(&value, VALUES);
+        let plain = to_json_up_to(&value, VALUES, BYTES);
         let Some(written) = machine.encode(&value) else { return };
         if let (Ok(text), Ok(plain)) = (std::str::from_utf8(&written), plain) {
             let parsed = serde_json::from_str::<Json>(text);

@@ -1,10 +1,10 @@
 //! Plugins from files through the contract.
 
 use super::*;
+use crate::testing::{Folder, block_on, come_to, entity, made, run, status, wait_for};
 use gateward_model::EntityId;
 use gateward_plugin::{BodyRead, Exchange, LocalBody, Outcome, Step};
 use serde_json::{Value, json};
-use std::fs;
 use std::future::poll_fn;
 use std::path::Path;
 use std::task::Poll;
@@ -16,45 +16,6 @@ mod pdk;
 mod phases;
 mod streams;
 
-/// A folder that is gone with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str, files: &[(&str, &str)]) -> Self {
-        let folder = std::env::temp_dir().join(format!("gateward-lua-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
-        let folder = Self(folder);
-        files.iter().for_each(|(path, text)| folder.write(path, text));
-        folder
-    }
-
-    fn write(&self, path: &str, text: &str) {
-        let path = self.0.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
-    fn host(&self) -> LuaHost {
-        // What a handler failed with stands beside the assertion that noticed.
-        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
-        LuaHost::new(LuaOptions { folders: vec![self.0.clone()], ..LuaOptions::default() })
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn entity(name: &str, config: Value) -> PluginConfig {
-    PluginConfig::new(EntityId::derived("test", name), name, config)
-}
-
-fn made(host: &LuaHost, name: &str, config: Value) -> Result<LuaPlugin, String> {
-    host.instance(&entity(name, config)).map(LuaPlugin::new)
-}
-
 /// One handler in a file, and the plugin made of it.
 fn plugin(name: &str, handler: &str) -> (Folder, LuaPlugin) {
     let folder = Folder::new(name, &[("kong/plugins/p/handler.lua", handler)]);
@@ -62,29 +23,10 @@ fn plugin(name: &str, handler: &str) -> (Folder, LuaPlugin) {
     (folder, plugin)
 }
 
-fn run(step: Step<'_>) -> Outcome {
-    match step {
-        Step::Wait(waiting) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(waiting)
-        }
-        Step::Next => Outcome::Next,
-        Step::Respond(response) => Outcome::Respond(response),
-        Step::Body(after) => Outcome::Body(after),
-    }
-}
-
 /// The access phase to its end; `body` is what the client sends when somebody asks for it.
 fn access(plugin: &LuaPlugin, exchange: &mut Exchange, body: Result<&str, BodyRead>) -> Outcome {
-    async fn go(step: Step<'_>) -> Outcome {
-        match step {
-            Step::Wait(waiting) => waiting.await,
-            step => run(step),
-        }
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut outcome = go(plugin.access(exchange)).await;
+    block_on(async {
+        let mut outcome = come_to(plugin.access(exchange)).await;
         while let Outcome::Body(after) = outcome {
             let read = match body {
                 Ok(body) => {
@@ -93,18 +35,10 @@ fn access(plugin: &LuaPlugin, exchange: &mut Exchange, body: Result<&str, BodyRe
                 }
                 Err(read) => read,
             };
-            outcome = go(after.resume(exchange, read)).await;
+            outcome = come_to(after.resume(exchange, read)).await;
         }
         outcome
     })
-}
-
-fn status(outcome: &Outcome) -> Option<u16> {
-    match outcome {
-        Outcome::Next => None,
-        Outcome::Respond(response) => Some(response.status),
-        Outcome::Body(_) => panic!("it asks for the body"),
-    }
 }
 
 #[test]
@@ -186,7 +120,6 @@ fn a_handler_that_waits_holds_nobody_up() {
         return P
         "#,
     );
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let began = Instant::now();
     let mut exchanges: Vec<Exchange> = (0..20).map(|_| Exchange::new()).collect();
     for (index, exchange) in exchanges.iter_mut().enumerate() {
@@ -199,7 +132,7 @@ fn a_handler_that_waits_holds_nobody_up() {
             _ => panic!("it sleeps"),
         })
         .collect();
-    runtime.block_on(poll_fn(|context| {
+    block_on(poll_fn(|context| {
         waiting.retain_mut(|waiting| match waiting.as_mut().poll(context) {
             Poll::Ready(outcome) => status(&outcome).is_some(),
             Poll::Pending => true,

@@ -46,6 +46,7 @@ setmetatable(ngx, {
   end,
   __newindex = function(self, name, value)
     if name == "ctx" then
+      if type(value) ~= "table" then error("ctx should be a table while getting a " .. type(value), 2) end
       core.tables().ctx = value
     else
       rawset(self, name, value)

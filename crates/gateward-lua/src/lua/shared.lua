@@ -4,11 +4,18 @@ local host = core.host
 
 local methods = {}
 local meta = { __index = methods, __metatable = "shared dict" }
+-- What is behind each dictionary. It stands here and not in it, where a plugin could put something else.
+local zones = setmetatable({}, { __mode = "k" })
 
 local function of(self)
-  local own = type(self) == "table" and rawget(self, "zone")
+  local own = self ~= nil and zones[self]
   if not own then error('bad "zone" argument', 3) end
   return own
+end
+
+-- Let methods take `view` for `dict`, if that is one.
+function core.share_dict(dict, view)
+  zones[view] = zones[dict]
 end
 
 local function check_key(key)
@@ -144,7 +151,8 @@ core.ngx.shared = setmetatable({}, {
     if type(name) ~= "string" then return nil end
     local zone = host.dict(name)
     if zone == nil then return nil end
-    local dict = setmetatable({ zone = zone }, meta)
+    local dict = setmetatable({}, meta)
+    zones[dict] = zone
     rawset(self, name, dict)
     return dict
   end,

@@ -73,7 +73,7 @@ impl Vm {
         let arguments = MultiValue::from_iter([Value::Table(table), conf]);
         let call = Call { instance: Some(instance.clone()), number: instance.number, phase, request, timed };
         let resumed = self.resume(&thread, true, arguments, &call, Reach::Exchange(exchange));
-        Waiting::begun(self, thread, call, resumed)
+        Waiting::begun(self, thread, call, resumed, Reach::Exchange(exchange))
     }
 
     /// `own`: the coroutine is the machine's, made for a handler or timer, and not one of a plugin's.
@@ -103,12 +103,6 @@ impl Vm {
         if self.shared.left.take() {
             return Resumed::Ended(self.shared.answer.take().map_or(Ended::Left, Ended::Respond));
         }
-        if finished && own && self.shared.printed.get() && Phase::may_answer(call.phase) {
-            // What was printed is the answer, although the handler did not say so with `ngx.exit`.
-            let printed = self.shared.state.enter(&mut scene, || self.answer_printed.call::<bool>(()));
-            let answer = self.shared.answer.take().filter(|_| matches!(printed, Ok(true)));
-            return Resumed::Ended(answer.map_or(Ended::Next, Ended::Respond));
-        }
         if finished {
             return Resumed::Ended(Ended::Next);
         }
@@ -118,6 +112,22 @@ impl Vm {
         };
         // Anything else that is yielded is a plugin being polite.
         Resumed::Waits(operation.unwrap_or_else(next_turn))
+    }
+
+    /// How a call ends whose coroutines have all returned: what they printed is the answer, although none of them said so with
+    /// `ngx.exit`.
+    pub(super) fn returned(&self, call: &Call, reach: Reach<'_>) -> Ended {
+        if !self.shared.printed.get() || !call.phase.may_answer() {
+            return Ended::Next;
+        }
+        let mut scene = Scene { reach, chunk: None, phase: call.phase, instance: call.number, request: call.request };
+        let answer = || self.answer_printed.call::<bool>(());
+        let (printed, _) = self.watched.during(|| self.shared.state.enter(&mut scene, answer));
+        match printed {
+            Ok(true) => self.shared.answer.take().map_or(Ended::Next, Ended::Respond),
+            Ok(false) => Ended::Next,
+            Err(error) => self.call_failed(call, &error.to_string()),
+        }
     }
 
     /// Call the handler of a phase that cannot wait.
@@ -198,15 +208,13 @@ impl Vm {
         if let Some(instance) = &call.instance {
             return self.failed(instance, call.phase, error);
         }
-        self.shared.answer.take();
-        self.shared.left.set(false);
+        self.shared.forget();
         tracing::error!(phase = call.phase.as_str(), "a Lua plugin failed: {error}");
         Ended::Failed
     }
 
     pub(super) fn failed(&self, instance: &Instance, phase: Phase, error: &str) -> Ended {
-        self.shared.answer.take();
-        self.shared.left.set(false);
+        self.shared.forget();
         instance.counts.failed(phase);
         #[cfg(test)]
         super::LAST_ERROR.set(error.to_owned());

@@ -56,7 +56,7 @@ impl Drop for Counted {
 
 impl Waiting {
     /// The call whose coroutine was just resumed for the first time.
-    pub(super) fn begun(vm: &Rc<Vm>, thread: Thread, call: Call, resumed: Resumed) -> Started {
+    pub(super) fn begun(vm: &Rc<Vm>, thread: Thread, call: Call, resumed: Resumed, reach: Reach<'_>) -> Started {
         let mut lanes = Vec::new();
         match resumed {
             Resumed::Waits(_) if vm.shared.lanes.get() >= LANES => {
@@ -67,6 +67,7 @@ impl Waiting {
                 lanes.push(Lane { thread, own: true, operation, _counted: Counted::new(&vm.shared) });
             }
             Resumed::Ended(Ended::Next) if !vm.shared.adopted.borrow().is_empty() => {}
+            Resumed::Ended(Ended::Next) => return Started::Ended(vm.returned(&call, reach)),
             Resumed::Ended(ended) => {
                 vm.shared.forget();
                 return Started::Ended(ended);
@@ -124,7 +125,10 @@ impl Waiting {
                 return Poll::Pending;
             }
         }
-        if self.lanes.is_empty() { Poll::Ready(Ended::Next) } else { Poll::Pending }
+        if !self.lanes.is_empty() {
+            return Poll::Pending;
+        }
+        Poll::Ready(self.vm.returned(&self.call, exchange.map_or(Reach::Nothing, Reach::Exchange)))
     }
 
     /// Take in the light threads that were started and let go of those that were ended; whether any was.
@@ -163,7 +167,7 @@ impl Vm {
             Value::Boolean(premature),
         ]);
         let resumed = self.resume(&thread, true, arguments, &call, Reach::Nothing);
-        if let Started::Waiting(mut waiting) = Waiting::begun(self, thread, call, resumed) {
+        if let Started::Waiting(mut waiting) = Waiting::begun(self, thread, call, resumed, Reach::Nothing) {
             poll_fn(|context| waiting.advance(None, context)).await;
         }
     }

@@ -64,20 +64,49 @@ fn a_killed_thread_of_one_request_is_no_other_requests() {
         "killed",
         "",
         "if kong.request.get_header('first') then\n\
-           ngx.thread.kill(ngx.thread.spawn(ngx.sleep, 10))\n\
+           local thread = ngx.thread.spawn(ngx.sleep, 3600)\n\
+           ngx.sleep(0)\n\
+           -- It waits beside the handler by now, so that the handler's driver is told that it is gone.\n\
+           assert(ngx.thread.kill(thread) == 1)\n\
            kong.response.exit(204)\n\
          end\n\
-         local ended = 0\n\
-         for _ = 1, 50 do ngx.thread.spawn(function() ngx.sleep(0.001) ended = ended + 1 end) end\n\
-         ngx.sleep(0.02)\n\
+         local threads, ended = {}, 0\n\
+         for i = 1, 50 do threads[i] = ngx.thread.spawn(function() ngx.sleep(0.001) ended = ended + 1 end) end\n\
+         for i = 1, 50 do assert(ngx.thread.wait(threads[i])) end\n\
          assert(ended == 50, ended)",
     );
-    for _ in 0..20 {
+    for _ in 0..5 {
         let mut exchange = Exchange::new();
         exchange.request.headers.add("first", "1");
-        assert_eq!(status(&run(plugin.access(&mut exchange))), Some(204));
-        assert_eq!(status(&run(plugin.access(&mut Exchange::new()))), None);
+        assert_eq!(status(&within_a_minute(&plugin, &mut exchange)), Some(204), "{}", vm::LAST_ERROR.take());
+        assert!(plugin.vm().unwrap().shared().killed.borrow().is_empty(), "it is told to nobody else");
+        let outcome = within_a_minute(&plugin, &mut Exchange::new());
+        assert_eq!(status(&outcome), None, "{}", vm::LAST_ERROR.take());
     }
+}
+
+/// The access phase, which must come to its end.
+fn within_a_minute(plugin: &LuaPlugin, exchange: &mut Exchange) -> Outcome {
+    let patience = Duration::from_secs(60);
+    let ended = async { tokio::time::timeout(patience, come_to(plugin.access(exchange))).await };
+    block_on(ended).expect("it does not end")
+}
+
+#[test]
+fn a_call_that_finds_no_place_leaves_nothing_to_the_next() {
+    let what = "if kong.request.get_header('first') then kong.request.get_raw_body() else ngx.sleep(0) end";
+    let (_folder, plugin) = handler("no-place", "", what);
+    let shared = plugin.vm().unwrap().shared().clone();
+    let mut exchange = Exchange::new();
+    exchange.request.headers.add("first", "1");
+    exchange.request.framing = gateward_http::BodyFraming::Chunked;
+    shared.lanes.set(crate::shared::LANES);
+    let refused = run(plugin.access(&mut exchange));
+    shared.lanes.set(0);
+    assert_eq!(status(&refused), Some(500));
+    assert!(vm::LAST_ERROR.take().contains("more than 4000 handlers"));
+    let outcome = run(plugin.access(&mut Exchange::new()));
+    assert_eq!(status(&outcome), None, "it does not ask for a body that another wanted");
 }
 
 #[test]
@@ -101,6 +130,46 @@ fn what_was_printed_is_the_answer_and_an_error_is_one_too() {
         assert_eq!(status(&ask("error")), Some(500));
         assert_eq!(status(&ask("nothing")), None, "nothing is left for the next request");
     }
+}
+
+#[test]
+fn what_is_printed_is_the_answer_when_the_last_thread_is_over() {
+    let (_folder, plugin) = handler(
+        "printed-late",
+        "",
+        "local what = kong.request.get_header('what')\n\
+         local function late() ngx.sleep(0.005) ngx.print('late') end\n\
+         if what == 'after' then ngx.thread.spawn(late) ngx.print('early ') end\n\
+         if what == 'only' then ngx.thread.spawn(late) end\n\
+         if what == 'coroutine' then coroutine.wrap(function() late() end)() ngx.print(' and after') end\n\
+         if what == 'exit' then ngx.thread.spawn(function() ngx.print('said ') ngx.sleep(0) ngx.print('all') ngx.exit(201) end) ngx.sleep(3600) end",
+    );
+    for (what, expected) in [
+        ("after", Some((200, "early late"))),
+        ("only", Some((200, "late"))),
+        ("coroutine", Some((200, "late and after"))),
+        ("exit", Some((201, "said all"))),
+        ("nothing", None),
+    ] {
+        let mut exchange = Exchange::new();
+        exchange.request.headers.add("what", what);
+        let found = match within_a_minute(&plugin, &mut exchange) {
+            Outcome::Respond(response) => Some((response.status, response.body)),
+            _ => None,
+        };
+        let body = |text: &str| LocalBody::Bytes(String::new(), text.as_bytes().to_vec());
+        assert_eq!(found, expected.map(|(status, text)| (status, body(text))), "{what}");
+    }
+}
+
+#[test]
+fn a_request_whose_answer_cannot_be_made_does_not_go_on() {
+    // Each piece is the same text, all of them together are longer than a machine may be.
+    let body = "local text = ('x'):rep(2e7) for _ = 1, 20 do ngx.print(text) end";
+    let (_folder, plugin) = handler("printed-too-much", "", body);
+    assert_eq!(status(&run(plugin.access(&mut Exchange::new()))), Some(500));
+    assert!(vm::LAST_ERROR.take().contains("not enough memory"));
+    assert_eq!(plugin.instance().counts.errors[3].load(std::sync::atomic::Ordering::Relaxed), 1);
 }
 
 #[test]

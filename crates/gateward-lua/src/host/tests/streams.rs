@@ -4,8 +4,7 @@ use super::*;
 use gateward_config::{Format, Options, load};
 use gateward_model::{Protocol, RouterFlavor};
 use gateward_plugin::{
-    Admission, Context, Handshake, MetricGroups, NativePlugins, Preread, RecordChanges, Soon, StreamExchange,
-    StreamRecord,
+    Admission, Context, Handshake, MetricGroups, NativePlugins, Preread, RecordChanges, StreamExchange, StreamRecord,
 };
 
 pub(super) fn stream(protocol: Protocol) -> StreamExchange {
@@ -58,13 +57,7 @@ fn record(stream: &StreamExchange) -> StreamRecord<'_> {
 }
 
 fn preread(plugin: &LuaPlugin, stream: &mut StreamExchange) -> Preread {
-    match plugin.preread(stream) {
-        Soon::Now(said) => said,
-        Soon::Later(waiting) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(waiting)
-        }
-    }
+    wait_for(plugin.preread(stream))
 }
 
 /// A handler whose `preread` is this.
@@ -232,13 +225,7 @@ fn a_handshake_is_seen_changed_and_refused() {
         let (_folder, plugin) = plugin("handshake", &handler);
         vm::LAST_ERROR.take();
         let mut handshake = handshake();
-        let said = match plugin.certificate(&mut handshake) {
-            Soon::Now(said) => said,
-            Soon::Later(waiting) => {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(waiting)
-            }
-        };
+        let said = wait_for(plugin.certificate(&mut handshake));
         assert_eq!(said, expected, "{body}: {}", vm::LAST_ERROR.take());
         assert_eq!((handshake.request_certificate, handshake.no_resumption), (wished, wished), "{body}");
     }

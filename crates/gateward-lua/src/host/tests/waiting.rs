@@ -13,15 +13,6 @@ fn on_worker<R>(test: impl Future<Output = R>) -> R {
     LocalSet::new().block_on(&runtime, test)
 }
 
-async fn go(step: Step<'_>) -> Outcome {
-    match step {
-        Step::Next => Outcome::Next,
-        Step::Respond(response) => Outcome::Respond(response),
-        Step::Wait(waiting) => waiting.await,
-        Step::Body(after) => Outcome::Body(after),
-    }
-}
-
 /// A plugin whose access phase is `body`, begun as a worker begins it, and called once.
 pub(super) fn access(name: &str, body: &str) -> (Outcome, Exchange) {
     let handler = format!("local P = {{ PRIORITY = 5 }}\nfunction P:access(conf)\n{body}\nend\nreturn P");
@@ -30,7 +21,7 @@ pub(super) fn access(name: &str, body: &str) -> (Outcome, Exchange) {
         let code = plugin.instance().code.clone();
         vm::adopt(&code, &[configured(&plugin)], (&snapshot(), &Arc::default()), Some(&network()));
         let mut exchange = Exchange::new();
-        let outcome = go(plugin.access(&mut exchange)).await;
+        let outcome = come_to(plugin.access(&mut exchange)).await;
         (outcome, exchange)
     })
 }
@@ -260,7 +251,7 @@ fn init_worker_runs_once_and_configure_with_every_snapshot() {
             vm::adopt(&code, &plugins, (&snapshot(), &Arc::default()), None);
         }
         let mut exchange = Exchange::new();
-        go(plugin.access(&mut exchange)).await;
+        come_to(plugin.access(&mut exchange)).await;
         assert_eq!(exchange.request.headers.get_str("X-Seen"), Some("1:1hello!,1hello!,nothing,timer"));
     });
 }
@@ -273,7 +264,7 @@ fn a_failing_init_worker_is_counted_and_stops_nobody() {
     on_worker(async {
         vm::adopt(&plugin.instance().code.clone(), &[configured(&plugin)], (&snapshot(), &Arc::default()), None);
         assert_eq!(plugin.instance().counts.errors[0].load(Ordering::Relaxed), 1);
-        assert_eq!(status(&go(plugin.access(&mut Exchange::new())).await), None);
+        assert_eq!(status(&come_to(plugin.access(&mut Exchange::new())).await), None);
     });
 }
 

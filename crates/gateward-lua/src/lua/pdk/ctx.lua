@@ -15,4 +15,14 @@ core.kong.ctx = setmetatable({}, {
       return own
     end
   end,
+  -- Set in this table, they would be there for all requests.
+  __newindex = function(self, name, value)
+    if name == "shared" then
+      core.tables().shared = value
+    elseif name == "plugin" then
+      core.tables().plugin[state.instance] = value
+    else
+      rawset(self, name, value)
+    end
+  end,
 })

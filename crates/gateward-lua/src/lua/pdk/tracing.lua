@@ -18,7 +18,8 @@ function span.inherit_baggage() end
 function span.each_baggage_item() return nothing end
 
 local tracing = { name = "noop" }
-kong.tracing = setmetatable(tracing, { __call = function() return tracing end })
+-- A tracer of one's own.
+kong.tracing = setmetatable(tracing, { __call = function(_, name) return setmetatable({ name = name }, { __index = tracing }) end })
 
 function tracing.start_span(name)
   if type(name) ~= "string" or name == "" then error("invalid span name", 2) end

@@ -59,35 +59,66 @@ core.sandbox_environment = environment
 
 local sandbox = {}
 
--- A view of `source` that shows what is in it and takes nothing, so that what is everybody's stays as it is. What belongs to the
--- request under way is given and set as it is.
-local views = setmetatable({}, { __mode = "k" })
-local of_requests = {
-  arg = true, ctx = true, header = true, null = true, shared = true, status = true, var = true,
-}
+-- Tables of the request under way that are given as they are, by where they stand.
+local of_request = { [core.ngx] = { ctx = true }, [core.kong.ctx] = { plugin = true, shared = true } }
+-- What stands for something of the request: what is read and set there goes through, so that nothing stays in the table.
+local stands_for = { [core.ngx.arg] = true, [core.ngx.header] = true, [core.ngx.var] = true }
+-- What can be set, by where it stands.
+local settable = { [core.ngx] = { ctx = true, status = true } }
 
-local function view(source)
-  if views[source] then return views[source] end
-  local own = setmetatable({}, {
-    __index = function(_, name)
-      local value = source[name]
-      if type(value) ~= "table" or of_requests[name] then return value end
-      return view(value)
-    end,
-    __newindex = function(_, name, value)
-      if not of_requests[name] then error("'" .. tostring(name) .. "' cannot be set within sandbox", 2) end
-      source[name] = value
-    end,
-    __call = function(_, ...) return source(...) end,
-    __metatable = false,
-  })
-  views[source] = own
-  return own
+local function copy(value)
+  if type(value) ~= "table" then return value end
+  local result = {}
+  for name, each in pairs(value) do result[name] = copy(each) end
+  return result
 end
 
+local function copied(fn)
+  return function() return copy(fn()) end
+end
+-- Functions whose results are everybody's.
+local in_place_of = {
+  [core.kong.router.get_route] = copied(core.kong.router.get_route),
+  [core.kong.router.get_service] = copied(core.kong.router.get_service),
+}
+
+-- Views for one piece of code. A view shows what is in a table and takes nothing, so that what is everybody's stays as it is; nor
+-- does one piece of code find what another left in its own.
+local function viewer()
+  local views = {}
+  local function view(source)
+    local known = views[source]
+    if known then return known end
+    local raw, may_set = of_request[source], settable[source]
+    local through = stands_for[source]
+    local own = setmetatable({}, {
+      __index = function(_, name)
+        local value = source[name]
+        if type(value) == "function" then return in_place_of[value] or value end
+        if type(value) ~= "table" or through or (raw and raw[name]) then return value end
+        return view(value)
+      end,
+      __newindex = function(_, name, value)
+        if not through and not (may_set and may_set[name]) then
+          error("'" .. tostring(name) .. "' cannot be set within sandbox", 2)
+        end
+        source[name] = value
+      end,
+      __call = function(_, ...) return source(...) end,
+      __metatable = false,
+    })
+    -- Methods of a dictionary are called with the view.
+    core.share_dict(source, own)
+    views[source] = own
+    return own
+  end
+  return view
+end
+
+-- What `source`, `kong` or `ngx`, is for a piece of code.
 function sandbox.view(source)
   if settings.mode == "on" then return source end
-  return view(source)
+  return viewer()(source)
 end
 
 -- The function that `code` is, in an environment of its own; nil and why not. Options: `env`, what it has beside the
