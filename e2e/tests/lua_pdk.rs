@@ -154,6 +154,44 @@ fn a_head_that_is_replaced_leaves_nothing_of_the_upstreams_body() {
 }
 
 #[test]
+fn a_body_that_is_held_is_replaced_with_its_trailers() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nsecret\r\n0\r\nX-Trailer: theirs\r\n\r\n";
+    let backend = Backend::fixed(chunked);
+    let phases: &[(&str, &str)] = &[
+        ("access", "kong.service.request.enable_buffering()"),
+        ("header_filter", "if kong.request.get_path() == '/replaced' then kong.response.exit(403, 'no') end"),
+    ];
+    let fixture = Fixture::new(&backend, phases);
+    let mut client = RawClient::connect(fixture.gateway.proxy());
+    for _ in 0..2 {
+        client.send(b"GET /replaced HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n\r\n");
+        let response = client.read_response("GET");
+        assert_eq!(
+            (response.status, response.text().as_str(), response.header("content-length")),
+            (403, "no", Some("2"))
+        );
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let response = client.read_response("GET");
+        assert_eq!((response.status, response.text().as_str()), (200, "secret"));
+    }
+}
+
+#[test]
+fn a_handler_knows_its_connection_and_how_many_there_are() {
+    let backend = Backend::echo();
+    let access = "local counted = kong.nginx.get_statistics()\n\
+        assert(counted.connections_accepted >= 1 and counted.connections_active >= 1 and counted.connections_writing >= 1)\n\
+        kong.response.exit(200, table.concat({ ngx.var.server_addr, ngx.var.connection_requests, #ngx.var.binary_remote_addr }, ' '))";
+    let fixture = Fixture::new(&backend, &[("access", access)]);
+    let mut client = RawClient::connect(fixture.gateway.proxy());
+    for number in 1..=3 {
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let response = client.read_response("GET");
+        assert_eq!((response.status, response.text()), (200, format!("127.0.0.1 {number} 4")));
+    }
+}
+
+#[test]
 fn an_answer_in_place_of_a_response_in_hand_is_the_plugins_alone() {
     let backend = Backend::fixed("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nX-Up: 1\r\n\r\nsecret");
     let fixture = Fixture::new(&backend, &[("response", "kong.response.exit(403, 'no')")]);

@@ -38,7 +38,7 @@ mod watchdog;
 mod wire;
 
 pub use check::{CheckedPlugin, Finding, Module, Origin, Severity, check};
-pub use facts::NodeFacts;
+pub use facts::{NodeFacts, Statistics};
 pub use functions::{NAMES as BROUGHT, Untrusted, UntrustedMode};
 pub use host::{LuaHost, LuaOptions};
 pub use instance::PluginTotals;

@@ -31,6 +31,8 @@ pub(crate) struct Timers {
     pub(crate) running: Cell<usize>,
     pub(crate) ending: Cell<bool>,
     pub(crate) ended: Notify,
+    /// Tells those that still run that they are not waited for any longer.
+    pub(crate) given_up: Notify,
 }
 
 impl Default for Timers {
@@ -44,6 +46,7 @@ impl Default for Timers {
             running: Cell::default(),
             ending: Cell::default(),
             ended: Notify::new(),
+            given_up: Notify::new(),
         }
     }
 }

@@ -3,7 +3,6 @@
 
 use gateward_model::Protocol;
 use gateward_plugin::{Exchange, Handshake, Scheme, StreamExchange};
-use std::net::SocketAddr;
 
 /// What an exchange has that stands for a connection.
 #[derive(Debug, Default)]
@@ -12,7 +11,6 @@ pub(crate) struct Wire {
     pub(crate) protocol: Option<Protocol>,
     /// The server name of the client's hello.
     pub(crate) sni: Option<String>,
-    pub(crate) local: Option<SocketAddr>,
     /// What plugins printed.
     pub(crate) printed: Vec<u8>,
     /// What plugins want of a handshake.
@@ -52,17 +50,13 @@ pub(crate) fn exchange_of(stream: &StreamExchange) -> Exchange {
     exchange.started_at_ms = stream.started_at_ms;
     exchange.client.peer = stream.client;
     exchange.client.ip = stream.client.ip();
+    exchange.client.local_ip = stream.local.ip();
     exchange.client.port = stream.local.port();
     exchange.client.tls.clone_from(&stream.tls);
     exchange.client.origin.clone_from(&stream.origin);
     exchange.route.clone_from(&stream.route);
     exchange.service.clone_from(&stream.service);
-    exchange.put(Wire {
-        protocol: Some(stream.protocol),
-        sni: stream.sni.clone(),
-        local: Some(stream.local),
-        ..Wire::default()
-    });
+    exchange.put(Wire { protocol: Some(stream.protocol), sni: stream.sni.clone(), ..Wire::default() });
     exchange
 }
 
@@ -72,9 +66,10 @@ pub(crate) fn stand_in_of(handshake: &mut Handshake) -> &mut Exchange {
         let mut exchange = Exchange::new();
         exchange.client.peer = handshake.client;
         exchange.client.ip = handshake.client.ip();
+        exchange.client.local_ip = handshake.local.ip();
         exchange.client.port = handshake.local.port();
         exchange.client.scheme = Scheme::Https;
-        exchange.put(Wire { sni: handshake.sni.clone(), local: Some(handshake.local), ..Wire::default() });
+        exchange.put(Wire { sni: handshake.sni.clone(), ..Wire::default() });
         handshake.context.put(StandIn(exchange));
     }
     &mut handshake.context.kept_mut::<StandIn>().expect("it was put there when it was missing").0

@@ -81,8 +81,12 @@ pub struct Client {
     pub scheme: Scheme,
     /// The connection's TLS session, if it has one.
     pub tls: Option<Arc<ClientTls>>,
+    /// The address it came in on.
+    pub local_ip: IpAddr,
     /// Port of the listener.
     pub port: u16,
+    /// Which request of its connection it is, from 1; 0: nobody counted.
+    pub number: u32,
     /// What a trusted PROXY header said about the connection; `None` without one.
     pub origin: Option<Arc<ProxyOrigin>>,
     /// Whether the peer is within `trusted_ips`.
@@ -210,6 +214,16 @@ pub struct ResponseState {
     pub started: bool,
 }
 
+impl ResponseState {
+    /// Take a field out of `headers`, so that what came from the upstream is still known.
+    pub fn remove(&mut self, name: &str) {
+        let is_it = |(known, _): &(&str, &[u8])| known.eq_ignore_ascii_case(name);
+        let theirs = self.headers.iter().take(self.from_upstream).filter(is_it).count();
+        self.from_upstream -= theirs;
+        self.headers.remove(name);
+    }
+}
+
 /// Who made a response, in Kong's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Source {
@@ -263,7 +277,9 @@ impl Exchange {
                 ip: nowhere.ip(),
                 scheme: Scheme::Http,
                 tls: None,
+                local_ip: nowhere.ip(),
                 port: 0,
+                number: 0,
                 origin: None,
                 trusted: false,
                 forwarded_proto: Scheme::Http,

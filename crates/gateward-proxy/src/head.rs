@@ -103,6 +103,7 @@ pub(crate) fn describe(connection: &mut Connection<'_>) {
     worker.metrics.gauge_add(Gauge::RequestsInFlight, 1);
     worker.ids.write_next(&mut session.exchange.id);
     session.exchange.started_at_ms = worker.unix_ms(session.times.started);
+    session.exchange.client.number = connection.served.saturating_add(1);
     let framing = connection.client.received_as(session.exchange.request.framing);
     session.upload.begin(framing, Encoder::Raw);
     forwarded::apply(&mut session.exchange, &worker.node.settings);

@@ -78,7 +78,10 @@ fn filter_head(connection: &mut Connection<'_>, plan: &WorkerPlan) {
     let held = connection.session.exchange.response.body.is_some();
     phases::header_filter(connection, plan);
     let session = &mut *connection.session;
-    if let Some(body) = session.exchange.response.body.as_ref().filter(|_| !held) {
+    let response = &session.exchange.response;
+    // A body that was held for plugins may have been replaced like any.
+    let replaced = !held || response.source != Source::Service;
+    if let Some(body) = response.body.as_ref().filter(|_| replaced) {
         session.response_head.framing = BodyFraming::Length(body.len() as u64);
         session.held_back = Vec::new();
         session.download.trailers.clear();

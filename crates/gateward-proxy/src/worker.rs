@@ -135,6 +135,7 @@ impl Worker {
         write_ip(peer.ip().to_canonical(), &mut session.peer);
         session.direct.clear();
         write_origin(&session.peer, session.exchange.client.scheme, local.port(), &mut session.direct);
+        session.exchange.client.local_ip = local.ip();
         session.exchange.client.port = local.port();
         session.local = local;
         session

@@ -39,7 +39,7 @@ pub use snapshot::{
     CodeCount, ConsumerSnapshot, LatencySnapshot, MetricsSnapshot, SeriesSnapshot, StatusLabel, StreamSnapshot, Traffic,
 };
 pub use streams::{StreamKind, StreamSample};
-pub use telemetry::{Live, Telemetry};
+pub use telemetry::{Connections, Live, Telemetry};
 pub use worker::WorkerMetrics;
 
 /// Label value that gathers what a cardinality limit turned away.

@@ -4,7 +4,7 @@ use crate::cells::Tally;
 use crate::series::SeriesTable;
 use crate::snapshot::MetricsSnapshot;
 use crate::worker::{Slab, WorkerMetrics};
-use crate::{ControlCounter, Fault, Limits, SeriesId};
+use crate::{ControlCounter, Counter, Fault, Gauge, Limits, SeriesId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -27,6 +27,19 @@ pub struct Live {
     pub bad_total: u64,
     /// Those that failed through the client's fault, clients that left included; no part of the success rate.
     pub client_faults_total: u64,
+}
+
+/// Connections of clients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Since the start.
+    pub accepted: u64,
+    /// Of those, the ones that were closed because of a limit.
+    pub refused: u64,
+    /// Open now.
+    pub active: u64,
+    /// Of those, the ones with a request under way.
+    pub busy: u64,
 }
 
 impl Live {
@@ -86,6 +99,20 @@ impl Telemetry {
         snapshot.control = std::array::from_fn(|at| self.control[at].load(Relaxed));
         snapshot.last_reload_success = !self.last_reload_failed.load(Relaxed);
         snapshot
+    }
+
+    /// Connections of clients, and their requests under way: cheaper than [`Telemetry::snapshot`].
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        let counter = |counter: Counter| self.slabs.iter().map(|slab| slab.counters[counter as usize].value()).sum();
+        let gauge = |gauge: Gauge| self.slabs.iter().map(|slab| slab.gauges[gauge as usize].value()).sum::<i64>();
+        let active = gauge(Gauge::ConnectionsActive).max(0);
+        Connections {
+            accepted: counter(Counter::ConnectionsAccepted),
+            refused: counter(Counter::ConnectionsRefused),
+            active: active as u64,
+            busy: gauge(Gauge::RequestsInFlight).clamp(0, active) as u64,
+        }
     }
 
     /// The sums of the live line and of `/status`.

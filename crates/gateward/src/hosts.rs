@@ -4,12 +4,13 @@ use crate::callouts::Callouts;
 use crate::control::Identity;
 use crate::filters;
 use crate::settings::{Options, WasmOptions};
+use crate::status;
 use anyhow::{Result, ensure};
 use gateward_lua::{LuaHost, LuaOptions, NodeFacts, TIME_BOUNDS_NS};
 use gateward_net::dns::Names;
 use gateward_net::tls::Context;
 use gateward_plugin::{Hosts, PluginHost};
-use gateward_telemetry::{ExtraMetric, catalog};
+use gateward_telemetry::{ExtraMetric, Telemetry, catalog};
 use gateward_wasm::plugin::WasmHost;
 use serde_json::json;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ pub(crate) struct Network {
 }
 
 /// What Lua plugins get to know about this node: `kong.node`, `kong.configuration`, whom `kong.ip` trusts.
-pub(crate) fn facts(identity: &Identity, options: &Options) -> NodeFacts {
+pub(crate) fn facts(identity: &Identity, options: &Options, telemetry: &Arc<Telemetry>) -> NodeFacts {
+    let telemetry = telemetry.clone();
     let trusted = options.data_plane.trusted.clone();
     let configuration = json!({
         "database": "off",
@@ -50,6 +52,7 @@ pub(crate) fn facts(identity: &Identity, options: &Options) -> NodeFacts {
         hostname: identity.hostname.clone(),
         trusted,
         configuration: configuration.as_object().cloned().unwrap_or_default(),
+        statistics: Some(Arc::new(move || status::statistics(&telemetry))),
     }
 }
 

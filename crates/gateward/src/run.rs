@@ -104,13 +104,14 @@ pub(crate) fn start(mut options: Options, log: LogControl) -> Result<Running, St
     options.notes.iter().for_each(|note| tracing::info!("{note}"));
     let invocation = Invocation::own();
     let identity = Identity::new(options.node_id.clone());
-    options.lua.facts = Arc::new(hosts::facts(&identity, &options));
+    let telemetry = Telemetry::new(options.workers, Limits::default());
+    options.lua.facts = Arc::new(hosts::facts(&identity, &options, &telemetry));
     let control_runtime = runtime("control", CONTROL_THREADS)?;
     let background = runtime("background", 1)?;
     let callouts = Callouts::new(control_runtime.handle().clone());
     let names = Names::new(options.data_plane.dns.clone(), control_runtime.handle().clone());
     let names = names.map_err(anyhow::Error::from)?;
-    let compiler = Arc::new(compiler(&options, &control_runtime, &background, &callouts, &names)?);
+    let compiler = Arc::new(compiler(&options, (&control_runtime, &background), &callouts, &names, telemetry)?);
     let first = first_plan(&compiler, options.config.as_ref())?;
     let node = node(&options, &compiler, names, first.compiled)?;
     callouts.serve(&node);
@@ -157,10 +158,10 @@ fn runtime(name: &str, threads: usize) -> Result<Runtime> {
 
 fn compiler(
     options: &Options,
-    control: &Runtime,
-    background: &Runtime,
+    (control, background): (&Runtime, &Runtime),
     callouts: &Arc<Callouts>,
     names: &Arc<Names>,
+    telemetry: Arc<Telemetry>,
 ) -> Result<Compiler> {
     let settings = options.data_plane.clone();
     let tls = tls::Context::new(settings.tls.clone()).context("the TLS settings cannot be used")?;
@@ -177,7 +178,6 @@ fn compiler(
         stats,
         templates: hosts.all.templates(),
     };
-    let telemetry = Telemetry::new(options.workers, Limits::default());
     let plugins = NativePlugins::and(hosts.all.clone());
     Ok(Compiler { settings, env, plugins, host: hosts.all, telemetry, tls, filters: hosts.wasm, lua: Some(hosts.lua) })
 }

@@ -4,7 +4,7 @@ use crate::control::{Control, VERSION};
 use crate::metrics;
 use gateward_api::{ApiRequest, ApiResponse};
 use gateward_net::Stage;
-use gateward_telemetry::{Counter, Gauge, process, prometheus};
+use gateward_telemetry::{Telemetry, process, prometheus};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -64,12 +64,7 @@ fn is_followed(control: &Control) -> bool {
 fn figures(control: &Control) -> Value {
     let node = control.node();
     let plan = node.plan();
-    let snapshot = node.telemetry.snapshot();
     let live = node.telemetry.live();
-    let active = snapshot.gauge(Gauge::ConnectionsActive).max(0);
-    let writing = snapshot.gauge(Gauge::RequestsInFlight).clamp(0, active);
-    let (accepted, refused) =
-        (snapshot.counter(Counter::ConnectionsAccepted), snapshot.counter(Counter::ConnectionsRefused));
     json!({
         "configuration_hash": plan.snapshot.hash,
         "database": { "reachable": true },
@@ -78,15 +73,7 @@ fn figures(control: &Control) -> Value {
             "workers_lua_vms": [],
             "resident_bytes": process::resident_bytes(),
         },
-        "server": {
-            "connections_accepted": accepted,
-            "connections_active": active,
-            "connections_handled": accepted.saturating_sub(refused),
-            "connections_reading": 0,
-            "connections_waiting": active - writing,
-            "connections_writing": writing,
-            "total_requests": live.requests_total,
-        },
+        "server": statistics(&node.telemetry),
         "gateward": {
             "version": VERSION,
             "node_id": control.identity.node_id,
@@ -97,6 +84,20 @@ fn figures(control: &Control) -> Value {
             "success_ratio": live.success_ratio(),
             "last_reload": control.reloader.last(),
         },
+    })
+}
+
+/// Connections and requests by Kong's names; `kong.nginx.get_statistics` gives the same.
+pub(crate) fn statistics(telemetry: &Telemetry) -> Value {
+    let connections = telemetry.connections();
+    json!({
+        "connections_accepted": connections.accepted,
+        "connections_active": connections.active,
+        "connections_handled": connections.accepted.saturating_sub(connections.refused),
+        "connections_reading": 0,
+        "connections_waiting": connections.active - connections.busy,
+        "connections_writing": connections.busy,
+        "total_requests": telemetry.live().requests_total,
     })
 }
 

@@ -99,17 +99,22 @@ fn change(exchange: &mut Exchange, which: u32, replace: bool, name: &str, values
             None => true,
         };
     }
+    if replace && values.is_empty() {
+        remove(exchange, which, name);
+        return true;
+    }
     let headers = of_mut(exchange, which);
     let mut rest = values.iter();
-    if replace {
-        match rest.next() {
-            None => {
-                headers.remove(name);
-                return true;
-            }
-            Some(first) if !headers.set(name, first) => return false,
-            Some(_) => {}
-        }
+    if replace && !rest.next().is_some_and(|first| headers.set(name, first)) {
+        return false;
     }
     rest.all(|value| headers.add(name, value))
+}
+
+fn remove(exchange: &mut Exchange, which: u32, name: &str) {
+    if which == REQUEST || exchange.response.status == 0 {
+        of_mut(exchange, which).remove(name);
+    } else {
+        exchange.response.remove(name);
+    }
 }

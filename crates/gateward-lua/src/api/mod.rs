@@ -9,6 +9,7 @@ mod dict;
 mod digest;
 mod entities;
 mod fields;
+mod figures;
 mod log;
 mod message;
 mod names;
@@ -40,6 +41,7 @@ pub(crate) fn add(lua: &Lua, functions: &Table, code: &Arc<Code>, shared: &Rc<Sh
     digest::add(lua, functions)?;
     entities::add(lua, functions, shared)?;
     fields::add(lua, functions, shared)?;
+    figures::add(lua, functions, shared)?;
     log::add(lua, functions)?;
     message::add(lua, functions, shared)?;
     names::add(lua, functions)?;

@@ -12,6 +12,12 @@ pub(super) fn add(lua: &Lua, functions: &Table, code: &Arc<Code>) -> Result<()> 
     functions.raw_set("hostname", facts.hostname.as_str())?;
     let configuration = serde_json::Value::Object(facts.configuration.clone());
     functions.raw_set("configuration", to_lua(lua, &configuration, &Value::Nil)?)?;
+    let counting = facts.clone();
+    let statistics = lua.create_function(move |lua, ()| match &counting.statistics {
+        Some(statistics) => to_lua(lua, &statistics(), &Value::Nil),
+        None => Ok(Value::Nil),
+    })?;
+    functions.raw_set("statistics", statistics)?;
     let is_trusted = lua.create_function(move |_, address: LuaString| {
         let address = address.to_string_lossy().parse::<IpAddr>().map(|ip| ip.to_canonical());
         Ok(address.is_ok_and(|ip| facts.trusted.iter().any(|network| network.contains(&ip))))

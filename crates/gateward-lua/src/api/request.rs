@@ -7,6 +7,7 @@ use gateward_http::{Method, Version};
 use gateward_model::Protocol;
 use gateward_plugin::Exchange;
 use mlua::{Lua, LuaString, Result, Table, Value};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<()> {
@@ -18,6 +19,7 @@ pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<(
             Known::Number(number) => Ok(Value::Number(number)),
             Known::Flag(flag) => Ok(Value::Boolean(flag)),
             Known::Text(text) => lua.create_string(text).map(Value::String),
+            Known::Bytes(bytes) => lua.create_string(bytes).map(Value::String),
         }
     })?;
     functions.raw_set("request", request)?;
@@ -47,6 +49,7 @@ enum Known {
     Number(f64),
     Flag(bool),
     Text(String),
+    Bytes(Vec<u8>),
 }
 
 fn known(exchange: &Exchange, name: &[u8]) -> Known {
@@ -74,6 +77,12 @@ fn known(exchange: &Exchange, name: &[u8]) -> Known {
         b"ip" => client.peer.ip().to_string(),
         b"peer_port" => return Known::Number(f64::from(client.peer.port())),
         b"forwarded_ip" => client.ip.to_string(),
+        b"local_ip" => client.local_ip.to_canonical().to_string(),
+        b"binary_ip" => return Known::Bytes(network_bytes(client.peer.ip())),
+        b"binary_forwarded_ip" => return Known::Bytes(network_bytes(client.ip)),
+        b"binary_local_ip" => return Known::Bytes(network_bytes(client.local_ip)),
+        b"number" if client.number == 0 => return Known::Nothing,
+        b"number" => return Known::Number(f64::from(client.number)),
         b"trusted" => return Known::Flag(client.trusted),
         b"upstream_path" => exchange.upstream.path.clone(),
         b"upstream_host" => match &exchange.upstream.host {
@@ -105,6 +114,14 @@ fn known(exchange: &Exchange, name: &[u8]) -> Known {
 
 fn tls(exchange: &Exchange, look: impl FnOnce(&gateward_plugin::ClientTls) -> Option<String>) -> Known {
     exchange.client.tls.as_deref().and_then(look).map_or(Known::Nothing, Known::Text)
+}
+
+/// An address as the network has it: 4 bytes or 16.
+fn network_bytes(address: IpAddr) -> Vec<u8> {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 fn scheme(protocol: Protocol) -> &'static str {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// Bytes of a datagram.
-const DATAGRAM: usize = 65_507;
+pub(super) const DATAGRAM: usize = 65_507;
 /// Longest timeout in milliseconds: a day. Longer, or none, is this.
 const LONGEST: f64 = 86_400_000.0;
 

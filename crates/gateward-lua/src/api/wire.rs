@@ -1,6 +1,7 @@
-//! `wire(name)`: what there is to know about a connection below HTTP; `print(text)`: bytes for its client;
+//! `wire(name)`: what there is to know about a connection below HTTP; `print(text)`: bytes for its client, gives why not;
 //! `wish(name)`: what a handshake does; `client_chain()`: what the client showed in it, in PEM.
 
+use crate::api::socket::DATAGRAM;
 use crate::shared::Shared;
 use crate::wire::Wire;
 use base64::Engine;
@@ -12,6 +13,8 @@ use std::rc::Rc;
 
 /// Bytes that plugins may print on one connection.
 const PRINTED: usize = 1 << 20;
+/// Likewise for a client of datagrams: what they print is one.
+const PRINTED_IN_A_DATAGRAM: usize = DATAGRAM;
 
 pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<()> {
     let own = shared.clone();
@@ -27,12 +30,11 @@ pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<(
     functions.raw_set("wire", wire)?;
     let own = shared.clone();
     let print = lua.create_function(move |_, text: LuaString| {
-        let printed = own.state.exchange(|exchange| {
-            let wire = exchange.kept_mut::<Wire>()?;
-            let text = text.as_bytes();
-            (wire.printed.len() + text.len() <= PRINTED).then(|| wire.printed.extend_from_slice(&text))
+        let printed = own.state.exchange(|exchange| match exchange.kept_mut::<Wire>() {
+            Some(wire) => print(wire, &text.as_bytes()),
+            None => Err("there is no connection".to_owned()),
         });
-        Ok(printed.flatten().is_some())
+        Ok(printed.unwrap_or(Ok(())).err())
     })?;
     functions.raw_set("print", print)?;
     let own = shared.clone();
@@ -58,6 +60,15 @@ pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<(
     functions.raw_set("client_chain", chain)
 }
 
+fn print(wire: &mut Wire, text: &[u8]) -> std::result::Result<(), String> {
+    let most = if wire.protocol == Some(Protocol::Udp) { PRINTED_IN_A_DATAGRAM } else { PRINTED };
+    if wire.printed.len() + text.len() > most {
+        return Err(format!("nginx output buffer full: {most} bytes can be printed on this connection"));
+    }
+    wire.printed.extend_from_slice(text);
+    Ok(())
+}
+
 /// Certificates in PEM (RFC 7468).
 fn pem(chain: &[Box<[u8]>]) -> String {
     let mut text = String::new();
@@ -78,7 +89,6 @@ fn known(exchange: &Exchange, wire: &Wire, name: &[u8]) -> Option<String> {
         b"subsystem" => wire.protocol.map(|_| "stream".to_owned()),
         b"protocol" => wire.protocol.map(|protocol| word(protocol).to_owned()),
         b"sni" => wire.sni.clone(),
-        b"server_addr" => wire.local.map(|local| local.ip().to_string()),
         b"upstream_protocol" => exchange.service.as_ref().map(|service| word(service.protocol).to_owned()),
         _ => None,
     }

@@ -45,4 +45,13 @@ local function brings(name)
   return brought[name] ~= nil or core.preload[name] ~= nil
 end
 
-return { missing = missing, brings = brings }
+local function modules()
+  local names = {}
+  for name in pairs(brought) do names[#names + 1] = name end
+  for name in pairs(core.preload) do
+    if not brought[name] then names[#names + 1] = name end
+  end
+  return names
+end
+
+return { missing = missing, brings = brings, modules = modules }

@@ -216,7 +216,8 @@ local function print(ending, ...)
     for i = 1, select("#", ...) do flat(out, (select(i, ...))) end
     out[#out + 1] = ending
     -- A client without HTTP gets it as it is.
-    if not host.print(table.concat(out)) then return nil, "nginx output buffer full" end
+    local refusal = host.print(table.concat(out))
+    if refusal then return nil, refusal end
     return 1
   end
   local own = core.tables()
@@ -356,9 +357,9 @@ local function number_text(name)
   return function() local value = known(name) return value and ("%d"):format(value) end
 end
 
--- A figure of the record, which is there in the log phase.
-local function figure(read)
-  return function() local record = host.record() return record and read(record) end
+-- A figure that is known in the log phase.
+local function figure(name)
+  return function() local value = host.figure(name) return value and ("%d"):format(value) end
 end
 
 local function field(name)
@@ -367,21 +368,23 @@ end
 
 local function named(name) return function() return known(name) end end
 
--- Of the upstreams that were tried.
-local function tried(read)
-  return figure(function(record)
-    local list = {}
-    for i, try in ipairs(record.tries) do list[i] = read(try) end
-    return list[1] and table.concat(list, ", ")
-  end)
+-- Of the upstreams that were tried: who they were, and what it took to reach them.
+local function tried()
+  local addresses = host.tries()
+  return addresses[1] and table.concat(addresses, ", ")
+end
+local function reached()
+  local _, list = host.tries()
+  for i, us in ipairs(list) do list[i] = ("%.3f"):format(us / 1e6) end
+  return list[1] and table.concat(list, ", ")
 end
 
--- Seconds of a latency in milliseconds, which is below 0 when nobody was asked.
-local function latency(read)
-  return figure(function(record)
-    local ms = read(record.latencies)
-    return record.latencies.proxy >= 0 and ("%.3f"):format(ms / 1000) or nil
-  end)
+-- Seconds, when the upstream was asked.
+local function latency(more)
+  return function()
+    local us = host.figure("upstream_us")
+    return us and ("%.3f"):format((us + (more and host.figure(more) or 0)) / 1e6)
+  end
 end
 
 local function client_certificate()
@@ -410,10 +413,9 @@ local variables = {
   ssl_client_s_dn = named("tls_subject"), ssl_client_i_dn = named("tls_issuer"), ssl_client_serial = named("tls_serial"),
   ssl_client_fingerprint = named("tls_fingerprint"), ssl_client_raw_cert = client_certificate,
   ssl_client_escaped_cert = function() local pem = client_certificate() return pem and ngx.escape_uri(pem) end,
-  upstream_addr = tried(function(try) return (try.ip:find(":") and "[" .. try.ip .. "]" or try.ip) .. ":" .. ("%d"):format(try.port) end),
-  upstream_connect_time = tried(function(try) return ("%.3f"):format(try.balancer_latency_ns / 1e9) end),
-  upstream_header_time = latency(function(latencies) return latencies.proxy end),
-  upstream_response_time = latency(function(latencies) return latencies.proxy + latencies.receive end),
+  upstream_addr = tried, upstream_connect_time = reached, upstream_header_time = latency(),
+  upstream_response_time = latency("receive_us"), binary_remote_addr = named("binary_forwarded_ip"),
+  server_addr = named("local_ip"), connection_requests = number_text("number"),
   remote_user = remote_user, kong_proxy_mode = function() return "http" end, server_name = function() return "kong" end,
   ssl_client_verify = function() return core.tables().client_verify or known("tls_verify") end,
   https = function() return known("scheme") == "https" and "on" or "" end,
@@ -425,28 +427,25 @@ local variables = {
   time_local = function() return date("!%d/%b/%Y:%H:%M:%S +0000") end,
   pid = function() return tostring(host.pid) end, hostname = function() return host.hostname end,
   request_body = function() return host.body() end,
-  request_length = figure(function(record) return tostring(record.request.size) end),
-  bytes_sent = figure(function(record) return tostring(record.response.size) end),
+  request_length = figure("request_bytes"), bytes_sent = figure("response_bytes"),
   request_time = function()
-    local record = host.record()
-    local spent = record and record.latencies.request or math.max(0, host.now() * 1000 - known("started"))
-    return ("%.3f"):format(spent / 1000)
+    local us = host.figure("request_us")
+    return ("%.3f"):format(us and us / 1e6 or math.max(0, host.now() - known("started") / 1000))
   end,
 }
 
 -- Of a stream (ngx_stream_core_module); `false`: it has none.
-local function of_wire(name) return function() return host.wire(name) end end
 local function whole(name) return function() local value = host.wire(name) return value and ("%d"):format(value) end end
 local on_wire = {
   protocol = function() return host.wire("protocol") == "udp" and "UDP" or "TCP" end,
-  ssl_preread_server_name = function() return host.wire("sni") or "" end, server_addr = of_wire("server_addr"),
+  ssl_preread_server_name = function() return host.wire("sni") or "" end,
   status = whole("status"), bytes_received = whole("bytes_received"), bytes_sent = whole("bytes_sent"),
   upstream_bytes_received = whole("upstream_bytes_received"), upstream_bytes_sent = whole("upstream_bytes_sent"),
   session_time = function() local us = host.wire("session_us") return us and ("%.3f"):format(us / 1e6) end,
 }
 for name in ([[remote_addr remote_port realip_remote_addr realip_remote_port server_port ssl_server_name ssl_protocol ssl_cipher
   ssl_client_s_dn ssl_client_i_dn ssl_client_serial ssl_client_fingerprint ssl_client_verify msec time_iso8601 time_local pid
-  hostname upstream_host]]):gmatch("%S+") do
+  hostname upstream_host server_addr binary_remote_addr]]):gmatch("%S+") do
   on_wire[name] = variables[name]
 end
 
@@ -481,11 +480,16 @@ local writable = {
   upstream_scheme = function(value) host.detour("https", (value == "https" or value == "grpcs") and 1 or 0) return true end,
 }
 
+-- Both requests and streams have a log phase.
+local function is_below_http()
+  return band(state.phase, with_request) == 0 or (state.phase == core.phases.log and state.record == nil)
+end
+
 ngx.var = setmetatable({}, {
   __index = function(_, name)
     check(with_client)
     if type(name) ~= "string" then return nil end
-    local below_http = band(state.phase, with_request) == 0 or host.wire("subsystem") ~= nil
+    local below_http = is_below_http()
     local read = (below_http and on_wire or variables)[name]
     if read then return read() end
     if below_http then

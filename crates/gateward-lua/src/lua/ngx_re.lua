@@ -12,9 +12,14 @@ local function text(value)
   return tostring(value)
 end
 
+-- Where a search begins, counted from 0.
+local function start(context)
+  local pos = context and tonumber(context.pos) or 1
+  return pos > 1 and math.floor(pos) - 1 or 0
+end
+
 function re.match(subject, pattern, options, context, into)
-  local from = context and context.pos or 1
-  local captures, spans = host.re_match(text(subject), text(pattern), options or "", from - 1)
+  local captures, spans = host.re_match(text(subject), text(pattern), options or "", start(context))
   if not captures then return nil, spans end
   if context then context.pos = spans[1] + 1 end
   if into then
@@ -25,11 +30,11 @@ function re.match(subject, pattern, options, context, into)
 end
 
 function re.find(subject, pattern, options, context, nth)
-  local from = context and context.pos or 1
-  local captures, spans = host.re_match(text(subject), text(pattern), options or "", from - 1)
+  local captures, spans = host.re_match(text(subject), text(pattern), options or "", start(context))
   if not captures then return nil, nil, spans end
   if context then context.pos = spans[1] + 1 end
   nth = nth or 0
+  if captures[nth] == nil then return nil, nil, "nth out of bound" end
   return spans[nth * 2], spans[nth * 2 + 1]
 end
 
@@ -94,7 +99,7 @@ local module = {}
 function module.split(subject, pattern, options, context, most, into)
   if into ~= nil and type(into) ~= "table" then error("res is not a table", 2) end
   subject, pattern, options, into, most = text(subject), text(pattern), options or "", into or {}, most or 0
-  local piece = math.max(context and context.pos or 1, 1)
+  local piece = start(context) + 1
   if piece > #subject then
     into[1] = nil
     return into

@@ -20,6 +20,12 @@ impl Vm {
         self.about("brings", name)
     }
 
+    /// The names of the modules that the gateway brings.
+    #[cfg(test)]
+    pub(crate) fn modules(&self) -> Vec<String> {
+        self.about("modules", "").expect("names are at hand")
+    }
+
     fn about<R: mlua::FromLuaMulti>(&self, function: &str, text: &str) -> Result<R, String> {
         let asked = || self.about.raw_get::<Function>(function)?.call(text);
         asked().map_err(|error: mlua::Error| error.to_string())

@@ -1,7 +1,8 @@
 //! Running the timers of a machine.
 //!
 //! Timers that are started before the machine belongs to a worker wait until it does. A machine whose sources nobody uses
-//! any more calls what is left with `premature` set, so that what a plugin holds back is not lost, and ends.
+//! any more calls what is left with `premature` set, so that what a plugin holds back is not lost, waits a while for those that
+//! run, and ends.
 
 use super::Vm;
 use crate::timers::{RUNNING, Timer};
@@ -76,6 +77,14 @@ async fn settle(vm: &Rc<Vm>, patience: Duration) {
     while timers.pending() + timers.running() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(WAIT).await;
     }
+    // A timer that goes on for ever would keep the machine for ever.
+    if timers.running() > 0 {
+        tracing::warn!(
+            "{} timers of Lua plugins still ran when their machine ended: they were broken off",
+            timers.running()
+        );
+        timers.given_up.notify_waiters();
+    }
 }
 
 /// A number that goes up, and down again when dropped.
@@ -106,7 +115,10 @@ async fn serve_one(vm: Weak<Vm>, timer: Timer) {
             tracing::error!("more than {RUNNING} timers of Lua plugins run at once: one was not called");
         } else {
             let _running = Counted::new(&timers.running);
-            vm.run_timer(&timer, premature).await;
+            tokio::select! {
+                () = vm.run_timer(&timer, premature) => {}
+                () = timers.given_up.notified() => return,
+            }
         }
         if premature || !timer.again {
             return;

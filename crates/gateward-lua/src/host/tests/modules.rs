@@ -1,6 +1,7 @@
 //! Modules that the gateway brings, tried by handlers in Lua.
 
 use super::waiting::holds;
+use super::*;
 
 #[test]
 fn cjson() {
@@ -25,4 +26,20 @@ fn entities_of_the_configuration() {
 #[test]
 fn things_are_sent_together_and_again() {
     holds("queue", include_str!("lua/queue.lua"));
+}
+
+/// The guide's list, which is what plugins' authors go by.
+#[test]
+fn the_guide_names_what_the_gateway_brings() {
+    let guide = include_str!("../../../../../docs/guide/lua-plugins.md");
+    let (_, list) = guide.split_once("`require` finds:").expect("the guide lists modules");
+    let (list, _) = list.split_once("\n\n").expect("a paragraph ends");
+    let mut listed: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
+    listed.sort_unstable();
+    let (_folder, plugin) = plugin("modules", "return { PRIORITY = 5, access = function() end }");
+    let mut brought = plugin.vm().unwrap().modules();
+    // What the language has by itself.
+    brought.retain(|name| !["_G", "coroutine", "io", "math", "os", "string", "table"].contains(&name.as_str()));
+    brought.sort_unstable();
+    assert_eq!(listed, brought);
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use gateward_http::BodyFraming;
-use gateward_plugin::RequestRecord;
+use gateward_plugin::{ChangeMode, RequestRecord};
 
 fn exchange() -> Exchange {
     let mut exchange = Exchange::new();
@@ -112,6 +112,21 @@ fn patterns_look_around_and_back() {
             local _, err = match(("a"):rep(40) .. "!", "^((a+)\\2?)+$")
             is(err, "pcre_exec() failed: -8")
             is(select(2, match("x", "(?<=")):find("regex compile failed", 1, true), 1)
+            -- A search begins anywhere, and where it ended is told.
+            local find = ngx.re.find
+            for _, pos in ipairs { 1, 0, -3, 1.5, "1" } do is(match("ab", "a", "", { pos = pos })[0], "a") end
+            local ctx = { pos = 2 } is(match("ab", "a", "", ctx), nil) is(ctx.pos, 2) is(match("ab", "b", "", { pos = 9 }), nil)
+            ctx = { pos = 2 } is(find("abab", "a(b)", "j", ctx, 1), 4) is(ctx.pos, 5) is(find("abab", "a", "j", ctx), nil)
+            ctx = {} is(match("ab", "b", "", ctx)[0], "b") is(ctx.pos, 3) is(match("ab", "$", "", ctx)[0], "") is(ctx.pos, 3)
+            is(select(3, find("ab", "a(b)", "", nil, 2)), "nth out of bound") is(find("a", "a(b)?", "", nil, 1), nil)
+            ctx = { pos = 1 }
+            local words = {}
+            while true do
+              local word = match("if x then", [[(?:if|then)\b|[a-z]+|\s+]], "ajo", ctx)
+              if not word then break end
+              words[#words + 1] = word[0]
+            end
+            is(table.concat(words, "|"), "if| |x| |then") is(match("a-b", "b|c", "aj", { pos = 2 }), nil)
             -- Anchored where the search begins, not where the subject does.
             is(match("ab", "b", "a"), nil) is(match("ab", "b", "a", { pos = 2 })[0], "b")
 
@@ -138,7 +153,7 @@ fn the_log_phase_knows_the_upstream() {
         function P:log()
           local v = ngx.var
           _G.seen = table.concat({ v.upstream_addr, v.upstream_connect_time, v.upstream_header_time, v.upstream_response_time,
-            v.remote_user, v.kong_proxy_mode, tostring(v.ssl_client_raw_cert) }, " ")
+            v.remote_user, v.kong_proxy_mode, tostring(v.ssl_client_raw_cert), v.request_length, v.bytes_sent, v.request_time }, " ")
           _G.seen_text = function() return _G.seen end
         end
         return P"#,
@@ -153,13 +168,52 @@ fn the_log_phase_knows_the_upstream() {
         failure: None,
     };
     let tries = [tried("10.0.0.9:80", 1_500), tried("[::1]:81", 20_000)];
+    // What is logged is not what happened.
+    for field in ["tries", "latencies", "request.size", "response"] {
+        exchange.changes.push(field.to_owned(), None, ChangeMode::Set).unwrap();
+    }
     let mut record = RequestRecord::of(&exchange);
     record.tries = &tries;
+    (record.request_bytes, record.response_bytes, record.request_us) = (70, 700, 300_400);
     record.upstream_us = Some(250_000);
     record.receive_us = 5_000;
     plugin.log(&record);
     let seen = plugin.vm().unwrap().evaluate("seen_text");
-    assert_eq!(seen, "10.0.0.9:80, [::1]:81 0.002, 0.020 0.250 0.255 alice http nil");
+    assert_eq!(seen, "10.0.0.9:80, [::1]:81 0.002, 0.020 0.250 0.255 alice http nil 70 700 0.300");
+}
+
+#[test]
+fn addresses_are_texts_and_bytes() {
+    let (_folder, plugin) = plugin(
+        "ngx-addresses",
+        &handler(
+            r#"
+            local v, ssl = ngx.var, require "ngx.ssl"
+            local function hex(bytes) return (bytes:gsub(".", function(byte) return ("%02x"):format(byte:byte()) end)) end
+            local client, server = kong.request.get_header("x-client"), kong.request.get_header("x-server")
+            is(v.remote_addr .. "=" .. hex(v.binary_remote_addr), client) is(v.server_addr, server:match("[^=]+"))
+            local bytes, family = ssl.raw_client_addr() is(#bytes, family == "inet" and 4 or 16) is(hex(bytes), client:match("=(.*)"))
+            bytes, family = ssl.raw_server_addr() is(hex(bytes), server:match("=(.*)")) is(#bytes, family == "inet" and 4 or 16)
+            is(v.connection_requests, kong.request.get_header("x-number")) is(pcall(function() v.server_addr = 1 end), false)
+            "#,
+        ),
+    );
+    let of = |client: &str, server: &str, number: u32| {
+        let mut exchange = exchange();
+        let address = |text: &str| text.split('=').next().unwrap().parse::<std::net::IpAddr>().unwrap();
+        exchange.client.ip = address(client);
+        exchange.client.peer.set_ip(address(client));
+        exchange.client.local_ip = address(server);
+        exchange.client.number = number;
+        exchange.request.headers.add("X-Client", client);
+        exchange.request.headers.add("X-Server", server);
+        if number > 0 {
+            exchange.request.headers.add("X-Number", number.to_string());
+        }
+        assert_eq!(status(&run(plugin.access(&mut exchange))), None, "{client}: {}", vm::LAST_ERROR.take());
+    };
+    of("192.0.2.7=c0000207", "10.0.0.1=0a000001", 1);
+    of("2001:db8::1=20010db8000000000000000000000001", "::1=00000000000000000000000000000001", 0);
 }
 
 #[test]

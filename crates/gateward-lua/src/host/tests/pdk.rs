@@ -328,6 +328,40 @@ fn a_body_that_was_set_ends_the_response_and_a_head_can_be_replaced() {
     assert_eq!(sent, b"all");
 }
 
+#[test]
+fn what_came_from_the_upstream_is_known_after_others_took_fields_out() {
+    let (_folder, plugin) = phases(
+        "taken-out",
+        &[(
+            "header_filter",
+            r#"
+            local theirs = kong.service.response
+            kong.response.clear_header("X-First") ngx.header["X-None"] = nil
+            assert(theirs.get_header("X-First") == nil and theirs.get_header("X-Last") == "l" and theirs.get_header("X-Own") == nil)
+            pcall(kong.response.exit, 503, "no")
+            "#,
+        )],
+    );
+    let mut exchange = exchange();
+    exchange.response.status = 200;
+    for (name, value) in
+        [("X-First", "f"), ("Content-Type", "text/html"), ("X-Last", "l"), ("X-Own", "o"), ("X-Own-2", "o")]
+    {
+        exchange.response.headers.add(name, value);
+    }
+    exchange.response.from_upstream = 3;
+    plugin.header_filter(&mut exchange);
+    assert_eq!(
+        plugin.instance().counts.errors[5].load(std::sync::atomic::Ordering::Relaxed),
+        0,
+        "{}",
+        vm::LAST_ERROR.take()
+    );
+    assert_eq!((exchange.response.status, exchange.response.from_upstream), (503, 1));
+    let (name, _) = exchange.response.headers.iter().next().unwrap();
+    assert_eq!(name, "X-Last");
+}
+
 fn entities(exchange: &mut Exchange) -> Consumer {
     let id = |kind: &str| EntityId::derived(kind, "x");
     let route: Route = serde_json::from_value(json!({
@@ -380,12 +414,15 @@ fn entities_are_tables_and_callers_are_authenticated() {
           assert(kong.vault.is_reference("{vault://env/x}") and not kong.vault.is_reference("x"))
           local span = kong.tracing.start_span("x") span:set_attribute("a", 1) span:finish()
           assert(kong.version_num == 3009001 and kong.nginx.get_subsystem() == "http")
+          local counted = kong.nginx.get_statistics()
+          assert(counted.connections_active == 2 and counted.total_requests == 7)
         end
         return P
     "#;
     let folder = Folder::new("entities", &[("p/handler.lua", handler)]);
     let mut facts = NodeFacts { node_id: "n".to_owned(), hostname: "h".to_owned(), ..NodeFacts::default() };
     facts.trusted.push("10.0.0.0/8".parse().unwrap());
+    facts.statistics = Some(Arc::new(|| json!({"connections_active": 2, "total_requests": 7})));
     facts.configuration.insert("role".to_owned(), "traditional".into());
     let options = LuaOptions { folders: vec![folder.0.clone()], facts: Arc::new(facts), ..LuaOptions::default() };
     let host = LuaHost::new(options);

@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ),
     (
         "init_worker certificate preread rewrite access response header_filter body_filter log",
-        "nginx.get_subsystem node.get_id node.get_hostname node.get_memory_stats ip.is_trusted plugin.get_id \
+        "nginx.get_subsystem nginx.get_statistics node.get_id node.get_hostname node.get_memory_stats ip.is_trusted plugin.get_id \
          cluster.get_id table.new table.clear table.merge log log.err log.inspect log.deprecation \
          vault.is_reference telemetry.log tracing.start_span tracing.active_span",
     ),

@@ -163,6 +163,31 @@ fn what_is_of_requests_is_refused_on_streams() {
     // What is printed is bounded.
     let (said, stream, error) = says("floods", "for _ = 1, 100 do ngx.print(('x'):rep(65536)) end");
     assert!(said == Preread::Next && stream.greeting.len() == 1 << 20, "{error}");
+    let (said, stream, error) = says("exits-with-much", "kong.response.exit(200, ('x'):rep(2e6))");
+    assert!(said == Preread::Close(500) && stream.greeting.is_empty(), "{}", stream.greeting.len());
+    assert!(
+        error.contains("handler.lua:3: the body cannot be sent: nginx output buffer full: 1048576 bytes"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_client_of_datagrams_gets_one() {
+    let greets = |body: &str| {
+        let handler = format!("local P = {{ PRIORITY = 5 }}\nfunction P:preread(conf)\n{body}\nend\nreturn P");
+        let (_folder, plugin) = plugin("stream-datagrams", &handler);
+        vm::LAST_ERROR.take();
+        let mut stream = stream(Protocol::Tcp);
+        stream.protocol = Protocol::Udp;
+        let said = preread(&plugin, &mut stream);
+        (said, stream.greeting.len(), vm::LAST_ERROR.take())
+    };
+    let (said, bytes, error) = greets("assert(ngx.print(('x'):rep(65507)))");
+    assert_eq!((said, bytes), (Preread::Next, 65_507), "{error}");
+    let (said, bytes, error) = greets("assert(ngx.print(('x'):rep(65508)))");
+    assert!(said == Preread::Close(500) && bytes == 0 && error.contains("65507 bytes"), "{error}");
+    let (said, bytes, error) = greets("ngx.print('x') kong.response.exit(200, ('x'):rep(65507))");
+    assert!(said == Preread::Close(500) && bytes == 1 && error.contains("65507 bytes"), "{bytes}: {error}");
 }
 
 #[test]

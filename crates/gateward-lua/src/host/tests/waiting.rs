@@ -223,6 +223,33 @@ fn a_machine_that_is_not_wanted_any_more_ends_its_timers_early() {
 }
 
 #[test]
+fn a_timer_that_goes_on_for_ever_is_broken_off_with_its_machine() {
+    let handler = r##"
+        local P = { PRIORITY = 5 }
+        function P:init_worker()
+          ngx.timer.at(0, function() ngx.shared.forever:set("began", true) while true do ngx.sleep(0.01) end end)
+        end
+        function P:access() end
+        return P"##;
+    let (_folder, plugin) = plugin("forever", handler);
+    on_worker(async move {
+        let code = plugin.instance().code.clone();
+        vm::adopt(&code, &[configured(&plugin)], (&snapshot(), &Arc::default()), Some(&network()));
+        let shared = plugin.vm().unwrap().shared().clone();
+        let patience = tokio::time::timeout(Duration::from_secs(60), async {
+            while shared.timers.running() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            vm::stop_all().await;
+            while shared.timers.running() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        patience.await.expect("it ends");
+    });
+}
+
+#[test]
 fn init_worker_runs_once_and_configure_with_every_snapshot() {
     let handler = r##"
         local P = { PRIORITY = 5 }

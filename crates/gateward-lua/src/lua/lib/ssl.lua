@@ -25,22 +25,19 @@ function ssl.server_port()
   return host.request("port")
 end
 
--- An address as the bytes that the network has of it, and its family.
-local function raw(address)
-  if not address then return nil, "no address" end
-  local a, b, c, d = address:match("^(%d+)%.(%d+)%.(%d+)%.(%d+)$")
-  if a then return string.char(a, b, c, d), "inet" end
-  return address, "inet6"
+-- An address as the network has it, and its family.
+local function raw(bytes)
+  return bytes, #bytes == 4 and "inet" or "inet6"
 end
 
 function ssl.raw_client_addr()
   check(with_client)
-  return raw(host.request("ip"))
+  return raw(host.request("binary_ip"))
 end
 
 function ssl.raw_server_addr()
   check(with_client)
-  return raw(host.wire("server_addr"))
+  return raw(host.request("binary_local_ip"))
 end
 
 function ssl.get_tls1_version_str()

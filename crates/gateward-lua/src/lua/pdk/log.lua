@@ -14,6 +14,8 @@ local function origin(level)
   return "[kong] " .. where .. (plugin and "[" .. plugin.name .. "] " or "")
 end
 
+core.log_origin = origin
+
 local function join(...)
   local parts = { n = select("#", ...), ... }
   for i = 1, parts.n do parts[i] = tostring(parts[i]) end

@@ -45,6 +45,13 @@ function kong.nginx.get_subsystem()
   return host.wire("subsystem") or "http"
 end
 
+-- Connections and requests of the whole process.
+function kong.nginx.get_statistics()
+  local figures = host.statistics()
+  if not figures then return nil, "nothing is counted here" end
+  return figures
+end
+
 kong.node = {}
 
 function kong.node.get_id()

@@ -141,11 +141,16 @@ end
 
 -- A stream has no headers and no messages: what is no error is sent as it is, then the connection ends.
 local function exit_stream(status, body)
-  if type(body) == "table" then body = core.encode(body) end
+  if type(body) == "table" then
+    local json, err = core.encode(body)
+    if not json then error("body encoding failed while flushing response: " .. err, 2) end
+    body = json
+  end
   if body and status < 400 then
-    host.print(body)
+    local refusal = host.print(body)
+    if refusal then error("the body cannot be sent: " .. refusal, 2) end
   elseif body then
-    core.kong.log.err("unable to proxy stream connection, status: ", status, ", err: ", body)
+    host.log(core.ngx.ERR, core.log_origin(2) .. "unable to proxy stream connection, status: " .. status .. ", err: " .. body)
   end
   host.answer(status, nil, nil)
   core.leave()
