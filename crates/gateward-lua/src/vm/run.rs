@@ -117,6 +117,7 @@ impl Vm {
     /// How a call ends whose coroutines have all returned: what they printed is the answer, although none of them said so with
     /// `ngx.exit`.
     pub(super) fn returned(&self, call: &Call, reach: Reach<'_>) -> Ended {
+        self.shared.forget();
         if !self.shared.printed.get() || !call.phase.may_answer() {
             return Ended::Next;
         }
