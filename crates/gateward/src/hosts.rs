@@ -4,7 +4,7 @@ use crate::callouts::Callouts;
 use crate::control::Identity;
 use crate::filters;
 use crate::settings::{Options, WasmOptions};
-use crate::status;
+use crate::statistics::statistics;
 use anyhow::{Result, ensure};
 use gateward_lua::{LuaHost, LuaOptions, NodeFacts, TIME_BOUNDS_NS};
 use gateward_net::dns::Names;
@@ -52,7 +52,7 @@ pub(crate) fn facts(identity: &Identity, options: &Options, telemetry: &Arc<Tele
         hostname: identity.hostname.clone(),
         trusted,
         configuration: configuration.as_object().cloned().unwrap_or_default(),
-        statistics: Some(Arc::new(move || status::statistics(&telemetry))),
+        statistics: Some(Arc::new(move || statistics(&telemetry))),
     }
 }
 

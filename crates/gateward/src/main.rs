@@ -20,6 +20,7 @@ mod reload;
 mod run;
 mod settings;
 mod sockets;
+mod statistics;
 mod status;
 mod upgrade;
 mod watch;

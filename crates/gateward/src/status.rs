@@ -2,9 +2,10 @@
 
 use crate::control::{Control, VERSION};
 use crate::metrics;
+use crate::statistics::statistics;
 use gateward_api::{ApiRequest, ApiResponse};
 use gateward_net::Stage;
-use gateward_telemetry::{Telemetry, process, prometheus};
+use gateward_telemetry::{process, prometheus};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -84,20 +85,6 @@ fn figures(control: &Control) -> Value {
             "success_ratio": live.success_ratio(),
             "last_reload": control.reloader.last(),
         },
-    })
-}
-
-/// Connections and requests by Kong's names; `kong.nginx.get_statistics` gives the same.
-pub(crate) fn statistics(telemetry: &Telemetry) -> Value {
-    let connections = telemetry.connections();
-    json!({
-        "connections_accepted": connections.accepted,
-        "connections_active": connections.active,
-        "connections_handled": connections.accepted.saturating_sub(connections.refused),
-        "connections_reading": 0,
-        "connections_waiting": connections.active - connections.busy,
-        "connections_writing": connections.busy,
-        "total_requests": telemetry.live().requests_total,
     })
 }
 
