@@ -59,19 +59,19 @@ fn below_http<'a, C, T: 'a>(
     (instance, phase): (&Arc<Instance>, Phase),
     connection: &'a mut C,
     stand_in: fn(&mut C) -> &mut Exchange,
-    take: fn(Ended, &mut C) -> T,
+    take: fn(&Ended, &mut C) -> T,
 ) -> Soon<'a, T> {
     match vm.start(instance, phase, stand_in(connection)) {
-        Started::Ended(ended) => Soon::Now(take(ended, connection)),
+        Started::Ended(ended) => Soon::Now(take(&ended, connection)),
         Started::Waiting(mut waiting) => Soon::Later(Box::pin(async move {
             let ended = poll_fn(|context| waiting.poll(stand_in(connection), context)).await;
-            take(ended, connection)
+            take(&ended, connection)
         })),
     }
 }
 
 /// What a plugin said to `stream`. What it printed is sent.
-fn said(ended: Ended, stream: &mut StreamExchange) -> Preread {
+fn said(ended: &Ended, stream: &mut StreamExchange) -> Preread {
     wire::take_over(stream);
     match ended {
         Ended::Next | Ended::Left => Preread::Next,
@@ -81,7 +81,7 @@ fn said(ended: Ended, stream: &mut StreamExchange) -> Preread {
 }
 
 /// What a plugin said to `handshake`; one that failed refuses it, as in OpenResty.
-fn admission(ended: Ended, handshake: &mut Handshake) -> Admission {
+fn admission(ended: &Ended, handshake: &mut Handshake) -> Admission {
     wire::take_over_wishes(handshake);
     match ended {
         Ended::Next | Ended::Left => Admission::Next,
