@@ -106,7 +106,41 @@ fn the_sandbox_is_as_wide_as_it_is_told() {
     assert_eq!(run(&on, "io.open('/etc/passwd')"), 500, "and never more than plugins have");
 }
 
-/// What untrusted code must not do to anybody, and what it can do to its own request.
+/// What untrusted code must not do to anybody.
+const REFUSED: &[&str] = &[
+    "ngx.shared = {}",
+    "ngx.null = 1",
+    "ngx.var = {}",
+    "ngx.header = {}",
+    "ngx.arg = {}",
+    "ngx.ctx = nil",
+    "ngx.shared.others = {}",
+    "ngx.shared.others.get = print",
+    "ngx.shared.others.zone = 1",
+    "kong.xyz.shared = 1",
+    "kong.shared = 1",
+    "kong.ctx = {}",
+    "kong.ctx.shared = {}",
+    "kong.ctx.plugin = {}",
+    "kong.ctx.mine = 1",
+    "kong.cache.get = print",
+    "kong.db.consumers.select = print",
+    "kong.tracing.mine = 1",
+    "kong.request.status = 1",
+    "kong.response.header = 1",
+    "kong.service.ctx = 1",
+    "kong.service.request.var = 1",
+    "ngx.req.arg = 1",
+    "ngx.re.null = 1",
+    "kong.table.clear(ngx.shared.others) ngx.shared.others.mine = 1",
+    "('').mine = 1",
+    "('').format = print",
+    "getmetatable('').__index.format = print",
+    "setmetatable(kong, {})",
+    "rawset(ngx, 'shared', {})",
+    "ngx.shared.others.get({}, 'key')",
+];
+
 #[test]
 fn code_in_a_sandbox_changes_nothing_of_others() {
     let folder = Folder::new(
@@ -133,39 +167,7 @@ fn code_in_a_sandbox_changes_nothing_of_others() {
     let host = folder.host();
     let trusted = made(&host, "p", json!({}));
     let run = |code: &str| access(&made(&host, "pre-function", json!({ "access": [code] })), &mut routed());
-    for code in [
-        "ngx.shared = {}",
-        "ngx.null = 1",
-        "ngx.var = {}",
-        "ngx.header = {}",
-        "ngx.arg = {}",
-        "ngx.ctx = nil",
-        "ngx.shared.others = {}",
-        "ngx.shared.others.get = print",
-        "ngx.shared.others.zone = 1",
-        "kong.xyz.shared = 1",
-        "kong.shared = 1",
-        "kong.ctx = {}",
-        "kong.ctx.shared = {}",
-        "kong.ctx.plugin = {}",
-        "kong.ctx.mine = 1",
-        "kong.cache.get = print",
-        "kong.db.consumers.select = print",
-        "kong.tracing.mine = 1",
-        "kong.request.status = 1",
-        "kong.response.header = 1",
-        "kong.service.ctx = 1",
-        "kong.service.request.var = 1",
-        "ngx.req.arg = 1",
-        "ngx.re.null = 1",
-        "kong.table.clear(ngx.shared.others) ngx.shared.others.mine = 1",
-        "('').mine = 1",
-        "('').format = print",
-        "getmetatable('').__index.format = print",
-        "setmetatable(kong, {})",
-        "rawset(ngx, 'shared', {})",
-        "ngx.shared.others.get({}, 'key')",
-    ] {
+    for code in REFUSED {
         assert_eq!(run(code), 500, "{code}");
     }
     for code in [
