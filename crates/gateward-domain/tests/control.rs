@@ -124,13 +124,7 @@ fn try_serve(zones: &MemoryProvider, request: &Request) -> Result<(u16, String),
     };
     let body = || serde_json::from_str::<Value>(&request.body).expect("JSON");
     Ok(match (method, &parts[..]) {
-        ("GET", ["zones"]) => {
-            let zones = zones.zones()?.into_iter().map(|zone| {
-                json!({"origin": zone.origin.to_string(), "serial": zone.serial, "records": zone.records,
-                       "owner": null, "kind": "primary", "state": "serving", "protected": false})
-            });
-            (200, json!({"zones": zones.collect::<Vec<_>>()}).to_string())
-        }
+        ("GET", ["zones"]) => (200, list(zones)?),
         ("GET", ["keys"]) => {
             let keys = zones.keys()?.into_iter().map(|key| json!({"name": key, "algorithm": "hmac-sha256"}));
             (200, json!({"keys": keys.collect::<Vec<_>>()}).to_string())
@@ -188,6 +182,15 @@ fn try_serve(zones: &MemoryProvider, request: &Request) -> Result<(u16, String),
         }
         _ => panic!("not in the API: {}", request.line),
     })
+}
+
+/// The answer to `GET /v1/zones`.
+fn list(zones: &MemoryProvider) -> Result<String, ProviderError> {
+    let zones = zones.zones()?.into_iter().map(|zone| {
+        json!({"origin": zone.origin.to_string(), "serial": zone.serial, "records": zone.records,
+               "owner": null, "kind": "primary", "state": "serving", "protected": false})
+    });
+    Ok(json!({"zones": zones.collect::<Vec<_>>()}).to_string())
 }
 
 /// Replaces a policy on the condition that the request names.
