@@ -125,7 +125,8 @@ pub(super) fn principals(case: &Case<'_>, found: &mut Vec<Refusal>) {
     }
 }
 
-fn zone_principals(case: &Case<'_>, names: Vec<Name>, found: &mut Vec<Refusal>) {
+/// The zone as a whole: its principals, or everybody where none are named.
+pub(super) fn zone_principals(case: &Case<'_>, names: Vec<Name>, found: &mut Vec<Refusal>) {
     let Policy { principals, owner, .. } = case.policy;
     if principals.is_empty() || principals.contains(&case.actor.name) {
         return;

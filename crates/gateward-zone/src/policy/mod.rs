@@ -4,6 +4,7 @@
 //! files, API calls, updates, plans and leases alike. A zone without a policy has [`Policy::default`].
 
 mod access;
+mod change;
 mod check;
 mod read;
 mod rules;
@@ -20,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 use crate::force::ForcePolicy;
 use crate::name::Name;
 
+pub use change::{check_policy, digest};
 pub use check::{Refusal, Step, Verdict, check};
 
 /// What a zone's policy says.

@@ -1,7 +1,7 @@
 //! The policy file, and each rule with changes that break it and changes that do not.
 
 use super::*;
-use crate::diff::{diff, digest, removal};
+use crate::diff::{diff, digest as digest_of_changes, removal};
 use crate::force::{Claims, SigningKey, VerifiedForce, approve, issue, verify_force};
 use crate::view::{Change, ZoneView};
 use crate::zonefile::{ZoneText, parse_zone};
@@ -268,10 +268,10 @@ fn forced(policy: &Policy, changes: &[Change], rules: &[&str]) -> VerifiedForce 
         approved_by: Some("bob".to_owned()),
         not_before: NOW,
         expires: NOW + 60,
-        changes: digest(&origin(), changes),
+        changes: digest_of_changes(&origin(), changes),
     };
     let token = issue(&claims, &key(1)).and_then(|token| approve(&token, &key(2))).expect("good claims");
-    verify_force(&token, &policy.force, &origin(), &digest(&origin(), changes), NOW).expect("a good token")
+    verify_force(&token, &policy.force, &origin(), &digest_of_changes(&origin(), changes), NOW).expect("a good token")
 }
 
 #[test]
@@ -308,6 +308,71 @@ fn a_force_token_lifts_the_rules_that_it_lists_and_no_other() {
     let json = serde_json::to_value(refusal).expect("plain data");
     assert_eq!(json["names"][0], "example.com.");
     assert_eq!(crate::problem::Problem::from(refusal.clone()).rule, "protected-zone");
+}
+
+/// The rules that a new policy in the place of an old one breaks, and what they say.
+fn replaced(old: &str, new: &str, force: Option<&VerifiedForce>) -> (Vec<&'static str>, String) {
+    let verdict = check_policy(&policy(old), &origin(), &policy(new), "0ff", &actor(ActorKind::Api), NOW, force);
+    (
+        rules(&verdict),
+        verdict.refusals.iter().map(|refusal| format!("{}; {}", refusal.message, refusal.remedy)).collect(),
+    )
+}
+
+#[test]
+fn the_old_policy_says_who_may_replace_it() {
+    let check =
+        |old: &str, new: &str, expected: &[&str]| assert_eq!(replaced(old, new, None).0, expected, "{old} -> {new}");
+    check("principals: [alice]", "principals: [alice, eve]", &[]);
+    check("principals: [bob]", "principals: [bob, alice]", &["owner"]);
+    check("principals: [bob]", "principals: [bob]", &[]);
+    let frozen = "freezes: [{start: 2020-01-01T00:00:00Z, end: 2040-01-01T00:00:00Z}]";
+    check(frozen, "", &["freeze"]);
+    check(frozen, &format!("{frozen}\nowner: x"), &["freeze"]);
+    check("protected: true\nnever_empty: [www]", "", &[]);
+}
+
+#[test]
+fn nobody_loosens_alone_a_policy_that_names_two_people_who_sign() {
+    let key = |seed| SigningKey::from_seed(&[seed; 32]).expect("32 octets").public_key().to_base64();
+    let force = format!("force: {{keys: {{alice: '{}', bob: '{}'}}}}\n", key(1), key(2));
+    for (old, new, field) in [
+        ("principals: [alice]", "principals: [alice, eve]", "principals"),
+        ("principals: [alice]", "", "principals"),
+        ("subtrees: [{subtree: a, principals: [x]}]", "", "subtrees"),
+        ("protected: true", "", "protected"),
+        ("protected_names: [www]", "protected_names: [www A]", "protected_names"),
+        ("never_empty: [www A]", "", "never_empty"),
+        ("", "max_deleted_percent: 31", "max_deleted_percent"),
+        ("", "max_changed_percent: 100", "max_changed_percent"),
+        ("", "percent_floor: 1000", "percent_floor"),
+        ("", "lock_apex: false", "lock_apex"),
+        ("ttl: {min: 60}", "ttl: {min: 59}", "ttl"),
+        ("ttl: {max: 60}", "", "ttl"),
+        ("addresses: [10.0.0.0/8]", "addresses: [0.0.0.0/0]", "addresses"),
+        ("targets: ['@']", "", "targets"),
+        ("freezes: [{start: 2039-01-01T00:00:00Z, end: 2040-01-01T00:00:00Z}]", "", "freezes"),
+    ] {
+        let (rules, said) = replaced(&format!("{force}{old}"), &format!("{force}{new}"), None);
+        assert!(
+            rules == ["policy"] && said.contains(&format!("strict than before in {field};")) && said.contains("0ff"),
+            "{old} -> {new}: {said}"
+        );
+        let (rules, said) = replaced(&format!("{force}{new}"), &format!("{force}{old}"), None);
+        assert!(rules.is_empty() || field == "subtrees", "what tightens needs no leave: {new} -> {old}: {said}");
+    }
+    let fewer = format!("force: {{keys: {{alice: '{}'}}}}", key(1));
+    assert_eq!(replaced(&force, &fewer, None).0, ["policy"], "or the next one could be put by anybody");
+    assert_eq!(replaced(&force, "", None).0, ["policy"]);
+    assert_eq!(replaced(&fewer, "lock_apex: false", None).0, [""; 0], "nobody could sign");
+    let routine = "owner: x\nkeys: [{key: k, subtree: a}]\ntransfers: {keys: [k]}\nlimits: {records: 5}";
+    assert_eq!(replaced(&force, &format!("{force}{routine}"), None).0, [""; 0]);
+    let past = "freezes: [{start: 2020-01-01T00:00:00Z, end: 2021-01-01T00:00:00Z}]";
+    assert_eq!(replaced(&format!("{force}{past}"), &force, None).0, [""; 0], "it is over");
+    let token = forced(&policy(&force), &[], &["policy"]);
+    assert_eq!(replaced(&force, "", Some(&token)).0, [""; 0]);
+    let other = forced(&policy(&force), &[], &["freeze"]);
+    assert_eq!(replaced(&force, "", Some(&other)).0, ["policy"]);
 }
 
 #[test]
