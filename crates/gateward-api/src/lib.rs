@@ -4,10 +4,11 @@
 //! [`ApiResponse`], so that they are tested without sockets.
 #![forbid(unsafe_code)]
 
+mod body;
 mod request;
 mod response;
 mod serve;
 
 pub use request::{ApiRequest, form_fields};
 pub use response::ApiResponse;
-pub use serve::{Door, Limits, Refuse, Reset, accept, serve};
+pub use serve::{Door, Limits, Refuse, Reset, accept, serve, serve_admitted};

@@ -28,6 +28,14 @@ impl ApiRequest {
         Self { method, path: path.collect(), query: form_fields(query), headers: HeaderMap::new(), body: Bytes::new() }
     }
 
+    /// The head of a request, without its content.
+    pub(crate) fn of_head<B>(request: &hyper::Request<B>) -> Self {
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        // Handlers know GET; HEAD is the same without content.
+        let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
+        ApiRequest { headers: request.headers().clone(), ..ApiRequest::new(method, target) }
+    }
+
     /// A field of the query.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&str> {

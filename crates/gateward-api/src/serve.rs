@@ -10,9 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use gateward_net::tls::Server;
 use gateward_net::{Drain, Listener, Stream};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, CONTENT_ENCODING, HeaderValue, SERVER};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue, SERVER};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::body::Bodies;
 use crate::{ApiRequest, ApiResponse};
 
 /// Connections at once; the next ones wait.
@@ -28,8 +29,6 @@ const CONNECTIONS: usize = 256;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for a request body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 /// Pause after accepting failed, e.g. for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -75,7 +74,8 @@ impl Door {
 pub struct Limits {
     /// Longest body of one request.
     pub body_bytes: usize,
-    /// Bodies in memory at once; requests that do not fit wait. At least `body_bytes`.
+    /// Large bodies in memory at once; requests that do not fit wait a while. At least `body_bytes`. Bodies of up to 64 KiB are limited by the
+    /// number of connections alone, and so do not keep large ones waiting.
     pub bodies_bytes: usize,
 }
 
@@ -103,11 +103,25 @@ pub async fn serve<F>(
 ) where
     F: Future<Output = ApiResponse> + Send,
 {
-    let handler = Arc::new(handler);
-    let room = Arc::new(Semaphore::new(mebibytes(limits.bodies_bytes.max(limits.body_bytes)) as usize));
+    serve_admitted(door, limits, refuse, |_| Ok(()), handler).await;
+}
+
+/// As [`serve`], for requests that `admit` lets in. It sees a request before anything of its content is read, so that who is not let in costs no
+/// memory and takes nobody's place.
+pub async fn serve_admitted<F>(
+    door: Door,
+    limits: Limits,
+    refuse: Refuse,
+    admit: impl Fn(&ApiRequest) -> Result<(), ApiResponse> + Send + Sync + 'static,
+    handler: impl Fn(ApiRequest) -> F + Send + Sync + 'static,
+) where
+    F: Future<Output = ApiResponse> + Send,
+{
+    let served = Arc::new((admit, handler));
+    let bodies = Arc::new(Bodies::new(limits, refuse));
     accept(door, move |request| {
-        let (handler, room) = (handler.clone(), room.clone());
-        async move { Ok(respond(request, limits, refuse, &room, &*handler).await) }
+        let (served, bodies) = (served.clone(), bodies.clone());
+        async move { Ok(respond(request, &bodies, &served.0, &served.1).await) }
     })
     .await;
 }
@@ -194,23 +208,26 @@ async fn connection<F>(
 
 async fn respond<F>(
     request: Request<Incoming>,
-    limits: Limits,
-    refuse: Refuse,
-    room: &Semaphore,
+    bodies: &Bodies,
+    admit: &impl Fn(&ApiRequest) -> Result<(), ApiResponse>,
     handler: &impl Fn(ApiRequest) -> F,
 ) -> Response<Full<Bytes>>
 where
     F: Future<Output = ApiResponse>,
 {
     let head_only = request.method() == Method::HEAD;
-    // A request without a body takes no room, so that probes are answered while large bodies come in.
-    let longest = request.body().size_hint().upper().map_or(limits.body_bytes, saturating_usize);
-    let taken = room.acquire_many(mebibytes(longest.min(limits.body_bytes))).await;
-    let response = match read(request, limits, refuse).await {
-        Ok(request) => handler(request).await,
+    let mut read = ApiRequest::of_head(&request);
+    let response = match admit(&read) {
         Err(response) => response,
+        Ok(()) => match bodies.read(request).await {
+            Err(response) => response,
+            // The place is kept until the answer is there.
+            Ok((body, _place)) => {
+                read.body = body;
+                handler(read).await
+            }
+        },
     };
-    drop(taken);
     let mut out = Response::new(if head_only { Full::default() } else { Full::new(response.body) });
     *out.status_mut() = response.status;
     let headers = out.headers_mut();
@@ -219,39 +236,79 @@ where
     out
 }
 
-async fn read(request: Request<Incoming>, limits: Limits, refuse: Refuse) -> Result<ApiRequest, ApiResponse> {
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    // Handlers know GET; HEAD is the same without content.
-    let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
-    let mut read = ApiRequest::new(method, target);
-    read.headers = request.headers().clone();
-    if let Some(coding) = request.headers().get(CONTENT_ENCODING).filter(|coding| *coding != "identity") {
-        let message = format!("Content-Encoding {coding:?} is not decoded here; send the body as it is");
-        return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, &message));
-    }
-    let too_long = || {
-        let message = format!("the body is longer than {} KiB", limits.body_bytes >> 10);
-        refuse(StatusCode::PAYLOAD_TOO_LARGE, &message)
-    };
-    // Answered at once where the length is known: a client that waits for an answer need not send it all.
-    if request.body().size_hint().lower() > limits.body_bytes as u64 {
-        return Err(too_long());
-    }
-    let body = Limited::new(request.into_body(), limits.body_bytes).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(body)) => read.body = body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_long()),
-        Ok(Err(error)) => return Err(refuse(StatusCode::BAD_REQUEST, &error.to_string())),
-        Err(_) => return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
-    }
-    Ok(read)
-}
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-fn saturating_usize(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
-}
+    use super::*;
 
-/// Begun MiB of some bytes, as permits of a semaphore.
-fn mebibytes(bytes: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX >> 3)
+    const PATIENCE: Duration = Duration::from_secs(25);
+    const LIMITS: Limits = Limits { body_bytes: 1 << 20, bodies_bytes: 1 << 20 };
+
+    /// A server that says how long a body was, to who does not say `x-stranger`.
+    async fn server() -> SocketAddr {
+        let door = Door::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = door.address();
+        let admit = |head: &ApiRequest| match head.header("x-stranger") {
+            None => Ok(()),
+            Some(_) => Err(ApiResponse::message(StatusCode::UNAUTHORIZED, "no")),
+        };
+        let handler = |request: ApiRequest| async move {
+            ApiResponse::message(StatusCode::OK, &format!("{} octets", request.body.len()))
+        };
+        tokio::spawn(serve_admitted(door, LIMITS, ApiResponse::message, admit, handler));
+        address
+    }
+
+    async fn send(address: SocketAddr, head: &str, body: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{head}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body).await.unwrap();
+        stream
+    }
+
+    /// The beginning of the answer, up to the end of its status.
+    async fn status(stream: &mut TcpStream) -> String {
+        let mut start = [0; 12];
+        tokio::time::timeout(PATIENCE, stream.read_exact(&mut start)).await.expect("an answer in time").unwrap();
+        String::from_utf8_lossy(&start[9..]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn strangers_are_sent_away_before_their_bodies_are_read() {
+        let address = server().await;
+        // More than there is room for, and none of it sent.
+        let mut strangers = Vec::new();
+        for _ in 0..4 {
+            strangers.push(send(address, "X-Stranger: 1\r\nContent-Length: 1000000", b"").await);
+        }
+        for stranger in &mut strangers {
+            assert_eq!(status(stranger).await, "401");
+        }
+        let body = vec![b'x'; 1_000_000];
+        assert_eq!(status(&mut send(address, "Content-Length: 1000000", &body).await).await, "200");
+    }
+
+    #[tokio::test]
+    async fn small_bodies_that_are_slow_do_not_keep_a_large_one_waiting() {
+        let address = server().await;
+        let mut slow = Vec::new();
+        for _ in 0..8 {
+            slow.push(send(address, "Content-Length: 10", b"12345").await);
+            slow.push(send(address, "Transfer-Encoding: chunked", b"5\r\n12345\r\n").await);
+        }
+        let body = vec![b'x'; 1 << 20];
+        assert_eq!(status(&mut send(address, "Content-Length: 1048576", &body).await).await, "200");
+        let mut chunked = b"100000\r\n".to_vec();
+        chunked.extend(&body);
+        chunked.extend(b"\r\n0\r\n\r\n");
+        assert_eq!(status(&mut send(address, "Transfer-Encoding: chunked", &chunked).await).await, "200");
+        chunked.splice(..8, *b"100001\r\nx");
+        assert_eq!(status(&mut send(address, "Transfer-Encoding: chunked", &chunked).await).await, "413");
+        for stream in &mut slow {
+            stream.write_all(b"67890").await.unwrap();
+        }
+        assert_eq!(status(&mut slow[0]).await, "200");
+    }
 }
