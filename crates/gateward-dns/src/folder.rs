@@ -3,12 +3,17 @@
 //! Layout: `ORIGIN.zone` and `ORIGIN.policy.yaml` are the operator's, `keys.yaml` holds TSIG keys, everything whose name begins with
 //! a dot is the server's own.
 
+mod stamp;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use gateward_zone::Name;
+
+pub use stamp::{Included, Stamp};
 
 /// Ending of zone files.
 pub const ZONE_SUFFIX: &str = ".zone";
@@ -16,6 +21,9 @@ pub const ZONE_SUFFIX: &str = ".zone";
 pub const POLICY_SUFFIX: &str = ".policy.yaml";
 /// Longest file of any kind.
 pub const FILE_BYTES: u64 = 1 << 30;
+
+/// Begins the names of files that are being written.
+const TEMPORARY: &str = ".new-";
 
 /// Mode of what everybody may read.
 pub const PUBLIC: u32 = 0o644;
@@ -36,8 +44,10 @@ impl Folder {
     pub fn open(root: &Path) -> io::Result<Self> {
         let root = root.canonicalize()?;
         for own in [".journal", ".versions", ".leases", ".confirmed"] {
-            fs::create_dir_all(root.join(own))?;
+            make_folder(&root.join(own))?;
+            sweep(&root.join(own));
         }
+        sweep(&root);
         Ok(Folder { root })
     }
 
@@ -103,18 +113,51 @@ impl Folder {
         self.versions_dir(origin).join("good.zone")
     }
 
+    /// Is there while a zone is being removed: the removal is finished at the next start.
+    #[must_use]
+    pub fn removal_file(&self, origin: &Name) -> PathBuf {
+        self.versions_dir(origin).join("removing")
+    }
+
+    /// The origins of zones that the server itself keeps something of: journals, good copies, unfinished removals.
+    ///
+    /// # Errors
+    /// A folder cannot be listed.
+    pub fn kept(&self) -> io::Result<Vec<Name>> {
+        let mut kept = Vec::new();
+        for file in fs::read_dir(self.root.join(".journal"))? {
+            let name = file?.file_name();
+            kept.extend(name.to_str().and_then(|name| name.strip_suffix(".journal")).and_then(origin_of));
+        }
+        for folder in fs::read_dir(self.root.join(".versions"))? {
+            let Some(origin) = folder?.file_name().to_str().and_then(origin_of) else { continue };
+            if self.good_file(&origin).exists() || self.removal_file(&origin).exists() {
+                kept.push(origin);
+            }
+        }
+        kept.sort();
+        kept.dedup();
+        Ok(kept)
+    }
+
     /// What was changed by whom.
     #[must_use]
     pub fn audit_file(&self) -> PathBuf {
         self.root.join("audit.log")
     }
 
+    /// Where a file that a zone file includes is looked for.
+    #[must_use]
+    pub fn included(&self, file: &str) -> PathBuf {
+        self.root.join(file)
+    }
+
     /// The content of a file that a zone file includes. `file` is relative to the folder and must stay in it, through links too.
     ///
     /// # Errors
     /// A text for the person who wrote `$INCLUDE`.
-    pub fn include(&self, file: &str) -> Result<(PathBuf, Vec<u8>), String> {
-        let path = self.root.join(file);
+    pub fn include(&self, file: &str) -> Result<Vec<u8>, String> {
+        let path = self.included(file);
         let real = path.canonicalize().map_err(|error| format!("{file} cannot be read: {error}"))?;
         if !real.starts_with(&self.root) {
             return Err(format!(
@@ -122,8 +165,7 @@ impl Folder {
                 self.root.display()
             ));
         }
-        let text = read_bounded(&real).map_err(|error| format!("{file} cannot be read: {error}"))?;
-        Ok((real, text))
+        read_bounded(&real).map_err(|error| format!("{file} cannot be read: {error}"))
     }
 }
 
@@ -132,12 +174,22 @@ impl Folder {
 /// # Errors
 /// It cannot be read, or is longer.
 pub fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    read_stamped(path).map(|(text, _)| text)
+}
+
+/// As [`read_bounded`], with how the file looked before.
+///
+/// # Errors
+/// It cannot be read, or is longer.
+pub fn read_stamped(path: &Path) -> io::Result<(Vec<u8>, Stamp)> {
+    let file = File::open(path)?;
+    let stamp = Stamp::of_open(&file)?;
     let mut text = Vec::new();
-    File::open(path)?.take(FILE_BYTES + 1).read_to_end(&mut text)?;
+    file.take(FILE_BYTES + 1).read_to_end(&mut text)?;
     if text.len() as u64 > FILE_BYTES {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {} MiB", FILE_BYTES >> 20)));
     }
-    Ok(text)
+    Ok((text, stamp))
 }
 
 /// The name of an origin in file names: labels with dots between them, everything but letters, digits, `-` and `_` as `%XX`; `@` is the
@@ -192,21 +244,81 @@ pub fn origin_of(stem: &str) -> Option<Name> {
 /// # Errors
 /// The old one is still there.
 pub fn write_durably(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    replace_durably(path, content, mode, |_| true).map(drop)
+}
+
+/// Replaces a file as [`write_durably`] does, if `may` says so: it is asked at the last moment how the old file looks (`None`: not there).
+/// Gives how the new one looks, or `None` when the old one was left alone.
+///
+/// # Errors
+/// The old one is still there.
+pub fn replace_durably(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    may: impl FnOnce(Option<Stamp>) -> bool,
+) -> io::Result<Option<Stamp>> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
     let folder = path.parent().unwrap_or(Path::new("."));
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = folder.join(format!(".{name}.new"));
+    // Nobody else writes to a file of that name, and it is short however long the zone's name is.
+    let temporary = folder.join(format!("{TEMPORARY}{}", NEXT.fetch_add(1, Ordering::Relaxed)));
     let written = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        // From before a crash.
+        let _ = fs::remove_file(&temporary);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
-        fs::rename(&temporary, path)
+        if !may(Stamp::of(path)) {
+            return Ok(None);
+        }
+        fs::rename(&temporary, path)?;
+        Stamp::of_open(&file).map(Some)
     })();
-    if written.is_err() {
+    if !matches!(written, Ok(Some(_))) {
         // What is left of it is of no use to anybody.
         let _ = fs::remove_file(&temporary);
     }
-    written?;
-    sync_folder(folder)
+    let stamp = written?;
+    if stamp.is_some() {
+        sync_folder(folder)?;
+    }
+    Ok(stamp)
+}
+
+/// Gives a file another name for good; whether it was there.
+///
+/// # Errors
+/// It may still have the old one.
+pub fn move_durably(from: &Path, to: &Path) -> io::Result<bool> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !from.exists() => return Ok(false),
+        moved => moved?,
+    }
+    // The new name first: after a crash the file has one at least.
+    sync_folder(to.parent().unwrap_or(Path::new(".")))?;
+    sync_folder(from.parent().unwrap_or(Path::new(".")))?;
+    Ok(true)
+}
+
+/// Makes a folder for good, if it is not there.
+///
+/// # Errors
+/// Those of the operating system.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.and_then(|()| sync_folder(path.parent().unwrap_or(Path::new(".")))),
+    }
+}
+
+/// Removes what a crash left of files that were being written.
+pub fn sweep(folder: &Path) {
+    for file in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if file.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY)) {
+            // One that stays is in nobody's way.
+            let _ = fs::remove_file(file.path());
+        }
+    }
 }
 
 /// Makes names that came to or went from a folder durable.
@@ -262,14 +374,23 @@ mod tests {
         fs::write(root.join("parts/a"), "content").unwrap();
         std::os::unix::fs::symlink(base.join("secret"), root.join("link")).unwrap();
         let folder = Folder::open(&root).unwrap();
-        assert_eq!(folder.include("parts/a").unwrap().1, b"content");
+        assert_eq!(folder.include("parts/a").unwrap(), b"content");
         for outside in ["../secret", "link", "/etc/hostname", "parts/../../secret", "missing", "parts"] {
             assert!(folder.include(outside).is_err(), "{outside}");
         }
         write_durably(&root.join("b.zone"), b"new", PRIVATE).unwrap();
         assert_eq!(fs::read(root.join("b.zone")).unwrap(), b"new");
+        let seen = Stamp::of(&root.join("b.zone"));
+        let kept = replace_durably(&root.join("b.zone"), b"newer", PUBLIC, |stamp| stamp != seen).unwrap();
+        assert!(kept.is_none() && fs::read(root.join("b.zone")).unwrap() == b"new", "somebody said no");
+        let stamp = replace_durably(&root.join("b.zone"), b"newer", PUBLIC, |stamp| stamp == seen).unwrap();
+        assert!(stamp.is_some() && stamp == Stamp::of(&root.join("b.zone")) && stamp != seen);
         remove_durably(&root.join("b.zone")).unwrap();
         remove_durably(&root.join("b.zone")).unwrap();
+        assert!(!move_durably(&root.join("b.zone"), &root.join("c.zone")).unwrap());
+        fs::write(root.join(".new-7"), "left over").unwrap();
+        Folder::open(&root).unwrap();
+        assert!(!root.join(".new-7").exists());
         fs::remove_dir_all(&base).unwrap();
     }
 }

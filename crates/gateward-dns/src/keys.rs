@@ -12,7 +12,7 @@ use gateward_model::Secret;
 use gateward_yaml::{Node, parse_yaml};
 use gateward_zone::Name;
 
-use crate::folder::{PRIVATE, read_bounded, remove_durably, write_durably};
+use crate::folder::{PRIVATE, Stamp, read_stamped, remove_durably, replace_durably};
 use crate::tsig::{Algorithm, Key, Keys};
 
 /// Longest name or secret of a key in the file.
@@ -22,7 +22,13 @@ const MAX_TEXT: usize = 4_096;
 pub struct KeyFile {
     path: PathBuf,
     keys: ArcSwap<Keys>,
-    entries: Mutex<BTreeMap<Name, Entry>>,
+    held: Mutex<Held>,
+}
+
+/// What the file held when it was read or written, and how it looked then.
+struct Held {
+    entries: BTreeMap<Name, Entry>,
+    stamp: Option<Stamp>,
 }
 
 #[derive(Clone)]
@@ -37,9 +43,9 @@ impl KeyFile {
     /// # Errors
     /// Everything that is wrong in it, with its line; never a secret.
     pub fn open(path: PathBuf) -> Result<Self, String> {
-        let entries = read(&path)?;
-        let keys = keys_of(&entries)?;
-        Ok(KeyFile { path, keys: ArcSwap::from_pointee(keys), entries: Mutex::new(entries) })
+        let held = read(&path)?;
+        let keys = keys_of(&held.entries)?;
+        Ok(KeyFile { path, keys: ArcSwap::from_pointee(keys), held: Mutex::new(held) })
     }
 
     /// The file.
@@ -57,20 +63,24 @@ impl KeyFile {
     /// Names and algorithms, by name.
     #[must_use]
     pub fn list(&self) -> Vec<(Name, Algorithm)> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.iter().map(|(name, entry)| (name.clone(), entry.algorithm)).collect()
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.entries.iter().map(|(name, entry)| (name.clone(), entry.algorithm)).collect()
     }
 
     /// Reads the file again. When something is wrong with it, the keys stay as they are.
     pub fn reload(&self) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        match read(&self.path).and_then(|read| keys_of(&read).map(|keys| (read, keys))) {
-            Ok((read, keys)) => {
-                *entries = read;
-                self.keys.store(Arc::new(keys));
-            }
-            Err(error) => tracing::error!(file = %self.path.display(), error, "the keys stay as they were"),
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = self.take(&mut held) {
+            tracing::error!(file = %self.path.display(), error, "the keys stay as they were");
         }
+    }
+
+    /// What the file says holds from now on.
+    fn take(&self, held: &mut Held) -> Result<(), String> {
+        let new = read(&self.path)?;
+        self.keys.store(Arc::new(keys_of(&new.entries)?));
+        *held = new;
+        Ok(())
     }
 
     /// Adds or replaces a key; in the file before in use.
@@ -96,28 +106,41 @@ impl KeyFile {
     }
 
     fn change(&self, change: impl FnOnce(&mut BTreeMap<Name, Entry>) -> bool) -> Result<bool, String> {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut next = entries.clone();
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if Stamp::of(&self.path) != held.stamp {
+            // Somebody edited it: what is written below must have that, too.
+            self.take(&mut held)
+                .map_err(|error| format!("the file of keys was edited; put it right first: {error}"))?;
+        }
+        let mut next = held.entries.clone();
         if !change(&mut next) {
             return Ok(false);
         }
         let keys = keys_of(&next)?;
-        let mut text = String::from("# TSIG keys; written by gateward dns.\n");
-        for (name, entry) in &next {
-            let secret = entry.secret.expose();
-            writeln!(text, "\"{}\": {{algorithm: {}, secret: \"{secret}\"}}", escaped(name), entry.algorithm)
-                .expect("strings take everything");
-        }
-        let written = if next.is_empty() {
-            remove_durably(&self.path)
+        let failed = |error: io::Error| format!("{}: {error}", self.path.display());
+        let stamp = if next.is_empty() {
+            remove_durably(&self.path).map_err(failed)?;
+            None
         } else {
-            write_durably(&self.path, text.as_bytes(), PRIVATE)
+            let is_as_read = |stamp: Option<Stamp>| stamp == held.stamp;
+            let written = replace_durably(&self.path, rendered(&next).as_bytes(), PRIVATE, is_as_read);
+            let again = || "the file of keys was edited at the same moment; try again".to_owned();
+            Some(written.map_err(failed)?.ok_or_else(again)?)
         };
-        written.map_err(|error| format!("{}: {error}", self.path.display()))?;
-        *entries = next;
+        *held = Held { entries: next, stamp };
         self.keys.store(Arc::new(keys));
         Ok(true)
     }
+}
+
+fn rendered(entries: &BTreeMap<Name, Entry>) -> String {
+    let mut text = String::from("# TSIG keys; written by gateward dns.\n");
+    for (name, entry) in entries {
+        let secret = entry.secret.expose();
+        writeln!(text, "\"{}\": {{algorithm: {}, secret: \"{secret}\"}}", escaped(name), entry.algorithm)
+            .expect("strings take everything");
+    }
+    text
 }
 
 /// A name within double quotes of YAML.
@@ -130,12 +153,15 @@ fn keys_of(entries: &BTreeMap<Name, Entry>) -> Result<Keys, String> {
     entries.iter().map(key).collect::<Result<Keys, _>>().map_err(|error| error.to_string())
 }
 
-fn read(path: &Path) -> Result<BTreeMap<Name, Entry>, String> {
+fn read(path: &Path) -> Result<Held, String> {
     let file = path.display();
-    let text = match read_bounded(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        text => text.map_err(|error| format!("{file}: {error}"))?,
+    let (text, stamp) = match read_stamped(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Held { entries: BTreeMap::new(), stamp: None });
+        }
+        read => read.map_err(|error| format!("{file}: {error}"))?,
     };
+    let stamp = Some(stamp);
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
     if mode & 0o077 != 0 {
         tracing::warn!(%file, mode = format!("{:o}", mode & 0o777), "others can read the keys; chmod 600 the file");
@@ -143,7 +169,7 @@ fn read(path: &Path) -> Result<BTreeMap<Name, Entry>, String> {
     let at = |node: &Node, message: &str| format!("{file}:{}: {message}", node.position.line);
     let root = parse_yaml(&text).map_err(|error| format!("{file}:{}: {}", error.position.line, error.message))?;
     if root.is_null() {
-        return Ok(BTreeMap::new());
+        return Ok(Held { entries: BTreeMap::new(), stamp });
     }
     let mut entries = BTreeMap::new();
     let mut errors = Vec::new();
@@ -153,7 +179,7 @@ fn read(path: &Path) -> Result<BTreeMap<Name, Entry>, String> {
             Err(error) => errors.push(at(node, &error)),
         }
     }
-    if errors.is_empty() { Ok(entries) } else { Err(errors.join("\n")) }
+    if errors.is_empty() { Ok(Held { entries, stamp }) } else { Err(errors.join("\n")) }
 }
 
 fn entry(name: &str, node: &Node) -> Result<(Name, Entry), String> {
@@ -190,9 +216,18 @@ mod tests {
         assert_eq!(again.list(), file.list());
         assert!(again.keys().find(&name).is_some_and(|key| key.algorithm() == Algorithm::HmacSha512));
         assert_eq!((again.remove(&name), again.remove(&name)), (Ok(true), Ok(false)));
+        // Somebody edits the file, and a key comes over the API before anybody looked.
+        std::fs::write(
+            &path,
+            "b: {algorithm: hmac-md5, secret: c2VjcmV0}\nedited: {algorithm: hmac-sha256, secret: c2VjcmV0}\n",
+        )
+        .unwrap();
+        again.put("c".parse().unwrap(), "hmac-sha256", "c2VjcmV0").unwrap();
+        assert_eq!(KeyFile::open(path.clone()).unwrap().list().len(), 3, "the edit is not lost");
         std::fs::write(&path, "b: {algorithm: hmac-sha256, secret: '***'}\nc: 7\n").unwrap();
         again.reload();
-        assert_eq!(again.list().len(), 1, "a bad file changes nothing");
+        assert_eq!(again.list().len(), 3, "a bad file changes nothing");
+        assert!(again.remove(&"b".parse().unwrap()).unwrap_err().contains("edited"), "nor is it overwritten");
         let errors = KeyFile::open(path).err().unwrap();
         assert!(errors.contains("keys.yaml:1:") && errors.contains("keys.yaml:2:"), "{errors}");
         assert!(!errors.contains("***"));

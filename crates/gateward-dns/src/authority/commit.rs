@@ -1,8 +1,11 @@
 //! Making changes durable and serving them: journal, zone file, and the order of the two.
 //!
 //! A change of a zone that is there is durable with its journal's sync; the zone file follows when it can. A new zone is
-//! durable with its zone file. At every moment the zone file is one of the versions that the journal knows, so that a crash between any two
-//! steps loses nothing.
+//! durable with its zone file. At every moment the zone file or the good copy (`kept`) is one of the versions that the journal knows, so that a
+//! crash between any two steps loses nothing.
+//!
+//! A zone file that looks different from when it was judged last holds an edit of a person. It is never overwritten: a change goes into the
+//! journal alone then, and what the edit means is decided when it is judged.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,10 +13,10 @@ use std::time::SystemTime;
 use gateward_zone::{ZoneView, render_zone};
 
 use super::line::{Line, State};
-use super::proposal::Door;
+use super::proposal::{Door, Refused};
 use super::turn::{Accepted, millis};
 use super::{Authority, digest, text};
-use crate::folder::{PUBLIC, write_durably};
+use crate::folder::{PUBLIC, Stamp, replace_durably};
 use crate::journal::{Base, Delta, Journal, JournalError};
 use crate::store::Zone;
 
@@ -28,12 +31,17 @@ impl State {
         Some(Base { serial: zone.serial(), digest })
     }
 
-    /// The zone file's content is the version `zone`.
-    fn merged(&mut self, zone: &Zone) {
+    /// The zone file's content is the version `zone`, and it says `serial`.
+    fn merged(&mut self, zone: &Zone, serial: Option<u32>) {
         self.unmerged = 0;
-        self.file_serial = Some(zone.serial());
+        self.file_serial = serial.or(Some(zone.serial()));
         self.file_digest = None;
         self.bad_file.clear();
+    }
+
+    /// Whether a zone file that looks like that may be replaced: what is in it is known. One that is gone has nothing to lose.
+    fn may_replace(&self, stamp: Option<Stamp>) -> bool {
+        stamp.is_none() || stamp == self.seen
     }
 }
 
@@ -48,7 +56,7 @@ impl Authority {
         state: &mut State,
         accepted: &mut Vec<Accepted>,
         now: SystemTime,
-    ) -> Result<(), JournalError> {
+    ) -> Result<(), Refused> {
         let Some(first) = accepted.first() else { return Ok(()) };
         let is_fresh = state.zone.is_none() || !state.damaged.is_empty();
         let rest = if is_fresh {
@@ -58,35 +66,49 @@ impl Authority {
             &accepted[..]
         };
         if let Err(error) = self.append(line, state, rest, now) {
+            let failed = Refused::Failed(error.to_string());
             if !is_fresh {
-                return Err(error);
+                return Err(failed);
             }
             // The first one is stored all the same.
             for good in accepted.drain(1..) {
-                let failed = super::Refused::Failed(error.to_string());
-                let _ = good.reply.map(|reply| reply.send(Err(failed)));
+                self.counts.bad(&failed);
+                let _ = good.reply.map(|reply| reply.send(Err(failed.clone())));
             }
         }
         if let Some(last) = accepted.last() {
             state.zone = Some(last.next.clone());
             self.zones.put(last.next.clone());
         }
-        self.tell_changes(line, accepted);
+        // Who hears of a change looks at what is shown.
         Authority::show(line, state);
+        self.tell_changes(line, accepted);
         Ok(())
     }
 
     /// A zone that was not there, or whose files were beyond repair, starts with its zone file.
-    fn start_anew(&self, line: &Line, state: &mut State, first: &Accepted) -> Result<(), JournalError> {
+    fn start_anew(&self, line: &Line, state: &mut State, first: &Accepted) -> Result<(), Refused> {
         let (path, dir) = (self.folder.zone_file(&line.origin), self.folder.versions_dir(&line.origin));
+        let failed =
+            |path: &std::path::Path, error| Refused::Failed(JournalError::Io(path.to_owned(), error).to_string());
         let content = self.file_text(line, first);
-        write_durably(&path, &content, PUBLIC).map_err(|error| JournalError::Io(path.clone(), error))?;
+        let written = replace_durably(&path, &content, PUBLIC, |stamp| state.may_replace(stamp));
+        let Some(stamp) = written.map_err(|error| failed(&path, error))? else {
+            let message = format!("there is a zone file of {} that the server has not read yet", line.origin);
+            return Err(Refused::rule(
+                "unread-file",
+                message,
+                "wait until it is read, at most half a minute, and try again",
+            ));
+        };
+        state.seen = Some(stamp);
         let journal = self.folder.journal_file(&line.origin);
-        state.history.set_aside(&dir, &journal).map_err(|error| JournalError::Io(journal, error))?;
+        state.history.set_aside(&dir, &journal).map_err(|error| failed(&journal, error))?;
         state.damaged.clear();
         state.digest = None;
         state.zone = Some(first.next.clone());
-        state.merged(&first.next);
+        state.merged(&first.next, None);
+        state.lacks_copy = true;
         Ok(())
     }
 
@@ -142,20 +164,24 @@ impl Authority {
 
     /// The zone file after a change that came as one.
     fn keep_file(&self, line: &Line, state: &mut State, good: &Accepted, digest: u128) {
-        let Some(text) = &good.proposal.text else { return };
+        let Some(stated) = good.proposal.stated.filter(|_| good.proposal.text.is_some()) else { return };
         if good.proposal.actor.door == Door::File {
             // It is there already, with the serial that it says.
-            state.merged(&good.next);
-            state.file_serial = text::stated_serial(text, &line.origin, &self.folder);
+            state.merged(&good.next, Some(stated));
             state.file_digest = Some(digest);
             return;
         }
         let path = self.folder.zone_file(&line.origin);
-        match write_durably(&path, &self.file_text(line, good), PUBLIC) {
-            Ok(()) => {
-                state.merged(&good.next);
+        match replace_durably(&path, &self.file_text(line, good), PUBLIC, |stamp| state.may_replace(stamp)) {
+            Ok(Some(stamp)) => {
+                state.seen = Some(stamp);
+                state.merged(&good.next, None);
                 state.file_digest = Some(digest);
             }
+            Ok(None) => tracing::warn!(
+                file = %path.display(), actor = %good.proposal.actor,
+                "the zone file was edited at the same time and is left as it is; the change is in the journal, and the edit is judged next"
+            ),
             Err(error) => tracing::warn!(
                 file = %path.display(), %error,
                 "the zone file could not be written; the change is in the journal and the file follows later"
@@ -187,35 +213,22 @@ impl Authority {
         }
     }
 
-    /// The zone file becomes the version that is served, and the journal part of the past.
+    /// The journal becomes part of the past: the zone file is the version that is served from then on, and so is the good copy. Where somebody is
+    /// at work on the zone file, the good copy alone.
     pub(super) fn merge(&self, line: &Line, state: &mut State) -> Result<(), JournalError> {
         let Some(zone) = state.zone.clone() else { return Ok(()) };
-        if !state.bad_file.is_empty() {
-            // Somebody is at work on the zone file: it is not overwritten, and the journal grows.
-            return Ok(());
-        }
-        if state.unmerged > 0 || state.file_serial != Some(zone.serial()) {
+        if state.bad_file.is_empty() && (state.unmerged > 0 || state.file_serial != Some(zone.serial())) {
             let path = self.folder.zone_file(&line.origin);
-            let content = rendered(&zone);
-            write_durably(&path, &content, PUBLIC).map_err(|error| JournalError::Io(path, error))?;
-            state.merged(&zone);
+            // One that is gone is about to be judged, too.
+            let written = replace_durably(&path, &rendered(&zone), PUBLIC, |stamp| stamp == state.seen);
+            if let Some(stamp) = written.map_err(|error| JournalError::Io(path, error))? {
+                state.seen = Some(stamp);
+                state.merged(&zone, None);
+            }
         }
-        state.history.turn_over(&self.folder.versions_dir(&line.origin), self.options.versions)?;
-        self.keep_good(&zone);
-        Ok(())
-    }
-
-    /// Keeps a copy of the zone for the day on which its zone file cannot be used. A lost copy costs nothing until then.
-    pub(super) fn keep_good(&self, zone: &Zone) {
-        let path = self.folder.good_file(zone.origin());
-        let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
-            let temporary = path.with_extension("new");
-            std::fs::write(&temporary, render_zone(zone))?;
-            std::fs::rename(&temporary, &path)
-        });
-        if let Err(error) = written {
-            tracing::warn!(file = %path.display(), %error, "no copy of the zone could be kept");
-        }
+        // Before the journal moves: what the zone is now follows from the copy alone then.
+        self.keep_good(state).map_err(|error| JournalError::Io(self.folder.good_file(&line.origin), error))?;
+        state.history.turn_over(&self.folder.versions_dir(&line.origin), self.options.versions)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use gateward_zone::force::{VerifiedForce, verify_force};
-use gateward_zone::policy::{self, ActorKind, Policy, Refusal, Step};
+use gateward_zone::force::{ForceError, VerifiedForce, verify_force};
+use gateward_zone::policy::{self, ActorKind, Policy, Refusal, Step, Verdict};
 use gateward_zone::{Change, Name, Problem, ZoneView};
 
 use super::problem;
@@ -59,6 +59,20 @@ impl Asked<'_> {
         self.decide(Some(zone), Step::Delete, &gateward_zone::diff::removal(zone), relatives)
     }
 
+    /// Whether the policy may be replaced by `new`, whose text is `text`. It is the old one that says so.
+    ///
+    /// # Errors
+    /// Everything that speaks against it.
+    pub(super) fn replace_policy(&self, new: &Policy, text: &[u8]) -> Result<Allowed, Refused> {
+        let mut errors = Vec::new();
+        let digest = policy::digest(self.zone, text);
+        let force = self.force(&digest, &mut errors);
+        let actor = principal(self.actor);
+        let verdict =
+            policy::check_policy(self.policy, self.zone, new, &digest, &actor, self.seconds(), force.as_ref());
+        Asked::settle(verdict, force, errors)
+    }
+
     fn decide(
         &self,
         before: Option<&dyn ZoneView>,
@@ -66,19 +80,26 @@ impl Asked<'_> {
         changes: &[Change],
         mut errors: Vec<Problem>,
     ) -> Result<Allowed, Refused> {
-        let now = i64::try_from(millis(self.now) / 1_000).unwrap_or(i64::MAX);
-        let force = match self.force.map(|token| {
-            let digest = gateward_zone::diff::digest(self.zone, changes);
-            verify_force(token, &self.policy.force, self.zone, &digest, now)
-        }) {
-            None => None,
-            Some(Ok(force)) => Some(force),
-            Some(Err(error)) => {
-                errors.push(problem("force-token", error.to_string(), "ask for a token for exactly this change"));
-                None
-            }
+        let force = self.force(&gateward_zone::diff::digest(self.zone, changes), &mut errors);
+        let actor = principal(self.actor);
+        let verdict = policy::check(self.policy, self.zone, before, step, &actor, self.seconds(), force.as_ref());
+        Asked::settle(verdict, force, errors)
+    }
+
+    fn seconds(&self) -> i64 {
+        i64::try_from(millis(self.now) / 1_000).unwrap_or(i64::MAX)
+    }
+
+    /// The token, if one came that is good for what the digest stands for.
+    fn force(&self, digest: &str, errors: &mut Vec<Problem>) -> Option<VerifiedForce> {
+        let verified = verify_force(self.force?, &self.policy.force, self.zone, digest, self.seconds());
+        let say = |error: &ForceError| {
+            errors.push(problem("force-token", error.to_string(), "ask for a token for exactly this change"));
         };
-        let verdict = policy::check(self.policy, self.zone, before, step, &principal(self.actor), now, force.as_ref());
+        verified.inspect_err(say).ok()
+    }
+
+    fn settle(verdict: Verdict, force: Option<VerifiedForce>, mut errors: Vec<Problem>) -> Result<Allowed, Refused> {
         errors.extend(verdict.refusals.into_iter().map(Problem::from));
         if errors.is_empty() {
             return Ok(Allowed { overridden: verdict.overridden, force });
@@ -97,6 +118,9 @@ pub(super) fn clamped(policy: &Policy, mut changes: Vec<Change>) -> Vec<Change> 
     changes
 }
 
+/// Begins the word by which a run of a plan signs, behind the name of who runs it.
+const PLAN: &str = "plan:";
+
 /// Who asks, as policies know people.
 pub(super) fn principal(actor: &Actor) -> policy::Actor {
     let (kind, key) = match actor.door {
@@ -106,5 +130,7 @@ pub(super) fn principal(actor: &Actor) -> policy::Actor {
         Door::Update => (ActorKind::Update, actor.name.parse::<Name>().ok()),
         Door::Api | Door::Webhook | Door::Transfer | Door::Catalog => (ActorKind::Api, None),
     };
-    policy::Actor { name: actor.name.clone(), key, kind }
+    let person = actor.name.rsplit_once(' ').filter(|(_, word)| actor.door == Door::Api && word.starts_with(PLAN));
+    let name = person.map_or(&*actor.name, |(person, _)| person).to_owned();
+    policy::Actor { name, key, kind }
 }

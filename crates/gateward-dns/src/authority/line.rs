@@ -12,8 +12,9 @@ use gateward_zone::{Name, Problem};
 use tokio::sync::oneshot;
 
 use super::Authority;
-use super::proposal::{Applied, Proposal, Refused};
+use super::proposal::{Applied, Edit, Proposal, Refused};
 use super::quota::Bucket;
+use crate::folder::Stamp;
 use crate::journal::History;
 use crate::store::Zone;
 
@@ -34,6 +35,17 @@ pub(super) enum Job {
     Change(Box<Proposal>, Reply),
     /// Anything else that must not meet a change.
     Turn(Box<Work>),
+}
+
+impl Job {
+    fn is_change(&self) -> bool {
+        matches!(self, Job::Change(..))
+    }
+
+    /// Whether it may share a turn with changes before it. Going back starts from a version that is stored.
+    fn may_follow(&self) -> bool {
+        matches!(self, Job::Change(proposal, _) if !matches!(proposal.edit, Edit::Rollback(_)))
+    }
 }
 
 /// A zone's line.
@@ -95,10 +107,19 @@ pub(super) struct State {
     pub(super) history: History,
     /// Steps that the zone file does not have.
     pub(super) unmerged: u64,
-    /// The serial in the zone file, which may lag behind when its content was taken with a higher one.
+    /// The serial in the zone file when it was last taken over or written; it may lag behind when its content was taken with a higher one.
     pub(super) file_serial: Option<u32>,
-    /// The digest of what the zone file holds; `None` where that is the version that is served.
+    /// The digest of what the zone file held then; `None` where that is the version that is served.
     pub(super) file_digest: Option<u128>,
+    /// How the zone file looked when it was last judged or written. One that looks different holds an edit that nobody has judged yet, and
+    /// is not overwritten.
+    pub(super) seen: Option<Stamp>,
+    /// The zone file was edited or removed while nobody looked; the version before is served until that is judged.
+    pub(super) is_unjudged: bool,
+    /// The zone is new, and there is no good copy of it yet.
+    pub(super) lacks_copy: bool,
+    /// A policy file was read, or found missing: the policy is the zone's own.
+    pub(super) is_policy_known: bool,
     /// The policy file cannot be read: nothing may be changed until it can.
     pub(super) bad_policy: Vec<Problem>,
     /// The zone file cannot be used; the version that is served goes on and may change.
@@ -119,6 +140,10 @@ impl State {
             unmerged: 0,
             file_serial: None,
             file_digest: None,
+            seen: None,
+            is_unjudged: false,
+            lacks_copy: false,
+            is_policy_known: false,
             bad_policy: Vec::new(),
             bad_file: Vec::new(),
             damaged: Vec::new(),
@@ -157,7 +182,7 @@ impl Line {
         if queue.is_dead {
             return Queued::Dead(job);
         }
-        if queue.jobs.len() >= MAX_WAITING && matches!(job, Job::Change(..)) {
+        if queue.jobs.len() >= MAX_WAITING && job.is_change() {
             return Queued::Full(job);
         }
         queue.jobs.push_back(job);
@@ -169,8 +194,8 @@ impl Line {
         let mut queue = lock(&self.queue);
         let mut jobs = Vec::new();
         while let Some(job) = queue.jobs.front() {
-            let is_change = matches!(job, Job::Change(..));
-            if !jobs.is_empty() && !is_change || jobs.len() >= MAX_BATCH {
+            let is_change = job.is_change();
+            if !jobs.is_empty() && !job.may_follow() || jobs.len() >= MAX_BATCH {
                 break;
             }
             jobs.extend(queue.jobs.pop_front());

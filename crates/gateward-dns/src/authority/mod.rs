@@ -9,10 +9,13 @@ mod audit;
 mod commit;
 mod counts;
 mod digest;
+mod file;
 mod guard;
+mod kept;
 mod line;
 mod load;
 mod plan;
+mod policy;
 mod proposal;
 mod quota;
 mod removal;
@@ -214,8 +217,10 @@ impl Authority {
                 Queued::Waiting => return,
                 Queued::Full(Job::Change(_, reply)) => {
                     let per_second = self.options.max_changes_per_second;
+                    let busy = Refused::Busy { per_second, retry_after_ms: 1_000 };
+                    self.counts.bad(&busy);
                     // Nobody may be waiting any more.
-                    let _ = reply.send(Err(Refused::Busy { per_second, retry_after_ms: 1_000 }));
+                    let _ = reply.send(Err(busy));
                     return;
                 }
                 Queued::Full(Job::Turn(_)) => return,

@@ -1,19 +1,20 @@
-//! Taking a zone away, and changing its policy.
+//! Taking a zone away.
+//!
+//! The zone file goes first, and with it the zone. A mark that is written before tells the next start that what is left is to be swept up, and is
+//! not a zone whose file was lost.
 
-use std::fs;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use gateward_zone::policy::Policy;
 use gateward_zone::{Name, Problem, RecordSet, Rtype, ZoneView, rdata, render_zone};
 
 use super::guard::Asked;
 use super::line::{Info, Kind, Line, State};
-use super::proposal::{Actor, Base, PolicyBase, Refused};
+use super::proposal::{Actor, Base, Refused};
+use super::turn::compare;
 use super::{Authority, Happened, audit, problem};
-use crate::folder::{PUBLIC, read_bounded, remove_durably, write_durably};
+use crate::folder::{PUBLIC, Stamp, make_folder, move_durably, remove_durably, write_durably};
 use crate::store::Zone;
 
 impl Authority {
@@ -27,15 +28,12 @@ impl Authority {
         }
         let work = move |authority: &Authority, line: &Line, state: &mut State| {
             let now = SystemTime::now();
-            let removed = authority.take_away(line, state, base, &actor, force.as_deref(), now);
-            if let Err(error) = &removed {
-                authority.audit.refusal(line, &actor, error, now);
-            }
-            removed
+            authority.take_away(line, state, base, &actor, force.as_deref(), now)
         };
         self.in_turn(origin, work).await.unwrap_or_else(|| Err(super::lost()))
     }
 
+    /// Takes the zone away or says why not, in the audit log and in the counters, too.
     pub(super) fn take_away(
         &self,
         line: &Line,
@@ -45,12 +43,28 @@ impl Authority {
         force: Option<&str>,
         now: SystemTime,
     ) -> Result<(), Refused> {
-        let zone = state.zone.clone().ok_or_else(|| Refused::NoZone(line.origin.clone()))?;
-        if let Base::Serial(wanted) = base
-            && wanted != zone.serial()
-        {
-            return Err(Refused::Base { served: zone.serial(), wanted: Some(wanted) });
+        let removed = self.try_take_away(line, state, base, actor, force, now);
+        match &removed {
+            Ok(()) => self.counts.good(true),
+            Err(error) => {
+                self.counts.bad(error);
+                self.audit.refusal(line, actor, error, now);
+            }
         }
+        removed
+    }
+
+    fn try_take_away(
+        &self,
+        line: &Line,
+        state: &mut State,
+        base: Base,
+        actor: &Actor,
+        force: Option<&str>,
+        now: SystemTime,
+    ) -> Result<(), Refused> {
+        let zone = state.zone.clone().ok_or_else(|| Refused::NoZone(line.origin.clone()))?;
+        compare(line, Some(zone.serial()), base)?;
         if line.info.load().kind != Kind::Primary && !actor.door.is_copy() {
             let message = format!("{} is a copy of what its primary serves", line.origin);
             return Err(Refused::rule(
@@ -101,73 +115,38 @@ impl Authority {
     }
 
     fn store_removal(&self, line: &Line, state: &mut State, zone: &Zone) -> io::Result<()> {
-        let dir = self.folder.versions_dir(&line.origin);
-        fs::create_dir_all(&dir)?;
+        let origin = &line.origin;
+        let (dir, file, mark) =
+            (self.folder.versions_dir(origin), self.folder.zone_file(origin), self.folder.removal_file(origin));
+        make_folder(&dir)?;
         write_durably(&dir.join("deleted.zone"), render_zone(zone).as_bytes(), PUBLIC)?;
-        remove_durably(&self.folder.zone_file(&line.origin))?;
-        // From here on the zone is gone; what is left of it is swept up, or lies where nobody looks.
-        let swept = state
-            .history
-            .set_aside(&dir, &self.folder.journal_file(&line.origin))
-            .and_then(|()| remove_durably(&self.folder.good_file(&line.origin)))
-            .and_then(|()| match fs::rename(self.folder.policy_file(&line.origin), dir.join("deleted.policy.yaml")) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                moved => moved,
-            });
-        if let Err(error) = swept {
-            tracing::warn!(zone = %line.origin, %error, "files of the removed zone are left over");
+        write_durably(&mark, b"", PUBLIC)?;
+        let is_known = Stamp::of(&file).is_none_or(|stamp| state.seen == Some(stamp));
+        let gone = if is_known {
+            remove_durably(&file)
+        } else {
+            tracing::warn!(zone = %origin, "the zone file was edited at the same time; the edit is kept as deleted.edited.zone in .versions");
+            move_durably(&file, &dir.join("deleted.edited.zone")).map(drop)
+        };
+        if let Err(error) = gone {
+            remove_durably(&mark)?;
+            return Err(error);
+        }
+        // From here on the zone is gone; what is left of it is swept up, now or at the next start.
+        if let Err(error) = self.sweep_removed(origin, state) {
+            tracing::warn!(zone = %origin, %error, "files of the removed zone are left over");
         }
         Ok(())
     }
 
-    /// Replaces the policy of a zone by the text of a policy file, if the old one is what the change was made for.
-    ///
-    /// # Errors
-    /// [`Refused`]: there is no such zone, its policy is another, or the text is not a policy; the old one stays.
-    pub async fn put_policy(
-        &self,
-        origin: &Name,
-        text: Vec<u8>,
-        base: PolicyBase,
-        actor: Actor,
-    ) -> Result<(), Refused> {
-        if self.known(origin).is_none() {
-            return Err(Refused::NoZone(origin.clone()));
-        }
-        let work = move |authority: &Authority, line: &Line, state: &mut State| {
-            if state.zone.is_none() {
-                return Err(Refused::NoZone(line.origin.clone()));
-            }
-            let file = authority.folder.policy_file(&line.origin);
-            if base != PolicyBase::Any && !base.is_met(policy_file(&file)?.as_deref()) {
-                return Err(Refused::PolicyBase);
-            }
-            let policy = Policy::from_yaml(&text, &line.origin, "policy").map_err(Refused::Rules)?;
-            write_durably(&file, &text, PUBLIC).map_err(|error| Refused::Failed(error.to_string()))?;
-            authority.take_policy(line, state, Ok(policy));
-            authority.audit.note(&line.origin, &actor, "policy", String::from_utf8_lossy(&text).into_owned());
-            Ok(())
-        };
-        self.in_turn(origin, work).await.unwrap_or_else(|| Err(super::lost()))
-    }
-
-    /// A policy that was read holds from now on. Where it cannot be read, the old one goes on, and nothing may be changed.
-    pub(super) fn take_policy(&self, line: &Line, state: &mut State, policy: Result<Policy, Vec<Problem>>) {
-        match policy {
-            Ok(policy) => {
-                state.bad_policy.clear();
-                if *line.info.load().policy != policy {
-                    let policy = Arc::new(policy);
-                    line.info.rcu(|info| Info { policy: policy.clone(), ..Info::clone(info) });
-                    self.tell(&line.origin, Happened::Policy);
-                }
-            }
-            Err(problems) => {
-                problems.iter().for_each(|problem| tracing::error!(zone = %line.origin, "{problem}"));
-                state.bad_policy = problems;
-            }
-        }
-        Authority::show(line, state);
+    /// Puts away what is left of a zone whose file is gone.
+    pub(super) fn sweep_removed(&self, origin: &Name, state: &mut State) -> io::Result<()> {
+        let dir = self.folder.versions_dir(origin);
+        state.history.set_aside(&dir, &self.folder.journal_file(origin))?;
+        remove_durably(&self.folder.good_file(origin))?;
+        move_durably(&self.folder.policy_file(origin), &dir.join("deleted.policy.yaml"))?;
+        move_durably(&self.folder.lease_file(origin), &dir.join("deleted.leases"))?;
+        remove_durably(&self.folder.removal_file(origin))
     }
 }
 
@@ -180,13 +159,4 @@ fn is_here(delegation: &RecordSet, parent: &Zone, origin: &Name, zone: Option<&Z
     let apexes = [parent.set(parent.origin(), Rtype::NS), zone.and_then(|zone| zone.set(origin, Rtype::NS))];
     let here: Vec<Vec<u8>> = apexes.iter().flatten().flat_map(targets).collect();
     targets(delegation).iter().any(|target| here.contains(target))
-}
-
-/// The policy file; `None` if there is none.
-fn policy_file(path: &Path) -> Result<Option<Vec<u8>>, Refused> {
-    match read_bounded(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Refused::Failed(format!("{}: {error}", path.display()))),
-    }
 }

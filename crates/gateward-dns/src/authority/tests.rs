@@ -7,6 +7,9 @@ use gateward_zone::{Change, Rtype, parse_record};
 
 use super::*;
 
+mod files;
+mod policies;
+
 struct Server {
     dir: PathBuf,
     authority: Arc<Authority>,
@@ -24,13 +27,27 @@ impl Server {
     /// As after a crash: nothing is written on the way out.
     fn restart(&mut self) -> Vec<String> {
         self.authority = start(&self.dir);
-        let (prepared, loaded) = self.authority.prepare(&origin());
+        let (prepared, mut loaded) = self.authority.prepare(&origin());
         self.authority.adopt(vec![prepared]);
+        if loaded.again {
+            loaded = self.authority.reload(&origin());
+        }
         loaded.problems.iter().map(|problem| problem.rule.to_owned()).collect()
     }
 
     fn file(&self) -> PathBuf {
         self.authority.folder().zone_file(&origin())
+    }
+
+    /// Writes the zone file, as an operator does.
+    fn edit(&self, text: &str) {
+        fs::write(self.file(), text).expect("it can be written");
+    }
+
+    fn put_policy(&self, text: &str, actor: &str, force: Option<String>) -> Result<(), Refused> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let actor = Actor::new(Door::Api, actor);
+        runtime.block_on(self.authority.put_policy(&origin(), text.into(), PolicyBase::Any, actor, force))
     }
 
     fn put(&self, text: &str) -> Result<u32, Refused> {
@@ -255,11 +272,8 @@ fn a_damaged_journal_is_told_and_only_a_whole_zone_goes_on() {
 fn guardrails_hold_at_every_door() {
     let server = Server::new("doors");
     server.put(&zone_text(7, &[1, 2])).unwrap();
-    let policy = b"never_empty: [www]\nprotected: true\n".to_vec();
+    server.put_policy("never_empty: [www]\nprotected: true\n", "test", None).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime
-        .block_on(server.authority.put_policy(&origin(), policy, PolicyBase::Any, Actor::new(Door::Api, "test")))
-        .unwrap();
     let gone = || vec![Change::Remove(www(1)), Change::Remove(www(2))];
     let decide = move || Edit::Decide(Box::new(move |_: &dyn ZoneView| Ok(gone())));
     let refused = |proposal| match server.propose(proposal) {
@@ -325,11 +339,7 @@ fn a_zone_goes_when_nobody_needs_it_and_can_be_made_again() {
 fn the_policy_limits_what_a_zone_may_cost() {
     let server = Server::new("limits");
     server.put(&zone_text(7, &[1])).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let policy = |text: &str| {
-        let put = server.authority.put_policy(&ORIGIN, text.into(), PolicyBase::Any, Actor::new(Door::Api, "test"));
-        runtime.block_on(put).unwrap();
-    };
+    let policy = |text: &str| server.put_policy(text, "test", None).unwrap();
     policy("limits: {records: 5}\n");
     assert_eq!(server.change(vec![Change::Add(www(2))]), Ok(8));
     assert!(
@@ -342,4 +352,36 @@ fn the_policy_limits_what_a_zone_may_cost() {
     );
 }
 
-static ORIGIN: std::sync::LazyLock<Name> = std::sync::LazyLock::new(origin);
+#[test]
+fn going_back_shares_a_turn_with_nobody_before_it() {
+    let server = Server::new("rollback-batch");
+    server.put(&zone_text(7, &[1])).unwrap();
+    server.change(vec![Change::Add(www(2))]).unwrap();
+    let line = server.authority.known(&origin()).unwrap();
+    let held = line.state();
+    let submit = |edit| server.authority.submit(Proposal::new(origin(), edit, Actor::new(Door::Api, "test")));
+    // They wait together.
+    let edits = [Edit::Changes(vec![Change::Add(www(3))]), Edit::Changes(vec![Change::Add(www(4))]), Edit::Rollback(7)];
+    let answers = edits.map(submit);
+    drop(held);
+    let serials = answers.map(|answer| answer.blocking_recv().unwrap().map(|applied| applied.serial));
+    assert_eq!(serials, [Ok(9), Ok(10), Ok(11)]);
+    assert_eq!(server.served(), Some((11, vec![1])));
+}
+
+#[test]
+fn what_could_not_be_stored_is_counted_and_loses_nothing() {
+    let server = Server::new("failed");
+    server.put(&zone_text(7, &[1])).unwrap();
+    let (journals, away) = (server.dir.join(".journal"), server.dir.join(".journal-away"));
+    fs::rename(&journals, &away).unwrap();
+    assert!(matches!(server.change(vec![Change::Add(www(2))]), Err(Refused::Failed(_))));
+    server.edit(&zone_text(8, &[1, 3]));
+    let loaded = server.authority.reload(&origin());
+    assert!(loaded.again && loaded.problems[0].rule == "not-stored", "{loaded:?}");
+    assert_eq!((server.served(), server.problems()), (Some((7, vec![1])), vec!["not-stored"]));
+    assert!(server.authority.metrics().contains("outcome=\"failed\"} 2"), "{}", server.authority.metrics());
+    fs::rename(&away, &journals).unwrap();
+    assert_eq!(server.authority.reload(&origin()).problems, []);
+    assert_eq!((server.served(), server.problems()), (Some((8, vec![1, 3])), vec![]));
+}

@@ -1,11 +1,10 @@
 //! Zone files as texts: reading them with all their problems, and giving them another serial without touching the rest.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
 
 use gateward_zone::{Name, Problem, Rtype, ZoneText, ZoneView, parse_zone};
 
-use crate::folder::Folder;
+use crate::folder::{Folder, Included, Stamp};
 use crate::store::Zone;
 
 /// A zone file that was read.
@@ -16,19 +15,21 @@ pub struct Parsed {
     /// What is odd: while reading, and between records.
     pub warnings: Vec<Problem>,
     /// Files that it includes.
-    pub includes: Vec<PathBuf>,
+    pub includes: Vec<Included>,
 }
 
 /// Reads a zone file and looks for everything that is wrong with it. `file` names it in problems.
 ///
 /// # Errors
-/// All problems, warnings too, and the files that it includes, when the zone must not be served.
-pub fn parse(text: &[u8], origin: &Name, file: &str, folder: &Folder) -> Result<Parsed, (Vec<Problem>, Vec<PathBuf>)> {
+/// All problems, warnings too, and the files that it includes or would include, when the zone must not be served.
+pub fn parse(text: &[u8], origin: &Name, file: &str, folder: &Folder) -> Result<Parsed, (Vec<Problem>, Vec<Included>)> {
     let includes = RefCell::new(Vec::new());
     let include = |name: &str| {
-        let (path, text) = folder.include(name)?;
-        includes.borrow_mut().push(path);
-        Ok(text)
+        // One that is not there counts, too: it may come. Links count by what they lead to.
+        let path = folder.included(name);
+        let stamp = Stamp::of(&path);
+        includes.borrow_mut().push((path, stamp));
+        folder.include(name)
     };
     match parse_zone(text, origin, file, &include) {
         Err(problems) => Err((problems, includes.into_inner())),
@@ -41,11 +42,6 @@ pub fn parse(text: &[u8], origin: &Name, file: &str, folder: &Folder) -> Result<
             Ok(Parsed { zone, warnings, includes: includes.into_inner() })
         }
     }
-}
-
-/// The serial that a zone file says.
-pub(super) fn stated_serial(text: &[u8], origin: &Name, folder: &Folder) -> Option<u32> {
-    read(text, origin, folder).map(|zone| zone.serial())
 }
 
 /// The text with the serial of `zone`, whose content it has; `None` when that cannot be done by changing one number.
@@ -69,7 +65,7 @@ pub(super) fn with_serial_of(text: &[u8], origin: &Name, zone: &Zone, folder: &F
 const FILE: &str = "\0main";
 
 fn read(text: &[u8], origin: &Name, folder: &Folder) -> Option<ZoneText> {
-    parse_zone(text, origin, FILE, &|name| folder.include(name).map(|(_, text)| text)).ok()
+    parse_zone(text, origin, FILE, &|name| folder.include(name)).ok()
 }
 
 /// Where the serial of the SOA record that begins at `line` (from 1) stands: the third word behind `SOA`.

@@ -29,6 +29,8 @@ pub(super) struct ProposalHead {
     /// What the audit log calls it.
     pub(super) action: &'static str,
     pub(super) text: Option<Vec<u8>>,
+    /// The serial that the text says.
+    pub(super) stated: Option<u32>,
     pub(super) is_dry_run: bool,
 }
 
@@ -46,7 +48,7 @@ impl Authority {
     }
 
     /// Makes changes that wait together: all that are good share one sync.
-    fn make(&self, line: &Line, state: &mut State, changes: Vec<(Proposal, Reply)>) {
+    pub(super) fn make(&self, line: &Line, state: &mut State, changes: Vec<(Proposal, Reply)>) {
         let now = SystemTime::now();
         let mut accepted: Vec<Accepted> = Vec::new();
         let mut refused = Vec::new();
@@ -68,10 +70,8 @@ impl Authority {
         }
         if let Err(error) = self.commit(line, state, &mut accepted, now) {
             tracing::error!(zone = %line.origin, %error, "changes could not be stored; none of them was made");
-            for good in accepted {
-                let _ = good.reply.map(|reply| reply.send(Err(Refused::Failed(error.to_string()))));
-            }
-            accepted = Vec::new();
+            refused
+                .extend(accepted.drain(..).filter_map(|good| Some((good.proposal.actor, good.reply?, error.clone()))));
         }
         self.audit.changes(line, &accepted, now);
         for good in accepted {
@@ -82,6 +82,9 @@ impl Authority {
             self.audit.refusal(line, &actor, &error, now);
             self.counts.bad(&error);
             let _ = reply.send(Err(error));
+        }
+        if std::mem::take(&mut state.lacks_copy) {
+            self.keep_good_or_say(state);
         }
         self.merge_if_long(line, state);
     }
@@ -98,12 +101,17 @@ impl Authority {
         let Proposal { edit, base, numbering, actor, force, is_dry_run, text, .. } = proposal;
         let serial = head.map(|head| head.serial());
         compare(line, serial, base)?;
-        let is_whole = matches!(edit, Edit::Replace(_));
+        if head.is_none() {
+            // Its policy may be waiting for it, and holds for its first version, too.
+            self.take_policy(line, state, self.read_policy(&line.origin));
+        }
+        let stated = if let Edit::Replace(zone) = &edit { Some(zone.serial()) } else { None };
+        let is_whole = stated.is_some();
         let action = if matches!(edit, Edit::Rollback(_)) { "rollback" } else { "write" };
         self.may_change(line, state, actor.door, is_whole)?;
         if actor.door == Door::File
             && let (Edit::Replace(zone), Some(head)) = (&edit, head)
-            && !is_edited(state, head, zone)?
+            && !is_edited(line, state, head, zone)?
         {
             return Ok(unchanged(head, actor, is_dry_run));
         }
@@ -122,11 +130,8 @@ impl Authority {
             (Edit::Replace(zone), Some(head)) => plan::replace(head, *zone, numbering)?,
             (Edit::Changes(changes), Some(head)) => plan::change(head, &clamp(changes), numbering)?,
             (Edit::Decide(decide), Some(head)) => plan::change(head, &clamp(decide(&**head)?), numbering)?,
+            // It is the first of its turn: the head is the version that is served.
             (Edit::Rollback(to), Some(head)) => {
-                if state.zone.as_ref().is_none_or(|zone| !Arc::ptr_eq(zone, head)) {
-                    // Changes before it in this turn are not in the journal yet.
-                    return Err(Refused::Base { served: head.serial(), wanted: Some(to) });
-                }
                 let back = self.way_back(line, state, to)?;
                 plan::change(head, &without_soa_serial(back), numbering)?
             }
@@ -143,7 +148,7 @@ impl Authority {
         let allowed = asked.write(head, &changes, errors)?;
         Ok(Accepted {
             reply: None,
-            proposal: ProposalHead { actor, action, text, is_dry_run },
+            proposal: ProposalHead { actor, action, text, stated, is_dry_run },
             from: serial,
             applied: Applied { serial: next.serial(), changes, is_new: head.is_none(), warnings },
             next,
@@ -195,7 +200,7 @@ impl Authority {
     }
 }
 
-fn compare(line: &Line, served: Option<u32>, base: Base) -> Result<(), Refused> {
+pub(super) fn compare(line: &Line, served: Option<u32>, base: Base) -> Result<(), Refused> {
     match (base, served) {
         (Base::Any, _) | (Base::Absent, None) => Ok(()),
         (Base::Serial(wanted), Some(served)) if wanted == served => Ok(()),
@@ -206,7 +211,7 @@ fn compare(line: &Line, served: Option<u32>, base: Base) -> Result<(), Refused> 
 }
 
 /// Whether a zone file says something new. It must not undo changes that came by other doors without saying so.
-fn is_edited(state: &State, head: &Zone, zone: &gateward_zone::ZoneText) -> Result<bool, Refused> {
+fn is_edited(line: &Line, state: &State, head: &Zone, zone: &gateward_zone::ZoneText) -> Result<bool, Refused> {
     if state.unmerged == 0 {
         return Ok(true);
     }
@@ -214,6 +219,11 @@ fn is_edited(state: &State, head: &Zone, zone: &gateward_zone::ZoneText) -> Resu
         return Ok(false);
     }
     if gateward_zone::is_newer(zone.serial(), head.serial()) {
+        tracing::warn!(
+            zone = %line.origin, file = zone.serial(), served = head.serial(), changes = state.unmerged,
+            "the zone file was edited and has a higher serial than the zone: it counts, and what it lacks of the changes that came by other \
+             ways goes; they can be brought back from the versions"
+        );
         return Ok(true);
     }
     Err(Refused::Rules(vec![conflict(zone.serial(), head.serial(), state.unmerged)]))
@@ -223,7 +233,7 @@ fn is_edited(state: &State, head: &Zone, zone: &gateward_zone::ZoneText) -> Resu
 fn unchanged(head: &Arc<Zone>, actor: super::Actor, is_dry_run: bool) -> Accepted {
     Accepted {
         reply: None,
-        proposal: ProposalHead { actor, action: "write", text: None, is_dry_run },
+        proposal: ProposalHead { actor, action: "write", text: None, stated: None, is_dry_run },
         from: Some(head.serial()),
         next: head.clone(),
         applied: Applied { serial: head.serial(), changes: Vec::new(), is_new: false, warnings: Vec::new() },

@@ -106,12 +106,12 @@ impl Control {
             return Err(ControlError::Open(address));
         }
         let entrance = Entrance::bind(address).await?;
-        let control = self.clone();
+        let (control, guard) = (self.clone(), self.clone());
         let handler = move |request| {
             let control = control.clone();
-            async move { control.answer(request).await }
+            async move { control.route_or_say(&request).await }
         };
-        Ok(listening(entrance, handler))
+        Ok(listening(entrance, move |head| guard.admit(head), handler))
     }
 
     /// Listens for external-dns's webhook protocol; on loopback, because that protocol has no token.
@@ -128,13 +128,19 @@ impl Control {
             let control = control.clone();
             async move { webhook::answer(&control, &request).await }
         };
-        Ok(listening(entrance, handler))
+        Ok(listening(entrance, webhook::admit, handler))
     }
 
+    /// What [`Self::listen`] does with a request.
+    #[cfg(test)]
     async fn answer(&self, request: ApiRequest) -> ApiResponse {
-        if let Err(response) = self.admit(&request) {
-            return response;
+        match self.admit(&request) {
+            Ok(()) => self.route_or_say(&request).await,
+            Err(response) => response,
         }
+    }
+
+    async fn route_or_say(&self, request: &ApiRequest) -> ApiResponse {
         let Some(route) = ROUTES.iter().map(|(_, route)| *route).find(|route| fits(route, &request.path)) else {
             let message = "there is no such path; GET /v1/openapi.json describes those that there are";
             return errors(StatusCode::NOT_FOUND, &[plain(message)]);
@@ -145,7 +151,7 @@ impl Control {
             let response = errors(StatusCode::METHOD_NOT_ALLOWED, &[plain(message)]);
             return response.header(hyper::header::ALLOW, &allowed.join(", "));
         }
-        self.route(route, &request).await.unwrap_or_else(|response| response)
+        self.route(route, request).await.unwrap_or_else(|response| response)
     }
 
     async fn route(&self, route: &str, request: &ApiRequest) -> Answer {
@@ -178,21 +184,12 @@ impl Control {
         }
     }
 
-    /// Whether the request is heard at all.
-    fn admit(&self, request: &ApiRequest) -> Result<(), ApiResponse> {
-        let Some(token) = &self.token else {
-            // A page in a browser that was led here by a name of its own must not read or change zones.
-            let is_own = request.host().is_none_or(|host| {
-                host.eq_ignore_ascii_case("localhost")
-                    || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok()
-            });
-            let message = "without a token the control API is asked by address or as localhost";
-            return if is_own { Ok(()) } else { Err(errors(StatusCode::MISDIRECTED_REQUEST, &[plain(message)])) };
-        };
+    /// Whether the request is heard at all; its content has not been read then.
+    fn admit(&self, head: &ApiRequest) -> Result<(), ApiResponse> {
+        let Some(token) = &self.token else { return admit_own(head) };
         let digest = |text: &str| Sha256::digest(text.as_bytes());
         // Probes need no token, and learn nothing but that the server runs.
-        if request.path == ["healthz"] || request.bearer().is_some_and(|given| digest(given) == digest(token.expose()))
-        {
+        if head.path == ["healthz"] || head.bearer().is_some_and(|given| digest(given) == digest(token.expose())) {
             return Ok(());
         }
         let response = errors(StatusCode::UNAUTHORIZED, &[plain("send the token as Authorization: Bearer TOKEN")]);
@@ -200,14 +197,28 @@ impl Control {
     }
 }
 
+/// Whether a request comes by address or as localhost: a page in a browser that was led here by a name of its own must not read or change zones.
+fn admit_own(head: &ApiRequest) -> Result<(), ApiResponse> {
+    let is_own = head.host().is_none_or(|host| {
+        host.eq_ignore_ascii_case("localhost") || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok()
+    });
+    let message = "what has no token is asked by address or as localhost";
+    if is_own { Ok(()) } else { Err(errors(StatusCode::MISDIRECTED_REQUEST, &[plain(message)])) }
+}
+
 /// Serves one of the APIs.
-fn listening<F>(entrance: Entrance, handler: impl Fn(ApiRequest) -> F + Send + Sync + 'static) -> Listening
+fn listening<F>(
+    entrance: Entrance,
+    admit: impl Fn(&ApiRequest) -> Result<(), ApiResponse> + Send + Sync + 'static,
+    handler: impl Fn(ApiRequest) -> F + Send + Sync + 'static,
+) -> Listening
 where
     F: Future<Output = ApiResponse> + Send + 'static,
 {
     let refuse = |status, message: &str| errors(status, &[plain(message)]);
     let address = entrance.address();
-    Listening { address, task: tokio::spawn(gateward_api::serve(entrance, LIMITS, refuse, handler)) }
+    let served = gateward_api::serve_admitted(entrance, LIMITS, refuse, admit, handler);
+    Listening { address, task: tokio::spawn(served) }
 }
 
 /// Whether a path is of the form of a route, in which a word in braces stands for any segment.

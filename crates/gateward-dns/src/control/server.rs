@@ -10,27 +10,38 @@ use gateward_api::{ApiRequest, ApiResponse};
 /// Lines of the audit log in one answer.
 const LINES: usize = 1_000;
 
+/// How many zones are how.
+struct Tally {
+    /// Zones that the server answers for.
+    zones: usize,
+    /// Those of which a version is served.
+    serving: usize,
+    /// Records of these.
+    records: usize,
+    /// Zones with something wrong in their files.
+    refused: usize,
+}
+
+fn tally(control: &Control) -> Tally {
+    let map = control.authority.zones().map();
+    let served: Vec<usize> = map.slots().filter_map(|slot| Some(slot.zone()?.record_count())).collect();
+    let refused = control.authority.all().iter().filter(|(_, info)| !info.problems.is_empty()).count();
+    Tally { zones: map.len(), serving: served.len(), records: served.iter().sum(), refused }
+}
+
 pub(super) fn health(control: &Control) -> ApiResponse {
-    let zones = control.authority.all();
-    let refused = zones.iter().filter(|(_, info)| !info.problems.is_empty()).count();
-    ApiResponse::json(StatusCode::OK, &json!({ "status": "ok", "zones": zones.len(), "refused": refused }))
+    let Tally { zones, serving, refused, .. } = tally(control);
+    let health = json!({ "status": "ok", "zones": zones, "serving": serving, "refused": refused });
+    ApiResponse::json(StatusCode::OK, &health)
 }
 
 pub(super) fn metrics(control: &Control) -> ApiResponse {
-    let map = control.authority.zones().map();
-    let (mut records, mut silent) = (0, 0);
-    for slot in map.slots() {
-        match slot.zone() {
-            Some(zone) => records += zone.record_count(),
-            None => silent += 1,
-        }
-    }
-    let refused = control.authority.all().iter().filter(|(_, info)| !info.problems.is_empty()).count();
+    let Tally { zones, serving, records, refused } = tally(control);
     let mut text = (control.metrics)();
     for (name, help, value) in [
-        ("gateward_dns_zones", "Zones that the server answers for.", map.len()),
+        ("gateward_dns_zones", "Zones that the server answers for.", zones),
         ("gateward_dns_zones_refused", "Zones with something wrong in their files.", refused),
-        ("gateward_dns_zones_without_version", "Zones that are answered with SERVFAIL.", silent),
+        ("gateward_dns_zones_without_version", "Zones that are answered with SERVFAIL.", zones - serving),
         ("gateward_dns_records", "Records of all zones.", records),
     ] {
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"));

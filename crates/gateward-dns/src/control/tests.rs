@@ -23,7 +23,7 @@ impl Api {
         fs::create_dir_all(&dir).unwrap();
         let authority = Authority::new(Folder::open(&dir).unwrap(), Arc::default(), Options::default()).unwrap();
         let keys = Arc::new(KeyFile::open(authority.folder().keys_file()).unwrap());
-        let leases = Leases::open(authority.clone()).unwrap();
+        let leases = Leases::open(authority.clone());
         let metrics = Box::new(|| "# of the servers\n".to_owned());
         let control = Arc::new(Control { authority, keys, leases, metrics, token: None });
         Api { dir, control }
@@ -79,6 +79,12 @@ async fn zones_are_made_read_changed_and_removed() {
     assert_eq!(put(&[("if-none-match", "*")], ZONE).await.0, 412);
     assert_eq!(put(&[("if-match", "\"6\"")], ZONE).await.0, 412);
     assert_eq!(put(&[("if-match", "six")], ZONE).await.0, 400);
+    for method in [Method::PUT, Method::DELETE] {
+        let missing = api.ask(method.clone(), "/v1/zones/missing.example", &[("if-match", "\"6\"")], ZONE).await;
+        assert_eq!(missing.0, 412, "{method}");
+    }
+    assert_eq!(api.ask(Method::DELETE, "/v1/zones/example.com", &[("if-none-match", "*")], "").await.0, 412);
+    assert_eq!(api.ask(Method::DELETE, "/v1/zones/example.com", &[("if-match", "\"6\"")], "").await.0, 412);
     let (status, text) = put(&[], "@ SOA ns hm 1 2 3 4 5\n@ 5 NS ns\nx A 1.2.3\ny B z\n").await;
     assert_eq!(status, 422);
     let errors: Value = serde_json::from_str(&text).unwrap();
@@ -188,7 +194,7 @@ async fn leases_come_and_go() {
     api.send(Method::PUT, "/v1/leases/example.com/b", &lease("192.0.2.51", false)).await;
     assert_eq!(addresses(), 1);
     // As after a restart.
-    let again = Leases::open(api.control.authority.clone()).unwrap();
+    let again = Leases::open(api.control.authority.clone());
     assert_eq!(again.list(&origin("example.com").unwrap()).await.len(), 2);
     let (_, list) = api.get("/v1/leases/example.com").await;
     assert_eq!((&list["leases"][0]["id"], &list["leases"][1]["live"]), (&json!("a"), &json!(false)));
@@ -256,7 +262,74 @@ async fn external_dns_lists_adjusts_and_changes() {
         assert_eq!(api.webhook(Method::POST, "/records", &json!({ "create": [bad] })).await.0, 422);
     }
     assert_eq!(api.webhook(Method::POST, "/records", &json!("x")).await.0, 400);
+    // What may pass by itself is answered so that external-dns tries again.
+    api.ask(Method::PUT, "/v1/zones/example.com/policy", &[], "limits: {updates_per_second: 1}\n").await;
+    let mut statuses = Vec::new();
+    while statuses.last() != Some(&503) {
+        let name = format!("n{}.example.com", statuses.len());
+        let create = json!({ "create": [endpoint(&name, "A", &["192.0.2.1"])] });
+        statuses.push(api.webhook(Method::POST, "/records", &create).await.0);
+        assert!(statuses.len() < 10_000 && statuses.iter().all(|status| matches!(status, 204 | 503)), "{statuses:?}");
+    }
     assert_eq!(api.webhook(Method::GET, "/healthz", &Value::Null).await.0, 200);
+}
+
+#[test]
+fn browsers_that_were_led_here_are_sent_away_from_the_webhook() {
+    let admitted = |method, headers: &[(&str, &str)]| {
+        webhook::admit(&request(method, "/records", headers, "")).map_err(|response| response.status.as_u16())
+    };
+    let ours = ("content-type", "application/external.dns.webhook+json;version=1");
+    let here = ("host", "localhost:8888");
+    assert_eq!(admitted(Method::GET, &[here]), Ok(()));
+    assert_eq!(admitted(Method::POST, &[here, ours]), Ok(()));
+    assert_eq!(admitted(Method::POST, &[("host", "127.0.0.1:8888"), ours]), Ok(()));
+    assert_eq!(admitted(Method::GET, &[("host", "evil.example")]), Err(421));
+    assert_eq!(admitted(Method::POST, &[("host", "evil.example"), ours]), Err(421));
+    for other in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a"] {
+        assert_eq!(admitted(Method::POST, &[here, ("content-type", other)]), Err(415), "{other}");
+    }
+    assert_eq!(admitted(Method::POST, &[here]), Err(415));
+}
+
+#[tokio::test]
+async fn leases_are_kept_in_step_with_the_zone_and_no_zone_costs_anything_without_them() {
+    let api = Api::new("lease-files");
+    api.ask(Method::PUT, "/v1/zones/example.com", &[], ZONE).await;
+    let zone = origin("example.com").unwrap();
+    let file = api.control.authority.folder().lease_file(&zone);
+    for path in ["/v1/leases/example.com/a", "/v1/leases/example.net/a"] {
+        assert_eq!(api.send(Method::DELETE, path, &Value::Null).await.0, 404);
+    }
+    assert_eq!(api.control.leases.count(), 0);
+    let lease = |name: &str| json!({ "name": name, "type": "A", "data": ["192.0.2.50"], "lease_seconds": 90 });
+    api.ask(Method::PUT, "/v1/zones/example.com/policy", &[], "addresses: [10.0.0.0/8]\n").await;
+    assert_eq!(api.send(Method::PUT, "/v1/leases/example.com/a", &lease("vm")).await.0, 422);
+    assert!(api.control.leases.count() == 0 && !file.exists(), "the zone did not take it");
+    api.ask(Method::PUT, "/v1/zones/example.com/policy", &[], "").await;
+    assert_eq!(api.send(Method::PUT, "/v1/leases/example.com/a", &lease("vm")).await.0, 200);
+    assert!(file.exists());
+
+    // A crash between the file and the zone: what the file says comes into the zone, or leaves it.
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("vm.", "other.")).unwrap();
+    let again = Leases::open(api.control.authority.clone());
+    let has = |name: &str| {
+        let zone = api.control.authority.zone(&zone).unwrap();
+        gateward_zone::ZoneView::set(&*zone, &origin(name).unwrap(), gateward_zone::Rtype::A).is_some()
+    };
+    again.look_at_all().await;
+    assert!(has("other.example.com"));
+
+    // A file that is none does not keep anybody from serving.
+    fs::write(&file, "{").unwrap();
+    let again = Leases::open(api.control.authority.clone());
+    assert!(again.count() == 0 && !file.exists() && file.with_extension("leases.broken").exists());
+
+    // A zone that goes takes its leases along.
+    assert_eq!(api.ask(Method::DELETE, "/v1/zones/example.com", &[], "").await.0, 204);
+    api.control.leases.look_at_all().await;
+    assert_eq!(api.control.leases.count(), 0);
 }
 
 #[tokio::test]

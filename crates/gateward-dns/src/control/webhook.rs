@@ -1,23 +1,27 @@
 //! external-dns's webhook protocol: external-dns asks for the records that there are, decides, and sends what shall change.
 //!
 //! `GET /` names the zones, `GET /records` lists record sets as endpoints, `POST /adjustendpoints` brings wanted endpoints into the form
-//! in which they are listed, `POST /records` makes changes. A refusal is answered with 422 and the reasons, which
-//! external-dns logs and does not retry; what may pass by itself with 429 or 5xx.
+//! in which they are listed, `POST /records` makes changes. A refusal is answered with 422 and the reasons, which external-dns logs; what may
+//! pass by itself with 503, because it tries nothing again but what was answered with 5xx. Content must say that it is of the protocol's type:
+//! browsers ask before they send that to a stranger.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use gateward_zone::{Change, Name, Problem, Rdata, Record, RecordSet, Rtype, ZoneView, parse_rdata, rdata_to_text};
 use hyper::StatusCode;
+use hyper::header::RETRY_AFTER;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::answers::problems;
-use super::{Answer, Control, blocking, errors, plain, refused, zones};
-use crate::authority::{Actor, Door, Edit, Kind, Proposal, problem};
+use super::{Answer, Control, blocking, errors, plain, zones};
+use crate::authority::{Actor, Door, Edit, Kind, Proposal, Refused, problem};
 use crate::store::Zone;
 use gateward_api::{ApiRequest, ApiResponse};
 
 const MEDIA_TYPE: &str = "application/external.dns.webhook+json;version=1";
+/// What is taken, whatever its version says; JSON as such from people who try it by hand.
+const MEDIA_TYPES: [&str; 2] = ["application/external.dns.webhook+json", "application/json"];
 /// Seconds a cache may keep records whose endpoints do not say: external-dns sends 0 then.
 const TTL: u32 = 300;
 /// Types that are listed and taken.
@@ -66,6 +70,17 @@ pub(super) struct Wanted {
     come: Vec<Record>,
 }
 
+/// Whether a request is heard at all; its content has not been read then.
+pub(super) fn admit(head: &ApiRequest) -> Result<(), ApiResponse> {
+    super::admit_own(head)?;
+    let media = head.content_type().split(';').next().unwrap_or_default().trim();
+    if head.method == hyper::Method::POST && !MEDIA_TYPES.iter().any(|known| media.eq_ignore_ascii_case(known)) {
+        let message = format!("send Content-Type: {MEDIA_TYPE}");
+        return Err(errors(StatusCode::UNSUPPORTED_MEDIA_TYPE, &[plain(message)]));
+    }
+    Ok(())
+}
+
 pub(super) async fn answer(control: &Control, request: &ApiRequest) -> ApiResponse {
     let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
     let answer = match (request.method.as_str(), &path[..]) {
@@ -95,10 +110,11 @@ fn body<T: serde::de::DeserializeOwned>(request: &ApiRequest) -> Result<T, ApiRe
         .map_err(|error| errors(StatusCode::BAD_REQUEST, &[plain(format!("the body cannot be read: {error}"))]))
 }
 
-/// The zones that are changed here.
+/// The zones that are changed here. One without a version takes no changes, and its records would seem to be gone.
 fn primaries(control: &Control) -> Vec<Name> {
-    let all = control.authority.all().into_iter();
-    let mut names: Vec<Name> = all.filter(|(_, info)| info.kind == Kind::Primary).map(|(name, _)| name).collect();
+    let all = control.authority.all().into_iter().filter(|(_, info)| info.kind == Kind::Primary);
+    let mut names: Vec<Name> =
+        all.map(|(name, _)| name).filter(|name| control.authority.zone(name).is_some()).collect();
     names.sort();
     names
 }
@@ -192,11 +208,31 @@ async fn change(control: &Control, request: &ApiRequest) -> Answer {
     }
     match refusals.first() {
         None => Ok(ApiResponse::empty(StatusCode::NO_CONTENT)),
-        Some(first) if refusals.len() == 1 => Err(refused(first, StatusCode::CONFLICT)),
-        Some(_) => {
-            let texts: Vec<Value> = refusals.iter().map(|refusal| plain(refusal.to_string())).collect();
-            Err(errors(StatusCode::UNPROCESSABLE_ENTITY, &texts))
+        Some(_) => Err(all_refused(&refusals)),
+    }
+}
+
+/// One answer to several refusals: as long as one of them may pass by itself, it is worth another try.
+fn all_refused(refusals: &[Refused]) -> ApiResponse {
+    let passes =
+        |refusal: &&Refused| !matches!(refusal, Refused::Rules(_) | Refused::Update { .. } | Refused::NoVersion(_));
+    let found: Vec<Value> = refusals.iter().flat_map(reasons).collect();
+    match refusals.iter().find(passes) {
+        None => errors(StatusCode::UNPROCESSABLE_ENTITY, &found),
+        Some(Refused::Busy { retry_after_ms, .. }) => {
+            let seconds = retry_after_ms.div_ceil(1_000).max(1);
+            errors(StatusCode::SERVICE_UNAVAILABLE, &found).header(RETRY_AFTER, &seconds.to_string())
         }
+        Some(_) => errors(StatusCode::SERVICE_UNAVAILABLE, &found),
+    }
+}
+
+fn reasons(refusal: &Refused) -> Vec<Value> {
+    match refusal {
+        Refused::Rules(found) => {
+            found.iter().map(|problem| serde_json::to_value(problem).unwrap_or_default()).collect()
+        }
+        other => vec![plain(other.to_string())],
     }
 }
 

@@ -96,13 +96,24 @@ pub(super) async fn put(control: &Control, request: &ApiRequest, origin: Name) -
     proposal.is_dry_run = request.flag("dry_run");
     match control.authority.apply(proposal).await {
         Ok(applied) => Ok(ApiResponse::empty(StatusCode::NO_CONTENT).header(ETAG, &format!("\"{}\"", applied.serial))),
-        Err(error) => Err(refused(&error, StatusCode::PRECONDITION_FAILED)),
+        Err(error) => Err(unmet(&error, base)),
+    }
+}
+
+/// Why a zone as a whole was not written: what is not there does not match `If-Match` either (RFC 9110, 13.1.1).
+fn unmet(error: &Refused, base: Base) -> ApiResponse {
+    match (error, base) {
+        (Refused::NoZone(_), Base::Serial(_)) => {
+            errors(StatusCode::PRECONDITION_FAILED, &[plain(format!("{error}, and the request is for one"))])
+        }
+        _ => refused(error, StatusCode::PRECONDITION_FAILED),
     }
 }
 
 pub(super) async fn delete(control: &Control, request: &ApiRequest, origin: &Name) -> Answer {
-    let removed = control.authority.remove(origin, base(request)?, actor(request, Door::Api)?, force(request)).await;
-    removed.map_err(|error| refused(&error, StatusCode::PRECONDITION_FAILED))?;
+    let base = base(request)?;
+    let removed = control.authority.remove(origin, base, actor(request, Door::Api)?, force(request)).await;
+    removed.map_err(|error| unmet(&error, base))?;
     Ok(ApiResponse::empty(StatusCode::NO_CONTENT))
 }
 
@@ -167,7 +178,7 @@ pub(super) async fn policy(control: &Control, origin: &Name) -> Answer {
 
 pub(super) async fn put_policy(control: &Control, request: &ApiRequest, origin: &Name) -> Answer {
     let (base, actor) = (policy_base(request)?, actor(request, Door::Api)?);
-    let put = control.authority.put_policy(origin, request.body.to_vec(), base, actor).await;
+    let put = control.authority.put_policy(origin, request.body.to_vec(), base, actor, force(request)).await;
     put.map_err(|error| refused(&error, StatusCode::CONFLICT))?;
     Ok(ApiResponse::empty(StatusCode::NO_CONTENT))
 }

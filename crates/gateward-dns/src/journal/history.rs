@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::delta::Delta;
 use super::segment::{Base, Entry, Segment};
 use super::{Journal, JournalError};
-use crate::folder::sync_folder;
+use crate::folder::{make_folder, move_durably, sweep};
 
 /// Steps of a zone, the newest in a journal that is open.
 #[derive(Debug, Default)]
@@ -37,19 +37,22 @@ impl History {
         let Some(base) = self.journal.as_ref().map(Journal::base) else { return Ok(()) };
         self.load(dir, base);
         let failed = |error| JournalError::Io(dir.to_owned(), error);
-        fs::create_dir_all(dir).map_err(failed)?;
+        make_folder(dir).map_err(failed)?;
+        sweep(dir);
         let number = numbers(dir).map_err(failed)?.last().map_or(1, |last| last + 1);
         let path = segment_path(dir, number);
         let older = self.older.get_or_insert_default();
         if let Some(mut journal) = self.journal.take() {
-            if let Err(error) = fs::rename(&journal.segment.path, &path) {
+            let moved = move_durably(&journal.segment.path, &path);
+            // It may have moved although that is not durable yet.
+            if !path.exists() {
                 self.journal = Some(journal);
-                return Err(failed(error));
+                return moved.map(drop).map_err(failed);
             }
             journal.segment.path = path;
             older.push_back(journal.segment);
+            moved.map_err(failed)?;
         }
-        sync_folder(dir).map_err(failed)?;
         let mut steps: usize = older.iter().map(|segment| segment.entries.len()).sum();
         while let Some(oldest) = older.front().filter(|oldest| steps - oldest.entries.len() >= keep) {
             steps -= oldest.entries.len();
@@ -67,14 +70,11 @@ impl History {
     pub fn set_aside(&mut self, dir: &Path, journal_file: &Path) -> io::Result<()> {
         self.journal = None;
         self.older = Some(VecDeque::new());
-        fs::create_dir_all(dir)?;
+        make_folder(dir)?;
         for number in numbers(dir)? {
             fs::remove_file(segment_path(dir, number))?;
         }
-        match fs::rename(journal_file, dir.join("set-aside.journal")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            moved => moved.and_then(|()| sync_folder(dir)),
-        }
+        move_durably(journal_file, &dir.join("set-aside.journal")).map(drop)
     }
 
     /// All steps that lead to `now`, the oldest first.

@@ -61,10 +61,8 @@ pub(super) fn text(table: &Table) -> Option<Vec<u8>> {
 
 /// Brings a file to that content, if it has another.
 pub(super) fn write(path: &Path, text: Option<Vec<u8>>) -> io::Result<()> {
-    let before = match read_bounded(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        before => Some(before?),
-    };
+    // One that cannot be read is written anew.
+    let before = read_bounded(path).ok();
     match text {
         text if text == before => Ok(()),
         Some(text) => write_durably(path, &text, PUBLIC),

@@ -2,6 +2,9 @@
 //!
 //! [`Table`] decides; this keeps the tables in files, asks the authority for the changes, and ends leases in time. A renewal is not
 //! written to disk: after a restart every lease has its whole time again, because nobody could renew it meanwhile.
+//!
+//! The file is written before the records change, and again when they have: whatever a crash leaves in a zone, some lease or the memory of one
+//! answers for it, and takes it out in time.
 
 mod file;
 mod table;
@@ -12,9 +15,10 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gateward_zone::{Name, Problem};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::authority::{Actor, Authority, Door, Edit, Proposal, Refused};
+use crate::folder::move_durably;
 
 pub use table::{Held, Lease, Table};
 
@@ -41,6 +45,8 @@ struct ZoneLeases {
     table: Table,
     /// When to look at them again.
     due_ms: u64,
+    /// It is not in the map any more: who waited for it looks there again.
+    is_gone: bool,
 }
 
 /// What came of ending a lease.
@@ -53,21 +59,30 @@ pub enum Ended {
 }
 
 impl Leases {
-    /// The leases that the folder of zones has files of.
-    ///
-    /// # Errors
-    /// A file cannot be read.
-    pub fn open(authority: Arc<Authority>) -> io::Result<Arc<Self>> {
+    /// The leases that the folder of zones has files of. A file that cannot be read is put aside, and its zone begins without leases: the records
+    /// that they held stay until somebody takes them out.
+    #[must_use]
+    pub fn open(authority: Arc<Authority>) -> Arc<Self> {
         let now_ms = now_ms();
         let mut zones = HashMap::new();
         for (origin, _) in authority.all() {
-            let table = file::read(&authority.folder().lease_file(&origin), now_ms)?;
+            let path = authority.folder().lease_file(&origin);
+            let table = file::read(&path, now_ms).unwrap_or_else(|error| {
+                let aside = path.with_extension("leases.broken");
+                let moved = move_durably(&path, &aside).map_or_else(|error| error.to_string(), |_| aside.display().to_string());
+                tracing::error!(
+                    zone = %origin, %error, moved,
+                    "the leases cannot be read and are put aside; what they registered stays in the zone until it is removed by hand, or \
+                     registered again"
+                );
+                Table::default()
+            });
             if !table.is_empty() {
-                let leases = ZoneLeases { table, due_ms: 0 };
+                let leases = ZoneLeases { table, ..ZoneLeases::default() };
                 zones.insert(origin, Arc::new(Mutex::new(leases)));
             }
         }
-        Ok(Arc::new(Leases { authority, zones: StdMutex::new(zones) }))
+        Arc::new(Leases { authority, zones: StdMutex::new(zones) })
     }
 
     /// Registers or renews a lease; gives the time at which it ends, in milliseconds since 1970.
@@ -78,27 +93,31 @@ impl Leases {
         if self.authority.zone(origin).is_none() {
             return Err(Refused::NoZone(origin.clone()));
         }
-        let zone = self.zone(origin);
-        let mut zone = zone.lock().await;
+        let mut zone = self.entry(origin).await;
+        let put = self.put_into(&mut zone, origin, id, lease, actor).await;
+        self.drop_if_empty(origin, &mut zone);
+        put
+    }
+
+    async fn put_into(
+        &self,
+        zone: &mut ZoneLeases,
+        origin: &Name,
+        id: &str,
+        lease: Lease,
+        actor: &str,
+    ) -> Result<u64, Refused> {
         let now_ms = now_ms();
         let before = zone.table.clone_if_new(id, &lease);
         if before.is_some() && !zone.table.has(id) && zone.table.iter().count() >= table::MAX_LEASES {
             let message = format!("{origin} has {} leases already", table::MAX_LEASES);
             return Err(Refused::rule("max-leases", message, "end leases that are not needed"));
         }
-        let seconds = u64::from(lease.lease_seconds);
-        if !zone.table.put(id, lease, actor, now_ms) {
-            return Ok(now_ms + seconds * 1_000);
+        let ends_ms = now_ms + u64::from(lease.lease_seconds) * 1_000;
+        if zone.table.put(id, lease, actor, now_ms) {
+            self.settle(origin, zone, before, actor, now_ms).await?;
         }
-        match self.settle(origin, &mut zone, actor, now_ms).await {
-            Ok(()) => Ok(now_ms + seconds * 1_000),
-            Err(error) => {
-                if let Some(before) = before {
-                    zone.table = before;
-                }
-                Err(error)
-            }
-        }
+        Ok(ends_ms)
     }
 
     /// Ends a lease; `None` when there was none.
@@ -106,18 +125,17 @@ impl Leases {
     /// # Errors
     /// [`Refused`]: the zone keeps its data, and the lease is as it was before.
     pub async fn remove(&self, origin: &Name, id: &str, actor: &str) -> Result<Option<Ended>, Refused> {
-        let zone = self.zone(origin);
-        let mut zone = zone.lock().await;
+        let Some(zone) = self.known().remove(origin) else { return Ok(None) };
+        let mut zone = zone.lock_owned().await;
         let before = zone.table.clone();
         if !zone.table.remove(id) {
             return Ok(None);
         }
-        if let Err(error) = self.settle(origin, &mut zone, actor, now_ms()).await {
-            zone.table = before;
-            return Err(error);
-        }
-        let Some(Held { lease, .. }) = before.leases.get(id) else { return Ok(Some(Ended::Gone)) };
-        let is_kept = lease.data.iter().any(|rdata| zone.table.is_orphan(&lease.name, lease.rtype, rdata));
+        let lease = before.leases.get(id).map(|held| held.lease.clone());
+        self.settle(origin, &mut zone, Some(before), actor, now_ms()).await?;
+        let is_kept = lease
+            .is_some_and(|lease| lease.data.iter().any(|rdata| zone.table.is_orphan(&lease.name, lease.rtype, rdata)));
+        self.drop_if_empty(origin, &mut zone);
         Ok(Some(if is_kept { Ended::Kept } else { Ended::Gone }))
     }
 
@@ -135,45 +153,119 @@ impl Leases {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            for (origin, zone) in self.known() {
-                let mut zone = zone.lock().await;
-                let now_ms = now_ms();
-                if zone.due_ms > now_ms || self.authority.zone(&origin).is_none() {
-                    continue;
-                }
-                if let Err(error) = self.settle(&origin, &mut zone, "expiry", now_ms).await {
-                    zone.due_ms = now_ms + RETRY_MS;
-                    tracing::warn!(zone = %origin, %error, "leases that ended cannot be taken out of the zone yet");
-                }
-            }
+            self.look_at_all().await;
         }
     }
 
-    /// Brings the zone to what its leases want, and the file to what they are.
-    async fn settle(&self, origin: &Name, zone: &mut ZoneLeases, actor: &str, now_ms: u64) -> Result<(), Refused> {
-        let Some(served) = self.authority.zone(origin) else { return Err(Refused::NoZone(origin.clone())) };
-        if !zone.table.changes(&*served, now_ms).is_empty() {
-            let table = zone.table.clone();
-            let edit = Edit::Decide(Box::new(move |served| Ok(table.changes(served, now_ms))));
-            self.authority.apply(Proposal::new(origin.clone(), edit, Actor::new(Door::Lease, actor))).await?;
+    /// Ends the leases whose time has come.
+    pub(crate) async fn look_at_all(&self) {
+        for (origin, zone) in self.known() {
+            let mut zone = zone.lock_owned().await;
+            self.look(&origin, &mut zone).await;
+        }
+    }
+
+    /// Ends the leases of a zone whose time has come.
+    async fn look(&self, origin: &Name, zone: &mut ZoneLeases) {
+        let now_ms = now_ms();
+        if zone.is_gone {
+            return;
+        }
+        if self.authority.info(origin).is_none() {
+            // The zone was removed, and its leases with it.
+            zone.table = Table::default();
+            self.write_or_say(origin, &zone.table).await;
+            self.drop_if_empty(origin, zone);
+        } else if zone.due_ms <= now_ms && self.authority.zone(origin).is_some() {
+            if let Err(error) = self.settle(origin, zone, None, "expiry", now_ms).await {
+                zone.due_ms = now_ms + RETRY_MS;
+                tracing::warn!(zone = %origin, %error, "leases that ended cannot be taken out of the zone yet");
+            }
+            self.drop_if_empty(origin, zone);
+        }
+    }
+
+    /// Brings the file to what the leases are, and the zone to what they want. `before` is what they were, if they are others now; they are that
+    /// again when the zone does not take it.
+    async fn settle(
+        &self,
+        origin: &Name,
+        zone: &mut ZoneLeases,
+        before: Option<Table>,
+        actor: &str,
+        now_ms: u64,
+    ) -> Result<(), Refused> {
+        let refused = match self.write(origin, &zone.table).await {
+            Err(error) => Err(Refused::Failed(error.to_string())),
+            Ok(()) => self.change(origin, &zone.table, actor, now_ms).await,
+        };
+        if let Err(error) = refused {
+            if let Some(before) = before {
+                zone.table = before;
+                self.write_or_say(origin, &zone.table).await;
+            }
+            return Err(error);
         }
         if let Some(served) = self.authority.zone(origin) {
             zone.table.sweep(&*served, now_ms);
         }
         zone.due_ms = zone.table.next_end_ms(now_ms).unwrap_or(u64::MAX).min(now_ms + LOOK_MS);
-        let text = file::text(&zone.table);
-        let path = self.authority.folder().lease_file(origin);
-        let written = tokio::task::spawn_blocking(move || file::write(&path, text)).await;
-        written.map_err(io::Error::other).flatten().map_err(|error| Refused::Failed(error.to_string()))
+        self.write_or_say(origin, &zone.table).await;
+        Ok(())
     }
 
-    fn zone(&self, origin: &Name) -> Arc<Mutex<ZoneLeases>> {
-        let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
-        zones.entry(origin.clone()).or_default().clone()
+    /// Brings the zone to what its leases want.
+    async fn change(&self, origin: &Name, table: &Table, actor: &str, now_ms: u64) -> Result<(), Refused> {
+        let Some(served) = self.authority.zone(origin) else { return Err(Refused::NoZone(origin.clone())) };
+        if table.changes(&*served, now_ms).is_empty() {
+            return Ok(());
+        }
+        let table = table.clone();
+        let edit = Edit::Decide(Box::new(move |served| Ok(table.changes(served, now_ms))));
+        self.authority.apply(Proposal::new(origin.clone(), edit, Actor::new(Door::Lease, actor))).await.map(drop)
+    }
+
+    async fn write(&self, origin: &Name, table: &Table) -> io::Result<()> {
+        let (path, text) = (self.authority.folder().lease_file(origin), file::text(table));
+        tokio::task::spawn_blocking(move || file::write(&path, text)).await.map_err(io::Error::other).flatten()
+    }
+
+    /// As [`Self::write`], where the file holds more than there is: that goes when it is read.
+    async fn write_or_say(&self, origin: &Name, table: &Table) {
+        if let Err(error) = self.write(origin, table).await {
+            tracing::warn!(zone = %origin, %error, "the file of leases is behind what they are");
+        }
+    }
+
+    /// The leases of a zone, for one who will add some.
+    async fn entry(&self, origin: &Name) -> OwnedMutexGuard<ZoneLeases> {
+        loop {
+            let zone = {
+                let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+                zones.entry(origin.clone()).or_default().clone()
+            };
+            let zone = zone.lock_owned().await;
+            if !zone.is_gone {
+                return zone;
+            }
+        }
+    }
+
+    /// Takes a zone without leases out of the map.
+    fn drop_if_empty(&self, origin: &Name, zone: &mut ZoneLeases) {
+        if zone.table.is_empty() && !std::mem::replace(&mut zone.is_gone, true) {
+            self.zones.lock().unwrap_or_else(PoisonError::into_inner).remove(origin);
+        }
     }
 
     fn known(&self) -> HashMap<Name, Arc<Mutex<ZoneLeases>>> {
         self.zones.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Zones that have leases, or had some that are still served.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.known().len()
     }
 }
 

@@ -3,26 +3,24 @@
 //! Looking is polling, as for the gateway's own file: it works for editors that rename, for mounted ConfigMaps and for network file
 //! systems. A look at many files takes a while, so the pause between two looks is a multiple of it.
 
-mod stamp;
-
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use gateward_zone::Name;
+use gateward_zone::{Name, Problem};
 
 use crate::authority::{Authority, Loaded, Prepared};
-use crate::folder::{POLICY_SUFFIX, ZONE_SUFFIX, origin_of};
+use crate::folder::{Included, POLICY_SUFFIX, Stamp, ZONE_SUFFIX, origin_of};
 use crate::keys::KeyFile;
-use stamp::Stamp;
 
 /// Shortest pause between two looks.
 const PAUSE: Duration = Duration::from_millis(500);
-/// The pause is this many times as long as the look before it.
+/// The pause is this many times as long as the look before it, without what was taken over in it.
 const PAUSE_PER_LOOK: u32 = 50;
 /// Longest pause.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
@@ -34,7 +32,7 @@ const SETTLE: Duration = Duration::from_millis(25);
 /// How a start went.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
-    /// Zones whose files were found.
+    /// Zones of which files were found.
     pub found: usize,
     /// Zones with something wrong in their files.
     pub refused: usize,
@@ -46,6 +44,8 @@ pub struct ZonesDir {
     keys: Arc<KeyFile>,
     seen: HashMap<Name, Seen>,
     keys_seen: Option<Stamp>,
+    /// Zones that are looked at again whatever their files look like, with what was said of them last.
+    unsettled: HashMap<Name, Vec<Problem>>,
 }
 
 /// How a zone's files looked when they were read.
@@ -53,7 +53,7 @@ pub struct ZonesDir {
 struct Seen {
     zone: Option<Stamp>,
     policy: Option<Stamp>,
-    includes: Vec<(PathBuf, Option<Stamp>)>,
+    includes: Vec<Included>,
 }
 
 /// Asks for a look, or for the end of looking.
@@ -84,15 +84,32 @@ impl Bell {
     }
 
     fn set(&self, rung: Rung) {
-        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = rung;
+        let mut rung_before = self.lock();
+        // Nothing comes after the end.
+        if *rung_before != Rung::Stop {
+            *rung_before = rung;
+        }
         self.bell.notify_all();
     }
 
+    /// Waits for the bell, and answers to it.
     fn wait(&self, pause: Duration) -> Rung {
-        let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
         let quiet = |rung: &mut Rung| *rung == Rung::No;
-        let (mut rung, _) = self.bell.wait_timeout_while(rung, pause, quiet).unwrap_or_else(PoisonError::into_inner);
+        let (mut rung, _) =
+            self.bell.wait_timeout_while(self.lock(), pause, quiet).unwrap_or_else(PoisonError::into_inner);
         if *rung == Rung::Stop { Rung::Stop } else { std::mem::take(&mut rung) }
+    }
+
+    /// Waits without answering to anything but the end; whether that came.
+    fn stops_within(&self, pause: Duration) -> bool {
+        let goes_on = |rung: &mut Rung| *rung != Rung::Stop;
+        let (rung, _) =
+            self.bell.wait_timeout_while(self.lock(), pause, goes_on).unwrap_or_else(PoisonError::into_inner);
+        *rung == Rung::Stop
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Rung> {
+        self.rung.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,34 +122,39 @@ impl ZonesDir {
         let root = authority.folder().root().to_owned();
         let keys_seen = Stamp::of(keys.path());
         let mut seen: HashMap<Name, Seen> = list(&root)?;
-        let origins: Vec<Name> =
+        let mut origins: Vec<Name> =
             seen.iter().filter(|(_, seen)| seen.zone.is_some()).map(|(origin, _)| origin.clone()).collect();
-        let next = AtomicUsize::new(0);
-        let work = || {
-            let mut done: Vec<(Prepared, Loaded, &Name)> = Vec::new();
-            while let Some(origin) = origins.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let (prepared, loaded) = authority.prepare(origin);
-                done.push((prepared, loaded, origin));
-            }
-            done
-        };
-        let done: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads.clamp(1, 64)).map(|_| scope.spawn(work)).collect();
-            // What can go wrong with a zone ends within its own reading.
-            threads.into_iter().filter_map(|thread| thread.join().ok()).flatten().collect()
-        });
-        let mut start = Start { found: origins.len(), refused: 0 };
-        let mut zones = Vec::with_capacity(done.len());
-        for (prepared, loaded, origin) in done {
-            start.refused += usize::from(loaded.problems.iter().any(gateward_zone::Problem::is_error));
-            report(origin, &loaded);
-            if let Some(seen) = seen.get_mut(origin) {
-                seen.includes = stamped(loaded.includes);
-            }
-            zones.push(prepared);
+        let is_missing = |origin: &Name| seen.get(origin).is_none_or(|seen| seen.zone.is_none());
+        // Zones whose files went while nobody looked.
+        origins.extend(authority.folder().kept()?.into_iter().filter(is_missing));
+        let prepare = |origin: &Name| authority.prepare(origin);
+        let prepared: Vec<(Prepared, Loaded)> = by_threads(&origins, threads, &prepare);
+        let (prepared, mut loaded): (Vec<_>, Vec<_>) = prepared.into_iter().unzip();
+        authority.adopt(prepared);
+        // What was edited or removed while nobody looked is judged as it would have been: edits first, because they may take away what leads
+        // to a zone that goes.
+        let unjudged = (0..origins.len()).filter(|index| loaded[*index].again);
+        let (mut gone, edited): (Vec<usize>, Vec<usize>) =
+            unjudged.partition(|index| seen.get(&origins[*index]).is_none_or(|seen| seen.zone.is_none()));
+        gone.sort_by_key(|index| Reverse(origins[*index].label_count()));
+        for (indices, threads) in [(edited, threads), (gone, 1)] {
+            let again = by_threads(&indices, threads, &|index: &usize| authority.reload(&origins[*index]));
+            indices.into_iter().zip(again).for_each(|(index, judged)| loaded[index] = judged);
         }
-        authority.adopt(zones);
-        Ok((ZonesDir { authority, keys, seen, keys_seen }, start))
+        let mut start = Start::default();
+        let mut unsettled = HashMap::new();
+        for (origin, loaded) in origins.iter().zip(loaded) {
+            report(origin, &loaded.problems);
+            start.found += usize::from(authority.info(origin).is_some());
+            start.refused += usize::from(loaded.problems.iter().any(Problem::is_error));
+            if let Some(seen) = seen.get_mut(origin) {
+                seen.includes = loaded.includes;
+            }
+            if loaded.again {
+                unsettled.insert(origin.clone(), loaded.problems);
+            }
+        }
+        Ok((ZonesDir { authority, keys, seen, keys_seen, unsettled }, start))
     }
 
     /// Looks until the bell says stop; the calling thread is its own.
@@ -148,9 +170,8 @@ impl ZonesDir {
                 return;
             }
             if rung == Rung::All || last.elapsed() >= pause {
-                let start = Instant::now();
-                self.look(rung == Rung::All, bell);
-                pause = (start.elapsed() * PAUSE_PER_LOOK).clamp(PAUSE, MAX_PAUSE);
+                let looked = self.look(rung == Rung::All, bell);
+                pause = (looked * PAUSE_PER_LOOK).clamp(PAUSE, MAX_PAUSE);
                 last = Instant::now();
             }
             if let Some(origin) = uncopied.pop() {
@@ -159,8 +180,9 @@ impl ZonesDir {
         }
     }
 
-    /// Takes over what looks different, or everything.
-    fn look(&mut self, all: bool, bell: &Bell) {
+    /// Takes over what looks different, or everything; how long it took to look.
+    fn look(&mut self, all: bool, bell: &Bell) -> Duration {
+        let start = Instant::now();
         let keys = Stamp::of(self.keys.path());
         if all || keys != self.keys_seen {
             self.keys_seen = keys;
@@ -170,34 +192,47 @@ impl ZonesDir {
             Ok(now) => now,
             Err(error) => {
                 tracing::error!(%error, "the folder of zones cannot be listed; the zones are served as they are");
-                return;
+                return start.elapsed();
             }
         };
-        let known: HashSet<Name> = self.seen.keys().chain(now.keys()).cloned().collect();
+        let known: HashSet<Name> = self.seen.keys().chain(now.keys()).chain(self.unsettled.keys()).cloned().collect();
         let looks = known.into_iter().map(|origin| {
             let now = self.now(&origin);
             (origin, now)
         });
-        let changed: Vec<(Name, Seen)> =
-            looks.filter(|(origin, now)| all || self.seen.get(origin) != Some(now)).collect();
-        if changed.is_empty() {
-            return;
+        let is_news = |origin: &Name, now: &Seen| {
+            all || self.unsettled.contains_key(origin)
+                || self.seen.get(origin).map_or(*now != Seen::default(), |seen| seen != now)
+        };
+        let mut changed: Vec<(Name, Seen)> = looks.filter(|(origin, now)| is_news(origin, now)).collect();
+        let looked = start.elapsed();
+        if changed.is_empty() || bell.stops_within(SETTLE) {
+            return looked;
         }
-        if bell.wait(SETTLE) == Rung::Stop {
-            return bell.stop();
-        }
+        // A zone may go when nothing leads to it and nothing is below it any more.
+        changed.sort_by_key(|(origin, now)| (now.zone.is_none(), Reverse(origin.label_count())));
         for (origin, now) in changed {
             // What is still being written is left for the next look.
             if now == self.now(&origin) {
                 self.take(origin, now);
+            } else if all {
+                self.unsettled.entry(origin).or_default();
             }
         }
+        looked
     }
 
     fn take(&mut self, origin: Name, mut now: Seen) {
         let loaded = self.authority.reload(&origin);
-        report(&origin, &loaded);
-        now.includes = stamped(loaded.includes);
+        let said = self.unsettled.remove(&origin);
+        // What is tried again and again is told once.
+        if said.is_none_or(|said| said != loaded.problems) {
+            report(&origin, &loaded.problems);
+        }
+        if loaded.again {
+            self.unsettled.insert(origin.clone(), loaded.problems);
+        }
+        now.includes = loaded.includes;
         if now.zone.is_none() && now.policy.is_none() {
             self.seen.remove(&origin);
         } else {
@@ -217,14 +252,24 @@ impl ZonesDir {
     }
 }
 
-fn stamped(includes: Vec<PathBuf>) -> Vec<(PathBuf, Option<Stamp>)> {
-    includes
-        .into_iter()
-        .map(|path| {
-            let stamp = Stamp::of(&path);
-            (path, stamp)
-        })
-        .collect()
+/// Does the same to all items, with at most `threads` threads; gives what came of them in their order.
+fn by_threads<I: Sync, T: Send>(items: &[I], threads: usize, work: &(impl Fn(&I) -> T + Sync)) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let some = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return done };
+            done.push((index, work(item)));
+        }
+    };
+    let mut done: Vec<(usize, T)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads.clamp(1, 64)).map(|_| scope.spawn(some)).collect();
+        let joined = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
+        joined.flat_map(|done| done.expect("what can go wrong with a zone ends within its own reading")).collect()
+    });
+    done.sort_unstable_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, done)| done).collect()
 }
 
 /// The zones that a folder has files of.
@@ -254,8 +299,8 @@ fn list(root: &Path) -> io::Result<HashMap<Name, Seen>> {
     Ok(zones)
 }
 
-fn report(origin: &Name, loaded: &Loaded) {
-    for problem in &loaded.problems {
+fn report(origin: &Name, problems: &[Problem]) {
+    for problem in problems {
         if problem.is_error() {
             tracing::error!(zone = %origin, "{problem}");
         } else {

@@ -1,5 +1,6 @@
 //! A folder that people change while the server runs.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use gateward_zone::ZoneView;
@@ -81,4 +82,90 @@ fn a_folder_is_served_and_followed() {
     assert_eq!((serial("a.example"), serial("b.example")), (Some(2), Some(5)));
     bell.stop();
     watcher.join().unwrap();
+}
+
+#[test]
+fn a_wish_to_read_everything_is_not_lost_in_a_look_and_the_end_is_the_end() {
+    let bell = Bell::default();
+    bell.ring();
+    assert!(!bell.stops_within(Duration::ZERO), "a look that waits for files to settle");
+    assert_eq!(bell.wait(Duration::ZERO), Rung::All);
+    assert_eq!(bell.wait(Duration::ZERO), Rung::No);
+    bell.stop();
+    bell.ring();
+    assert!(bell.stops_within(Duration::ZERO));
+    assert_eq!(bell.wait(Duration::ZERO), Rung::Stop);
+}
+
+#[test]
+fn what_cannot_be_taken_over_for_now_is_tried_again_and_missing_parts_are_waited_for() {
+    let dir = Dir(std::env::temp_dir().join(format!("gateward-zones-again-{}", std::process::id())));
+    let _ = fs::remove_dir_all(&dir.0);
+    fs::create_dir_all(&dir.0).unwrap();
+    let write = |file: &str, text: &str| fs::write(dir.0.join(file), text).unwrap();
+    write("a.example.zone", &zone(1, ""));
+    write("b.example.zone", &zone(1, "$INCLUDE part"));
+    let authority = Authority::new(Folder::open(&dir.0).unwrap(), Arc::default(), Options::default()).unwrap();
+    let keys = Arc::new(KeyFile::open(authority.folder().keys_file()).unwrap());
+    let (zones, start) = ZonesDir::load(authority.clone(), keys, 2).unwrap();
+    assert_eq!(start, Start { found: 2, refused: 1 });
+    let serial = |origin: &str| authority.zone(&name(origin)).map(|zone| zone.serial());
+    let bell = Arc::new(Bell::default());
+    let watcher = std::thread::spawn({
+        let bell = bell.clone();
+        move || zones.watch(&bell)
+    });
+    // No change can be stored: the edit has to wait.
+    let (journals, away) = (dir.0.join(".journal"), dir.0.join(".away"));
+    fs::rename(&journals, &away).unwrap();
+    write("a.example.zone", &zone(2, ""));
+    write("part", "x A 192.0.2.7");
+    until("the edit is tried", || {
+        authority
+            .info(&name("a.example"))
+            .is_some_and(|info| info.problems.iter().any(|problem| problem.rule == "not-stored"))
+    });
+    until("the part is found", || serial("b.example") == Some(1));
+    assert_eq!(serial("a.example"), Some(1));
+    fs::rename(&away, &journals).unwrap();
+    until("the edit is taken over", || serial("a.example") == Some(2));
+    bell.stop();
+    watcher.join().unwrap();
+}
+
+#[test]
+fn zones_whose_files_went_while_nobody_looked_are_judged_at_the_start() {
+    let dir = Dir(std::env::temp_dir().join(format!("gateward-zones-gone-{}", std::process::id())));
+    let _ = fs::remove_dir_all(&dir.0);
+    fs::create_dir_all(&dir.0).unwrap();
+    let write = |file: &str, text: &str| fs::write(dir.0.join(file), text).unwrap();
+    for (origin, rest) in [("a.example", "sub NS ns"), ("sub.a.example", ""), ("b.example", ""), ("c.example", "")] {
+        write(&format!("{origin}.zone"), &zone(1, rest));
+    }
+    write("b.example.policy.yaml", "protected: true");
+    let start = || {
+        let authority = Authority::new(Folder::open(&dir.0).unwrap(), Arc::default(), Options::default()).unwrap();
+        let keys = Arc::new(KeyFile::open(authority.folder().keys_file()).unwrap());
+        let (_, start) = ZonesDir::load(authority.clone(), keys, 2).unwrap();
+        (authority, start)
+    };
+    let served = |authority: &Authority| {
+        ["a.example", "sub.a.example", "b.example", "c.example"].map(|origin| authority.zone(&name(origin)).is_some())
+    };
+    let (authority, first) = start();
+    assert_eq!(first, Start { found: 4, refused: 0 });
+    for (origin, _) in authority.all() {
+        authority.keep_good_copy(&origin);
+    }
+    drop(authority);
+    for origin in ["sub.a.example", "b.example", "c.example"] {
+        fs::remove_file(dir.0.join(format!("{origin}.zone"))).unwrap();
+    }
+    let (authority, second) = start();
+    assert_eq!((served(&authority), second), ([true, true, true, false], Start { found: 3, refused: 2 }));
+    drop(authority);
+    write("a.example.zone", &zone(2, ""));
+    let (authority, third) = start();
+    assert_eq!(third.refused, 1, "the delegation is gone, and the zone may go");
+    assert_eq!(served(&authority), [true, false, true, false]);
 }

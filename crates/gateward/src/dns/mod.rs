@@ -72,7 +72,7 @@ async fn serve(arguments: &Arguments) -> Result<()> {
         (Some(certificate), Some(key)) => Some(Certificate::open(certificate, key)?),
         _ => None,
     };
-    let leases = Leases::open(Arc::clone(&authority))?;
+    let leases = Leases::open(Arc::clone(&authority));
     let exchange = {
         let keys = Arc::clone(&keys);
         Exchange::start(&shared, &authority, Arc::new(move || keys.keys()), Limits::default())
