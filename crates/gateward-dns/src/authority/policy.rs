@@ -11,12 +11,13 @@ use gateward_zone::{Name, Problem};
 use super::guard::Asked;
 use super::line::{Info, Line, State};
 use super::load::unreadable;
-use super::proposal::{Actor, Refused};
+use super::proposal::{Actor, PolicyBase, Refused};
 use super::{Authority, Happened};
 use crate::folder::{PUBLIC, Stamp, make_folder, read_bounded, replace_durably, write_durably};
 
 impl Authority {
-    /// Replaces the policy of a zone by the text of a policy file, if the policy that is there allows it. The text from before stays as
+    /// Replaces the policy of a zone by the text of a policy file, if the policy file is what the change was made for and the policy that is there
+    /// allows it. The text from before stays as
     /// `.versions/ORIGIN/replaced.policy.yaml`.
     ///
     /// # Errors
@@ -25,6 +26,7 @@ impl Authority {
         &self,
         origin: &Name,
         text: Vec<u8>,
+        base: PolicyBase,
         actor: Actor,
         force: Option<String>,
     ) -> Result<(), Refused> {
@@ -33,7 +35,9 @@ impl Authority {
         }
         let work = move |authority: &Authority, line: &Line, state: &mut State| {
             let now = SystemTime::now();
-            let put = authority.replace_policy(line, state, &text, &actor, force.as_deref(), now);
+            let put = authority
+                .compare_policy(&line.origin, &base)
+                .and_then(|()| authority.replace_policy(line, state, &text, &actor, force.as_deref(), now));
             match &put {
                 Ok(()) => authority.counts.good(true),
                 Err(error) => {
@@ -44,6 +48,23 @@ impl Authority {
             put
         };
         self.in_turn(origin, work).await.unwrap_or_else(|| Err(super::lost()))
+    }
+
+    fn compare_policy(&self, origin: &Name, base: &PolicyBase) -> Result<(), Refused> {
+        if *base == PolicyBase::Any || base.is_met(self.policy_file(origin)?.as_deref()) {
+            return Ok(());
+        }
+        Err(Refused::PolicyBase)
+    }
+
+    /// The policy file; `None` if there is none.
+    fn policy_file(&self, origin: &Name) -> Result<Option<Vec<u8>>, Refused> {
+        let path = self.folder.policy_file(origin);
+        match read_bounded(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Refused::Failed(format!("{}: {error}", path.display()))),
+        }
     }
 
     fn replace_policy(
@@ -70,8 +91,8 @@ impl Authority {
         let old = line.info.load().policy.clone();
         let asked = Asked { policy: &old, zone: &line.origin, actor, force, now };
         let allowed = asked.replace_policy(&policy, text)?;
-        let stored =
-            self.keep_policy(&line.origin).and_then(|()| replace_durably(&file, text, PUBLIC, |now| now == seen));
+        self.keep_policy(&line.origin)?;
+        let stored = replace_durably(&file, text, PUBLIC, |now| now == seen);
         if stored.map_err(|error| Refused::Failed(error.to_string()))?.is_none() {
             let message = "the policy file was edited at the same moment";
             return Err(Refused::rule("unread-file", message, "look at it, and try again"));
@@ -82,14 +103,11 @@ impl Authority {
     }
 
     /// Keeps the text that is about to be replaced.
-    fn keep_policy(&self, origin: &Name) -> io::Result<()> {
-        let text = match read_bounded(&self.folder.policy_file(origin)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            text => text?,
-        };
+    fn keep_policy(&self, origin: &Name) -> Result<(), Refused> {
+        let Some(text) = self.policy_file(origin)? else { return Ok(()) };
         let dir = self.folder.versions_dir(origin);
-        make_folder(&dir)?;
-        write_durably(&dir.join("replaced.policy.yaml"), &text, PUBLIC)
+        let kept = make_folder(&dir).and_then(|()| write_durably(&dir.join("replaced.policy.yaml"), &text, PUBLIC));
+        kept.map_err(|error| Refused::Failed(error.to_string()))
     }
 
     pub(super) fn read_policy(&self, origin: &Name) -> Result<Policy, Vec<Problem>> {
