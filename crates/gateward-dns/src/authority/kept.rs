@@ -163,7 +163,7 @@ mod tests {
             line.len() as u64 <= LINE
                 && Kept { digest: u128::MAX, steps: u64::MAX, ..kept }.line().len() as u64 <= LINE
         );
-        assert_eq!(Kept::read((line.clone() + "$TTL 60\n").as_bytes()), Some(kept));
+        assert_eq!(Kept::read((line + "$TTL 60\n").as_bytes()), Some(kept));
         for other in [
             "",
             "$TTL 60\n",

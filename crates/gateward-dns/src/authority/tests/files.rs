@@ -88,7 +88,7 @@ fn the_journal_is_bounded_while_the_file_is_bad_and_nothing_of_it_is_lost() {
     assert_eq!(server.served(), served);
     // The operator takes the edit back, while the server runs or is down: that is no edit.
     server.edit(&good);
-    assert_eq!((server.rules(), server.served()), (vec![], served.clone()));
+    assert_eq!((server.rules(), server.served()), (vec![], served));
     server.change(vec![Change::Add(www(160))]).unwrap();
     assert_eq!((server.restart(), server.served()), (vec![], Some((305, vec![1, 150, 160]))));
     assert_eq!(server.authority.differences(&origin(), 304).map(|deltas| deltas.len()), Some(1));
