@@ -1,9 +1,8 @@
 //! Force tokens that a run was given. Each is for one set of changes of one zone, and goes to the server with nothing else.
 
 use gateward_model::Secret;
-use gateward_zone::diff::digest;
 use gateward_zone::force::{Claims, ForceError, read_claims};
-use gateward_zone::{Change, Name};
+use gateward_zone::{Change, Name, diff, policy};
 
 use crate::provider::By;
 
@@ -30,9 +29,19 @@ impl Author {
     /// Who asks for these changes of this zone, with the token that is for them, if there is one.
     #[must_use]
     pub fn by(&self, zone: &Name, changes: &[Change]) -> By {
+        self.with_leave(zone, || diff::digest(zone, changes))
+    }
+
+    /// Who asks for this text of the zone's policy file, likewise.
+    #[must_use]
+    pub fn by_policy(&self, zone: &Name, text: &str) -> By {
+        self.with_leave(zone, || policy::digest(zone, text.as_bytes()))
+    }
+
+    fn with_leave(&self, zone: &Name, digest: impl FnOnce() -> String) -> By {
         let force = match self.tokens.0.is_empty() {
             true => None,
-            false => self.tokens.find(zone, &digest(zone, changes)).map(|(_, token)| token.clone()),
+            false => self.tokens.find(zone, &digest()).map(|(_, token)| token.clone()),
         };
         By { actor: self.actor.clone(), force }
     }

@@ -401,6 +401,39 @@ fn a_token_goes_to_the_changes_that_it_is_for_and_to_nothing_else() {
 }
 
 #[test]
+fn guardrails_are_loosened_by_those_only_who_may_give_leave() {
+    let people =
+        [("alice", 1), ("bob", 2)].map(|(name, seed)| format!("{name}: '{}'", key(seed).public_key().to_base64()));
+    let guarded = format!("guardrails: {{ max_deleted_percent: 20, force: {{ keys: {{ {} }} }} }}", people.join(", "));
+    let text = VOICE.replace("guardrails: { max_deleted_percent: 20 }", &guarded);
+    let world = World::bootstrapped(&text);
+    // Stricter ones need nobody's leave.
+    let stricter = World { declaration: declare(&text.replace("percent: 20", "percent: 10")), ..world };
+    assert!(stricter.document().plan.zones.iter().all(|zone| zone.needs.is_empty()));
+    let world = World { declaration: declare(&text.replace("percent: 20", "percent: 90")), ..stricter };
+    let document = world.document();
+    let needs: Vec<_> =
+        document.plan.zones.iter().flat_map(|zone| zone.needs.iter().map(move |need| (zone, need))).collect();
+    assert!(!needs.is_empty());
+    for (_, need) in &needs {
+        assert_eq!((need.step.as_str(), need.rules[0].rule.as_str()), ("policy", "policy"));
+        assert_eq!(need.signers, ["alice", "bob"]);
+    }
+    match world.apply(&document) {
+        Err(Error::NeedsLeave { steps }) => assert_eq!(steps.len(), needs.len()),
+        other => panic!("{other:?}"),
+    }
+    let tokens: Vec<String> =
+        needs.iter().map(|(zone, need)| token(&zone.origin, &need.changes, &["policy"])).collect();
+    let author =
+        Author { actor: "tester".to_owned(), tokens: Tokens::read(tokens.iter().map(String::as_str)).expect("tokens") };
+    let account = world.apply_as(&document, &author).expect("leave is given");
+    assert!(account.is_complete(), "{}", account.to_text());
+    let forced = needs.iter().zip(&tokens).map(|((zone, _), token)| format!("policy {} {token}", zone.origin));
+    assert_eq!(BTreeSet::from_iter(world.server.forced()), BTreeSet::from_iter(forced));
+}
+
+#[test]
 fn new_name_servers_of_a_locked_apex_are_refused_before_anything_is_done() {
     let world = World::bootstrapped(VOICE);
     let moved =

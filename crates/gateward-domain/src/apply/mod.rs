@@ -185,7 +185,7 @@ impl Run<'_> {
         if from.as_deref().is_some_and(|from| same_policy(origin, from, &policy.to)) {
             return Ok(());
         }
-        let by = self.author.without_leave();
+        let by = self.author.by_policy(origin, &policy.to);
         let put =
             self.fleet.ask(&zone.control, |provider| provider.put_policy(origin, from.as_deref(), &policy.to, &by));
         Ok(put?)

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gateward_zone::policy::{self, Policy};
+use gateward_zone::policy;
 use gateward_zone::{Name, Record, Rtype, to_text};
 
 use super::environments::environment_of;
-use super::needs::{as_changes, needs};
+use super::needs::{as_changes, needs, policy_of};
 use super::radius::Counter;
 use super::scope::Scope;
 use super::{Action, FORMAT, KeyPlan, Op, Plan, PolicyPlan, RecordPlan, ZonePlan, moves};
@@ -305,9 +305,4 @@ impl Maker<'_> {
 fn lint(zone: &DesiredZone, target: &BTreeSet<Record>) -> Vec<String> {
     let records: Vec<Record> = target.iter().cloned().collect();
     text::problems(&zone.origin, &records)
-}
-
-/// A policy file's content; the server's default where there is none that can be read.
-fn policy_of(origin: &Name, text: Option<&str>) -> Policy {
-    text.and_then(|text| Policy::from_yaml(text.as_bytes(), origin, "").ok()).unwrap_or_default()
 }

@@ -4,7 +4,7 @@ mod document;
 mod environments;
 mod make;
 mod moves;
-mod needs;
+pub(crate) mod needs;
 mod radius;
 mod render;
 mod scope;

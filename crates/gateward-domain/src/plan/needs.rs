@@ -8,14 +8,16 @@ use gateward_zone::policy::{self, ActorKind, Policy, Refusal};
 use gateward_zone::{Change, Name, Record, diff};
 
 use super::steps::{Work, belongs};
-use super::{Op, ZonePlan};
+use super::{Op, PolicyPlan, ZonePlan};
 use crate::need::{Broken, Need};
 use crate::text;
 
 /// What the steps of a zone's plan need, from the zone as it is; `changes` are those of the plan, in its order.
 pub(super) fn needs(plan: &ZonePlan, origin: &Name, now: &[Record], changes: &[Change], policy: &Policy) -> Vec<Need> {
     let mut records = now.to_vec();
-    let mut needs = Vec::new();
+    // No freeze holds then.
+    let policy_need = |policy: &PolicyPlan| of_policy(origin, policy.from.as_deref(), &policy.to, i64::MAX);
+    let mut needs: Vec<Need> = plan.policy.as_ref().and_then(policy_need).into_iter().collect();
     for work in [Work::First, Work::Last, Work::Delete] {
         let mine: Vec<Change> = plan
             .changes
@@ -29,13 +31,35 @@ pub(super) fn needs(plan: &ZonePlan, origin: &Name, now: &[Record], changes: &[C
         }
         let rules = broken(origin, &records, work, &mine, policy);
         if !rules.is_empty() {
-            let signers =
-                if policy.force.is_possible() { policy.force.keys.keys().cloned().collect() } else { Vec::new() };
-            needs.push(Need { step: work.as_str().to_owned(), changes: diff::digest(origin, &mine), rules, signers });
+            let (step, changes) = (work.as_str().to_owned(), diff::digest(origin, &mine));
+            needs.push(Need { step, changes, rules, signers: signers(policy) });
         }
         records = after(&records, &mine);
     }
     needs
+}
+
+/// What replacing a policy file needs, by the policy as it is; nothing where there is none yet. Freezes count that hold at `now`, in seconds
+/// since 1970; who asks is the server's to judge.
+pub(crate) fn of_policy(origin: &Name, from: Option<&str>, to: &str, now: i64) -> Option<Need> {
+    let (old, new) = (policy_of(origin, from), policy_of(origin, Some(to)));
+    let digest = policy::digest(origin, to.as_bytes());
+    let actor = policy::Actor { name: String::new(), key: None, kind: ActorKind::Api };
+    let verdict = policy::check_policy(&old, origin, &new, &digest, &actor, now, None);
+    let others = verdict.refusals.into_iter().filter(|refusal| refusal.rule != "owner");
+    let rules: Vec<Broken> = others.map(|refusal| told(refusal, Work::Policy)).collect();
+    let need = Need { step: Work::Policy.as_str().to_owned(), changes: digest, rules, signers: signers(&old) };
+    Some(need).filter(|need| !need.rules.is_empty())
+}
+
+/// Who may sign leave to break rules of a policy.
+pub(crate) fn signers(policy: &Policy) -> Vec<String> {
+    if policy.force.is_possible() { policy.force.keys.keys().cloned().collect() } else { Vec::new() }
+}
+
+/// The policy in this file; one that cannot be read forbids nothing that could be foreseen.
+pub(crate) fn policy_of(origin: &Name, text: Option<&str>) -> Policy {
+    text.and_then(|text| Policy::from_yaml(text.as_bytes(), origin, "").ok()).unwrap_or_default()
 }
 
 /// The rules that a step breaks for whoever asks.
@@ -76,6 +100,7 @@ fn told(refusal: Refusal, work: Work) -> Broken {
         "never-empty" => in_guardrails("never_empty"),
         "ttl" => in_guardrails("min_ttl` or `max_ttl"),
         "addresses" => in_guardrails("allowed_addresses"),
+        "policy" => "keep the guardrails at least as strict as they are".to_owned(),
         _ => refusal.remedy,
     };
     let first =
