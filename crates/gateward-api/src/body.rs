@@ -12,7 +12,20 @@ use hyper::header::{CONTENT_ENCODING, RETRY_AFTER};
 use hyper::{Request, StatusCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::{ApiResponse, Limits, Refuse};
+use crate::ApiResponse;
+
+/// What requests may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Longest body of one request.
+    pub body_bytes: usize,
+    /// Large bodies in memory at once; requests that do not fit wait a while. At least `body_bytes`. Bodies of up to 64 KiB are limited by the
+    /// number of connections alone, and so do not keep large ones waiting.
+    pub bodies_bytes: usize,
+}
+
+/// Makes the response to a request that cannot be read.
+pub type Refuse = fn(StatusCode, &str) -> ApiResponse;
 
 /// Longest body that needs no place.
 const SMALL: usize = 64 << 10;

@@ -9,6 +9,7 @@ mod request;
 mod response;
 mod serve;
 
+pub use body::{Limits, Refuse};
 pub use request::{ApiRequest, form_fields};
 pub use response::ApiResponse;
-pub use serve::{Door, Limits, Refuse, Reset, accept, serve, serve_admitted};
+pub use serve::{Door, Reset, accept, serve, serve_admitted};

@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::body::Bodies;
+use crate::body::{Bodies, Limits, Refuse};
 use crate::{ApiRequest, ApiResponse};
 
 /// Connections at once; the next ones wait.
@@ -68,19 +68,6 @@ impl Door {
         self.address
     }
 }
-
-/// What requests may cost.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Longest body of one request.
-    pub body_bytes: usize,
-    /// Large bodies in memory at once; requests that do not fit wait a while. At least `body_bytes`. Bodies of up to 64 KiB are limited by the
-    /// number of connections alone, and so do not keep large ones waiting.
-    pub bodies_bytes: usize,
-}
-
-/// Makes the response to a request that cannot be read.
-pub type Refuse = fn(StatusCode, &str) -> ApiResponse;
 
 /// Instead of an answer: the connection is to be reset. The control side never does; a backend for tests may.
 #[derive(Debug)]
