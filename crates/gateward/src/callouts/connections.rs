@@ -13,6 +13,8 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -102,12 +104,27 @@ pub(super) struct Answer {
     _lease: Option<Lease>,
 }
 
+/// How often a call goes to another connection because one takes no more.
+pub(super) const REFUSALS: u32 = 3;
+
 /// Why there is no answer.
 pub(super) enum SendFailure {
     /// Nothing of it went out.
-    Unsent(Box<Request<Body>>),
+    Unsent,
+    /// The peer says that it did not look at it and will not (RFC 9113, sections 6.8 and 8.7).
+    Refused,
     /// The text says what happened.
     Broken(String),
+}
+
+impl fmt::Display for SendFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsent => f.write_str("the connection ended before the call was sent"),
+            Self::Refused => f.write_str("the connection takes no more calls"),
+            Self::Broken(error) => f.write_str(error),
+        }
+    }
 }
 
 impl Connections {
@@ -278,10 +295,17 @@ impl Exchange {
 }
 
 fn failure(mut error: TrySendError<Request<Body>>) -> SendFailure {
-    match error.take_message() {
-        Some(request) => SendFailure::Unsent(Box::new(request)),
-        None => SendFailure::Broken(chain(error.error())),
+    if error.take_message().is_some() {
+        return SendFailure::Unsent;
     }
+    if is_refused(error.error()) { SendFailure::Refused } else { SendFailure::Broken(chain(error.error())) }
+}
+
+/// A connection that is left in good order does what was asked of it before; only what came later fails with that.
+fn is_refused(error: &hyper::Error) -> bool {
+    let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else { return false };
+    let reason = if error.is_go_away() { h2::Reason::NO_ERROR } else { h2::Reason::REFUSED_STREAM };
+    error.is_remote() && error.reason() == Some(reason)
 }
 
 impl Answer {

@@ -3,7 +3,7 @@
 
 use super::Callouts;
 use super::body::Body;
-use super::connections::{Answer, SendFailure};
+use super::connections::{Answer, REFUSALS, SendFailure};
 use super::http::{fields, shown};
 use crate::egress::chain;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -14,10 +14,12 @@ use http_body_util::BodyExt;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE};
 use hyper::{Request, Uri, Version};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// A byte that says whether the message is compressed, and four for its length.
 const PREFIX_BYTES: usize = 5;
+/// How long a connection has to give back what it did not send.
+const RETURN: Duration = Duration::from_secs(1);
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Codes of gRPC beside those that callouts name.
@@ -40,33 +42,40 @@ pub(super) async fn ask(
     most: usize,
 ) -> Result<CalloutStatus, CalloutStatus> {
     let unavailable = |error: String| CalloutStatus::new(CalloutStatus::UNAVAILABLE, error);
-    let (mut callee, mut exchange) = callouts.connect(destination, true, false).await.map_err(unavailable)?;
-    let mut request = request(call, &callee, sent)
-        .map_err(|error| CalloutStatus::new(CalloutStatus::INTERNAL, format!("the call cannot be made: {error}")))?;
+    let (mut sent, mut fresh, mut refusals) = (sent, false, 0);
     loop {
+        let (mut callee, exchange) = callouts.connect(destination, true, fresh).await.map_err(unavailable)?;
         let reused = exchange.reused;
-        match exchange.send(request).await {
+        let (request, unread) = request(call, &callee, sent).map_err(|error| {
+            CalloutStatus::new(CalloutStatus::INTERNAL, format!("the call cannot be made: {error}"))
+        })?;
+        let failure = match exchange.send(request).await {
             Ok(answer) => {
                 callee.answered(answer.response.status().as_u16());
                 return listen(answer, events, most).await;
             }
-            Err(SendFailure::Unsent(unsent)) if reused => {
-                request = *unsent;
-                (callee, exchange) = callouts.connect(destination, true, true).await.map_err(unavailable)?;
-            }
-            Err(SendFailure::Unsent(_)) => {
-                callee.broke();
-                return Err(unavailable(format!("{}: the connection ended before the call was sent", callee.address)));
-            }
-            Err(SendFailure::Broken(error)) => {
-                callee.broke();
-                return Err(unavailable(format!("{}: {error}", callee.address)));
-            }
-        }
+            Err(failure) => failure,
+        };
+        let again = match failure {
+            SendFailure::Unsent => reused,
+            SendFailure::Refused => refusals < REFUSALS,
+            SendFailure::Broken(_) => false,
+        };
+        let returned = if again { tokio::time::timeout(RETURN, unread).await.ok().and_then(Result::ok) } else { None };
+        let Some(messages) = returned else {
+            callee.broke();
+            return Err(unavailable(format!("{}: {failure}", callee.address)));
+        };
+        (sent, fresh, refusals) = (messages, true, refusals + 1);
     }
 }
 
-fn request(call: &GrpcCall, callee: &Callee, sent: Messages) -> Result<Request<Body>, hyper::http::Error> {
+/// The request, and where its messages come back if none of them went out.
+fn request(
+    call: &GrpcCall,
+    callee: &Callee,
+    sent: Messages,
+) -> Result<(Request<Body>, oneshot::Receiver<Messages>), hyper::http::Error> {
     let mut headers = fields(&call.metadata)?;
     let reserved: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("grpc-")).cloned().collect();
     for name in reserved {
@@ -80,11 +89,12 @@ fn request(call: &GrpcCall, callee: &Callee, sent: Messages) -> Result<Request<B
     let scheme = if callee.tls.is_some() { "https" } else { "http" };
     let authority = call.authority.as_deref().unwrap_or(&callee.authority);
     let path = format!("/{}/{}", call.service, call.method);
+    let (body, unread) = Body::messages(sent);
     let mut request = Request::post(Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build()?)
         .version(Version::HTTP_2)
-        .body(Body::Messages(sent))?;
+        .body(body)?;
     *request.headers_mut() = headers;
-    Ok(request)
+    Ok((request, unread))
 }
 
 /// At most eight digits and a unit; no timeout of a callout needs more.

@@ -2,7 +2,7 @@
 
 use super::Callouts;
 use super::body::Body;
-use super::connections::{Answer, SendFailure};
+use super::connections::{Answer, REFUSALS, SendFailure};
 use crate::egress::chain;
 use gateward_proxy::Callee;
 use gateward_wasm::callout::{Fields, HttpCall, HttpReply};
@@ -34,7 +34,7 @@ pub(super) async fn ask(
     call: &HttpCall,
     most: usize,
 ) -> Result<HttpReply, String> {
-    let mut fresh = false;
+    let (mut fresh, mut refusals) = (false, 0);
     loop {
         let (mut callee, exchange) = callouts.connect(destination, false, fresh).await?;
         let (reused, request) = (exchange.reused, request(call, &callee, exchange.is_http2())?);
@@ -44,15 +44,12 @@ pub(super) async fn ask(
                 return reply(answer, most).await;
             }
             // A pooled connection that its peer had closed says nothing.
-            Err(SendFailure::Unsent(_)) if reused => fresh = true,
+            Err(SendFailure::Unsent) if reused => fresh = true,
+            Err(SendFailure::Refused) if refusals < REFUSALS => (fresh, refusals) = (true, refusals + 1),
             Err(SendFailure::Broken(_)) if reused && is_idempotent(call) => fresh = true,
             Err(failure) => {
                 callee.broke();
-                let error = match failure {
-                    SendFailure::Unsent(_) => "the connection ended before the request was sent".to_owned(),
-                    SendFailure::Broken(error) => error,
-                };
-                return Err(format!("{}: {error}", callee.address));
+                return Err(format!("{}: {failure}", callee.address));
             }
         }
     }
