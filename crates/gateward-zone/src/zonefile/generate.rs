@@ -73,9 +73,12 @@ impl Template {
         std::iter::successors(Some(self.start), move |value| value.checked_add(step).filter(|next| *next <= stop))
     }
 
-    /// Appends the line for `value`.
-    pub(super) fn line(&self, value: u32, out: &mut Vec<u8>) -> Result<(), String> {
+    /// Makes the line for `value`, up to a little more than `room` octets of it: numbers may be far wider than what asks for them.
+    pub(super) fn line(&self, value: u32, out: &mut Vec<u8>, room: usize) -> Result<(), String> {
         for part in &self.parts {
+            if out.len() > room {
+                break;
+            }
             match part {
                 Part::Literal(text) => out.extend_from_slice(text),
                 Part::Number(format) => out.extend(format.apply(value)?.into_bytes()),

@@ -23,7 +23,7 @@ pub use text::{Place, ZoneText};
 /// Bounds on what one zone may ask of its reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ZoneLimits {
-    /// Octets of all files together.
+    /// Octets of all files together, and of the lines that `$GENERATE` makes.
     pub text_bytes: usize,
     /// Files that include one another.
     pub include_depth: usize,
@@ -106,9 +106,7 @@ impl Reader<'_> {
     fn file(&mut self, text: &[u8], name: &str, scope: &mut Scope, parent: usize, depth: usize) -> Result<(), Stop> {
         let index = self.files.len();
         self.files.push(name.into());
-        self.text_bytes = self.text_bytes.saturating_add(text.len());
-        if self.text_bytes > self.limits.text_bytes {
-            let message = format!("the zone's files are larger than {} octets", self.limits.text_bytes);
+        if let Err(message) = self.charge(text.len()) {
             return self.add(parent, Fault { line: 1, message, remedy: None });
         }
         let mut lexer = Lexer::new(text, 1);
@@ -127,6 +125,15 @@ impl Reader<'_> {
                 Err(fault) => self.add(index, fault)?,
             }
         }
+    }
+
+    /// Counts text against the limit of the zone.
+    fn charge(&mut self, bytes: usize) -> Result<(), String> {
+        self.text_bytes = self.text_bytes.saturating_add(bytes);
+        if self.text_bytes <= self.limits.text_bytes {
+            return Ok(());
+        }
+        Err(format!("the zone's files and `$GENERATE` lines are larger than {} octets", self.limits.text_bytes))
     }
 
     fn record(&mut self, entry: Entry, tokens: &[Token<'_>], file: usize, scope: &mut Scope) -> Result<(), Stop> {
@@ -236,7 +243,8 @@ impl Reader<'_> {
         for value in template.values() {
             let before = self.problems.len();
             line.clear();
-            match template.line(value, &mut line) {
+            let made = template.line(value, &mut line, self.limits.text_bytes.saturating_sub(self.text_bytes));
+            match made.and_then(|()| self.charge(line.len())) {
                 Err(message) => self.add(file, Fault { line: entry.line, message, remedy: None })?,
                 Ok(()) => self.generated_line(&line, entry.line, file, scope)?,
             }

@@ -102,6 +102,15 @@ fn includes_that_fail_or_go_in_circles_are_errors_with_their_place() {
     let problems =
         parse_zone_within(b"$INCLUDE a\n", &origin(), "z", &|_| Ok(vec![b'\n'; 40]), small).expect_err("too much");
     assert!(problems[0].message.contains("larger than 40 octets"), "{problems:?}");
+    // What `$GENERATE` makes counts as well, however short what asks for it is.
+    let line = |records: u32| format!("$GENERATE 1-{records} ${{0,60}} 60 A 192.0.2.1\n");
+    let small = ZoneLimits { text_bytes: 1_000, ..ZoneLimits::default() };
+    let read = |text: &str| parse_zone_within(text.as_bytes(), &origin(), "z", &|_| Ok(Vec::new()), small);
+    read(&line(10)).expect("ten lines of less than 80 octets");
+    let problems = read(&line(20)).expect_err("too much");
+    assert!(problems[0].message.contains("larger than 1000 octets"), "{problems:?}");
+    let wide = format!("$GENERATE 1-2 a 60 TXT {}\n", "${0,255}".repeat(100));
+    assert!(read(&wide).expect_err("too much")[0].message.contains("larger than 1000 octets"));
 }
 
 #[test]
