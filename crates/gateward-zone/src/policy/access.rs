@@ -7,7 +7,10 @@ use domain::base::iana::Rtype;
 use super::check::{Case, Refusal, Step};
 use super::{ActorKind, KeyGrant, Policy, Subtree};
 use crate::name::Name;
-use crate::record::Record;
+use crate::rdata::canonical;
+use crate::record::{Rdata, Record};
+use crate::soa::{Soa, next_serial, with_serial};
+use crate::view::Change;
 
 /// What a key may do is no guardrail but a permission: nothing overrides it.
 pub(super) const KEY_RULE: &str = "key";
@@ -34,9 +37,22 @@ impl Policy {
     }
 }
 
-/// The records that somebody decides about: not the serial, which the server raises.
+/// The records that somebody decides about: all but a SOA record whose serial the server raised, and nothing else of it.
 fn decided<'a>(case: &Case<'a>) -> impl Iterator<Item = &'a Record> {
-    case.changes().iter().map(crate::view::Change::record).filter(|record| record.rtype != Rtype::SOA)
+    let is_raised = is_raised(case.changes());
+    case.changes().iter().map(Change::record).filter(move |record| record.rtype != Rtype::SOA || !is_raised)
+}
+
+/// Whether the SOA record changes by its serial alone, and that by what the server adds to it.
+fn is_raised(changes: &[Change]) -> bool {
+    let mut of_soa = changes.iter().filter(|change| change.record().rtype == Rtype::SOA);
+    let (Some(Change::Remove(old)), Some(Change::Add(new)), None) = (of_soa.next(), of_soa.next(), of_soa.next())
+    else {
+        return false;
+    };
+    let raised = Soa::read(&old.rdata).ok().and_then(|soa| with_serial(&old.rdata, next_serial(soa.serial)));
+    let same = |rdata: Rdata| canonical(Rtype::SOA, rdata.as_wire()) == canonical(Rtype::SOA, new.rdata.as_wire());
+    old.owner == new.owner && old.ttl == new.ttl && raised.is_some_and(same)
 }
 
 /// Updates need a key with a grant for each record (RFC 2136, 3.3).

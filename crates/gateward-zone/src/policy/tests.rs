@@ -52,6 +52,30 @@ fn check_deletion(yaml: &str, before: &str, expected: &[&str]) {
     assert_eq!(rules(&verdict), expected, "{yaml}");
 }
 
+/// The SOA record belongs to the zone, whoever has a part of it; what the server does to the serial is nobody's change.
+#[test]
+fn rights_hold_for_the_soa_record_too() {
+    let soa = |serial: u32, refresh: u32| {
+        let text = format!("$TTL 300\n@ SOA ns1 hostmaster {serial} {refresh} 900 1209600 300\n@ NS ns1\n");
+        parse_zone(text.as_bytes(), &origin(), "z", &|_| Err(String::new())).expect("a zone")
+    };
+    let yaml = "lock_apex: false\nprincipals: [bob]\n\
+                keys: [{key: external-dns, types: [A]}]\n";
+    let granted = yaml.replace("[A]", "[A, SOA]").replace("bob", "alice");
+    for (serial, refresh, is_decided) in [(2, 7200, false), (2, 60, true), (3, 7200, true), (1, 60, true)] {
+        let (before, after) = (soa(1, 7200), soa(serial, refresh));
+        let changes = diff(&before, &after);
+        for (kind, rule) in [(ActorKind::Api, "owner"), (ActorKind::Lease, "owner"), (ActorKind::Update, "key")] {
+            let verdict = |yaml: &str| {
+                check(&policy(yaml), &origin(), Some(&before), Step::Write(&changes), &actor(kind), NOW, None)
+            };
+            let expected: &[&str] = if is_decided { &[rule] } else { &[] };
+            assert_eq!(rules(&verdict(yaml)), expected, "{serial} {refresh} {kind:?}");
+            assert!(verdict(&granted).is_allowed(), "{serial} {refresh} {kind:?}");
+        }
+    }
+}
+
 #[test]
 fn a_policy_says_all_of_it_and_is_written_as_it_is_read() {
     let key = SigningKey::from_seed(&[1; 32]).expect("32 octets").public_key().to_base64();
