@@ -1,8 +1,9 @@
 //! Rendered sets read back: records with uncompressed data, for transfers, updates and answers that cannot copy a set as it is.
 
+use gateward_zone::rdata::compressible;
 use gateward_zone::{Rdata, RecordSet};
 
-use super::render::{QNAME_AT, QUESTION_TAIL, RECORD_HEAD, layout};
+use super::render::{QNAME_AT, QUESTION_TAIL, RECORD_HEAD};
 use super::shard::Set;
 
 /// Longest chain of pointers followed: a body's pointers lead to the owner or to a name before, which is shorter each time.
@@ -32,7 +33,7 @@ pub(crate) fn record_set(set: &Set<'_>) -> RecordSet {
 
 /// Gives the data of one record, uncompressed, to `put` piece by piece.
 pub(crate) fn put_data(set: &Set<'_>, range: std::ops::Range<usize>, put: &mut dyn FnMut(&[u8])) {
-    let Some(layout) = layout(set.rtype()) else { return put(&set.body[range]) };
+    let Some(layout) = compressible(set.rtype()) else { return put(&set.body[range]) };
     let mut at = range.start + layout.names_at;
     put(&set.body[range.start..at]);
     for _ in 0..layout.names {

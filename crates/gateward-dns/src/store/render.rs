@@ -4,6 +4,7 @@
 //! suffix of the owner has a known place that names in the data can point at. Where the set is used for a question below its
 //! owner (a referral, a negative answer, a wildcard), all pointers move by the same distance; their places are kept for that.
 
+use gateward_zone::rdata::{Compressible, compressible};
 use gateward_zone::{Name, RecordSet, Rtype};
 
 use crate::hash;
@@ -39,25 +40,6 @@ pub(crate) struct Target {
     pub(crate) hash: u64,
     /// The name in lower case.
     pub(crate) name: Name,
-}
-
-/// Where the names are in data of types whose names may be compressed (RFC 3597, 4: the types of RFC 1035 only) and which of
-/// them leads to addresses worth adding. Offsets are of the first name; `count` names follow one another.
-pub(crate) struct Layout {
-    pub(crate) names_at: usize,
-    pub(crate) names: usize,
-}
-
-/// The layout of a type with compressible names.
-pub(crate) fn layout(rtype: Rtype) -> Option<Layout> {
-    match rtype {
-        Rtype::NS | Rtype::CNAME | Rtype::PTR | Rtype::MB | Rtype::MD | Rtype::MF | Rtype::MG | Rtype::MR => {
-            Some(Layout { names_at: 0, names: 1 })
-        }
-        Rtype::MX => Some(Layout { names_at: 2, names: 1 }),
-        Rtype::SOA | Rtype::MINFO => Some(Layout { names_at: 0, names: 2 }),
-        _ => None,
-    }
 }
 
 /// Where the name starts whose addresses go into the additional section.
@@ -105,7 +87,7 @@ pub(crate) fn render(owner: &Name, origin: &Name, set: &RecordSet, ttl: u32) -> 
                 _ => push_target(&mut out.targets, origin, name, place),
             }
         }
-        match layout(set.rtype) {
+        match compressible(set.rtype) {
             None => out.body.extend_from_slice(data),
             Some(layout) => put_data(&mut out, &mut places, data, &layout)?,
         }
@@ -131,7 +113,7 @@ fn push_target(targets: &mut Vec<Target>, origin: &Name, name: Name, place: usiz
 }
 
 /// Data with its names compressed.
-fn put_data(out: &mut Rendered, places: &mut Places, data: &[u8], layout: &Layout) -> Result<(), RenderError> {
+fn put_data(out: &mut Rendered, places: &mut Places, data: &[u8], layout: &Compressible) -> Result<(), RenderError> {
     let mut rest = data.get(layout.names_at..).ok_or(RenderError::BadData)?;
     out.body.extend_from_slice(&data[..layout.names_at]);
     for _ in 0..layout.names {

@@ -4,31 +4,10 @@ use domain::base::ParsedName;
 use domain::base::rdata::{ComposeRecordData, ParseAnyRecordData};
 use domain::dep::octseq::Parser;
 use domain::rdata::AllRecordData;
-use gateward_zone::{Rdata, Rtype};
+use gateward_zone::Rdata;
 
 use super::WireError;
 use super::read::RawRecord;
-
-/// What data made of names and other fields looks like, for the types of RFC 1035 whose names may be compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Field {
-    /// So many octets.
-    Octets(usize),
-    /// A name.
-    Name,
-}
-
-impl Field {
-    /// The fields of a type's data, names first to last; empty for types whose data must be sent as it is (RFC 3597, 4).
-    pub(crate) fn compressible(rtype: Rtype) -> &'static [Field] {
-        match rtype {
-            Rtype::NS | Rtype::CNAME | Rtype::PTR => &[Field::Name],
-            Rtype::MX => &[Field::Octets(2), Field::Name],
-            Rtype::SOA => &[Field::Name, Field::Name, Field::Octets(20)],
-            _ => &[],
-        }
-    }
-}
 
 impl RawRecord {
     /// The data in uncompressed wire format.

@@ -10,7 +10,6 @@ mod write;
 pub use read::{Header, Question, RawRecord, Reader, read_question};
 pub use write::{Section, Writer};
 
-pub(crate) use data::Field;
 pub(crate) use read::name_at;
 
 use gateward_zone::Rtype;

@@ -5,10 +5,11 @@
 
 use std::hash::Hasher as _;
 
+use gateward_zone::rdata::{Compressible, compressible};
 use gateward_zone::{Name, Rtype};
 use rustc_hash::FxHasher;
 
-use super::{Field, HEADER_LEN, MAX_MESSAGE};
+use super::{HEADER_LEN, MAX_MESSAGE};
 
 /// Slots of the table of names; used to three quarters, later names of a message stay uncompressed.
 const SLOTS: usize = 4096;
@@ -88,6 +89,13 @@ impl Writer {
         self.counts
     }
 
+    /// Octets so far.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "there is always a header")]
+    pub fn len(&self) -> usize {
+        self.octets.len()
+    }
+
     /// Allows more octets.
     pub fn raise_limit(&mut self, limit: usize) {
         self.limit = limit.min(MAX_MESSAGE);
@@ -104,18 +112,15 @@ impl Writer {
 
     /// Data with its names compressed where the type allows it; as it is when it does not have its type's form.
     fn data(&mut self, rtype: Rtype, data: &[u8]) {
-        let mut rest = data;
-        for field in Field::compressible(rtype) {
-            let len = match field {
-                Field::Octets(len) => *len,
-                Field::Name => name_len(rest),
-            };
-            let Some((part, tail)) = rest.split_at_checked(len) else { break };
-            match field {
-                Field::Octets(_) => self.octets.extend_from_slice(part),
-                Field::Name if len > 0 => self.name(part),
-                Field::Name => break,
-            }
+        let Some(Compressible { names_at, names }) = compressible(rtype) else {
+            return self.octets.extend_from_slice(data);
+        };
+        let (head, mut rest) = data.split_at_checked(names_at).unwrap_or((data, &[][..]));
+        self.octets.extend_from_slice(head);
+        for _ in 0..names {
+            let len = name_len(rest);
+            let Some((name, tail)) = rest.split_at_checked(len).filter(|_| len > 0) else { break };
+            self.name(name);
             rest = tail;
         }
         self.octets.extend_from_slice(rest);

@@ -175,23 +175,28 @@ pub fn names(rtype: Rtype, octets: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-/// Whether names in the data of a type may be compressed in a message: those of RFC 1035 only (RFC 3597, 4).
+/// Where data has names that may be compressed: one behind the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compressible {
+    /// Octets before the first name.
+    pub names_at: usize,
+    /// How many names there are.
+    pub names: usize,
+}
+
+/// The names in the data of a type that may be compressed in a message: those of RFC 1035's types only (RFC 3597, 4). `None` for all
+/// others, whose data is sent as it is.
 #[must_use]
-pub fn may_compress(rtype: Rtype) -> bool {
-    matches!(
-        rtype,
-        Rtype::NS
-            | Rtype::MD
-            | Rtype::MF
-            | Rtype::CNAME
-            | Rtype::SOA
-            | Rtype::MB
-            | Rtype::MG
-            | Rtype::MR
-            | Rtype::PTR
-            | Rtype::MINFO
-            | Rtype::MX
-    )
+#[inline]
+pub fn compressible(rtype: Rtype) -> Option<Compressible> {
+    match rtype {
+        Rtype::NS | Rtype::MD | Rtype::MF | Rtype::CNAME | Rtype::MB | Rtype::MG | Rtype::MR | Rtype::PTR => {
+            Some(Compressible { names_at: 0, names: 1 })
+        }
+        Rtype::SOA | Rtype::MINFO => Some(Compressible { names_at: 0, names: 2 }),
+        Rtype::MX => Some(Compressible { names_at: 2, names: 1 }),
+        _ => None,
+    }
 }
 
 /// The data with its names in lower case: two records are the same when this is (RFC 1035, 2.3.3; RFC 4034, 6.2).

@@ -166,11 +166,19 @@ fn names_are_found_in_the_data() {
 /// RFC 3597, 4: nothing newer than RFC 1035 may be compressed.
 #[test]
 fn rfc_3597_4_only_the_old_types_compress() {
-    for rtype in [Rtype::NS, Rtype::CNAME, Rtype::SOA, Rtype::PTR, Rtype::MX] {
-        assert!(may_compress(rtype), "{rtype}");
+    // RFC 1035, 3.3: every type with names in its data.
+    let old = ["NS", "MD", "MF", "CNAME", "SOA", "MB", "MG", "MR", "PTR", "MINFO", "MX"];
+    let old = old.map(|rtype| rtype.parse::<Rtype>().expect(rtype));
+    for rtype in (0..=u16::MAX).map(Rtype::from_int) {
+        assert_eq!(compressible(rtype).is_some(), old.contains(&rtype), "{rtype}");
     }
-    for rtype in [Rtype::SRV, Rtype::DNAME, Rtype::NAPTR, Rtype::SVCB, Rtype::RP, Rtype::from_int(65_280)] {
-        assert!(!may_compress(rtype), "{rtype}");
+    for rtype in old {
+        let Compressible { names_at, names } = compressible(rtype).expect("it is in the list");
+        let fields = shape(rtype).expect("it is in the table");
+        let first = fields.iter().position(|field| *field == Field::Name).expect("it has a name");
+        assert!(fields[first..first + names].iter().all(|field| *field == Field::Name), "{rtype}");
+        assert!(!fields[first + names..].contains(&Field::Name), "{rtype}");
+        assert_eq!(names_at, first * 2, "{rtype}: nothing but a preference stands before names");
     }
 }
 
