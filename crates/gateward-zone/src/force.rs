@@ -1,8 +1,9 @@
-//! Force tokens: two people sign that one change may break the rules that they name.
+//! Force tokens: as many people as the policy asks for, one or two, sign that one change may break the rules that the token names.
 //!
 //! A token is `v1.PAYLOAD.SIGNATURE.SIGNATURE`: JSON ([`Claims`]) and Ed25519 signatures, of the issuer and of the approver, in Base64 for URLs.
-//! It holds for one zone, one set of changes ([`crate::diff::digest`]) and some hours. The public keys stand in the zone's policy, so
-//! that nobody but the people named there can lift its rules, not even who holds the control API's token.
+//! It holds for one zone, one set of changes ([`crate::diff::digest`]) and some hours. The public keys stand in the zone's policy.
+//! Whoever may replace the policy can therefore name other people or drop the rules: tokens keep those apart who may change the zone,
+//! not those who may change its policy (the control API's token and the folder's files).
 
 use std::collections::BTreeMap;
 use std::fmt;
