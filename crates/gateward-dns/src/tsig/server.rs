@@ -26,20 +26,20 @@ impl Signed {
         &self.key
     }
 
-    /// The message as it was before it was signed.
+    /// The message without its signature. It keeps the number that it came with, because its answer goes back the same way: whoever passed
+    /// it on under another number than its signer's puts that one back (RFC 8945, 5.3.2).
     #[must_use]
     pub fn unsigned(&self, message: &[u8]) -> Vec<u8> {
         let mut octets = message[..self.len].to_vec();
         let additional = u16::from_be_bytes([octets[10], octets[11]]) - 1;
         octets[10..12].copy_from_slice(&additional.to_be_bytes());
-        octets[..2].copy_from_slice(&self.original_id.to_be_bytes());
         octets
     }
 
     /// What signs the answer.
     #[must_use]
     pub fn signer(self) -> Signer {
-        Signer { key: self.key, prior: self.mac, is_first: true }
+        Signer { key: self.key, prior: self.mac, original_id: self.original_id, is_first: true }
     }
 }
 
@@ -96,12 +96,17 @@ impl Refusal {
         }
         let mut code = Code::new(key);
         code.chain(&self.found.mac);
-        code.update(&message);
+        digest_as_asked(&mut code, &message, self.found.original_id);
         variables.digest(&mut code, false);
-        let id = u16::from_be_bytes([message[0], message[1]]);
-        variables.append(&mut message, &code.finish(), id);
+        variables.append(&mut message, &code.finish(), self.found.original_id);
         message
     }
+}
+
+/// Puts an answer into a code under the number that its request was signed with (RFC 8945, 4.3.2).
+fn digest_as_asked(code: &mut Code, message: &[u8], original_id: u16) {
+    code.update(&original_id.to_be_bytes());
+    code.update(&message[2..]);
 }
 
 /// Header and question of an answer that carries nothing but a response code.
@@ -157,6 +162,8 @@ pub fn verify_request(message: &[u8], keys: &Keys, now: u64) -> Result<Option<Si
 pub struct Signer {
     key: Arc<Key>,
     prior: Vec<u8>,
+    /// The number that the request was signed with.
+    original_id: u16,
     is_first: bool,
 }
 
@@ -171,7 +178,7 @@ impl Signer {
     pub fn sign(&mut self, message: &mut Vec<u8>, now: u64) {
         let mut code = Code::new(&self.key);
         code.chain(&self.prior);
-        code.update(message);
+        digest_as_asked(&mut code, message, self.original_id);
         let variables = Variables {
             key: self.key.name().clone(),
             algorithm: self.key.algorithm().name(),
@@ -183,7 +190,6 @@ impl Signer {
         variables.digest(&mut code, !self.is_first);
         self.prior = code.finish();
         self.is_first = false;
-        let id = u16::from_be_bytes([message[0], message[1]]);
-        variables.append(message, &self.prior, id);
+        variables.append(message, &self.prior, self.original_id);
     }
 }

@@ -190,11 +190,41 @@ fn rfc8945_5_2_2_wrong_codes() {
         assert_eq!((error, verdict), (Error::BadSig, VerifyError::Peers(Error::BadSig)), "octet {at}");
         assert!(record::Found::read(&answer).expect("well-formed").expect("a TSIG record").mac.is_empty());
     }
-    // The message's identifier is not authenticated, the original one is.
-    let mut forwarded = request.clone();
-    forwarded[0] = 0xff;
-    let signed = verify_request(&forwarded, &keys, NOW).expect("authentic").expect("signed");
-    assert_eq!(signed.unsigned(&forwarded), query());
+}
+
+/// RFC 8945, 5.5 and 4.2: who passes a request on may number it anew. The answer goes back under that number, and names the original one.
+#[test]
+fn rfc8945_4_2_requests_that_were_passed_on() {
+    let keys = Keys::from_iter([key(Algorithm::HmacSha256)]);
+    let mut request = query();
+    let mut client = sign_request(&Arc::new(key(Algorithm::HmacSha256)), &mut request, NOW);
+    request[0] = 0xff;
+    let signed = verify_request(&request, &keys, NOW).expect("authentic").expect("signed");
+    let asked = signed.unsigned(&request);
+    assert_eq!((asked[0], &asked[1..]), (0xff, &query()[1..]));
+    let numbered = |mut message: Vec<u8>| {
+        assert_eq!(message[0], 0xff);
+        assert_eq!(record::Found::read(&message).expect("well-formed").expect("signed").original_id, 0x1234);
+        message[0] = 0x12;
+        message
+    };
+    let mut signer = signed.signer();
+    for _ in 0..2 {
+        let mut message = answer();
+        message[0] = 0xff;
+        signer.sign(&mut message, NOW);
+        assert_eq!(client.clone().verify(&message, NOW), Ok(true), "the number itself is not authenticated");
+        assert_eq!(client.verify(&numbered(message), NOW), Ok(true));
+    }
+    let mut request = query();
+    let client = sign_request(&Arc::new(key(Algorithm::HmacSha256)), &mut request, NOW);
+    request[0] = 0xff;
+    for (now, error) in [(NOW + 301, Error::BadTime), (NOW, Error::BadKey)] {
+        let keys = if error == Error::BadKey { Keys::default() } else { keys.clone() };
+        let Err(Rejected::Refused(refusal)) = verify_request(&request, &keys, now) else { panic!("not refused") };
+        let message = numbered(refusal.answer(&request, now));
+        assert_eq!(client.clone().verify(&message, NOW), Err(VerifyError::Peers(error)));
+    }
 }
 
 /// RFC 8945, 5.2.3: BADTIME, signed, with the request's time and the server's.
