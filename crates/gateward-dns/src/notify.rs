@@ -1,14 +1,15 @@
 //! NOTIFY (RFC 1996), without IO: when to tell which secondary of a zone's new version, and what a primary's message says.
 //!
 //! [`Notifier`] has one entry per zone and target, so that a zone that changes all the time costs a target one message at a time,
-//! and a target that does not answer costs nobody anything.
+//! and a target that does not answer costs nobody anything. What is due stands in order, so that nothing here looks at all entries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use gateward_zone::{Name, Opcode, Rcode, Record, Rtype, Soa, is_newer};
 
+use crate::tsig::{ClientSession, VerifyError};
 use crate::wire::{CLASS_IN, Header, Reader, Section, WireError, Writer, flags, read_question};
 
 /// How often one version is told to one target (RFC 1996, 3.6).
@@ -25,12 +26,21 @@ const MAX_ENTRIES: usize = 200_000;
 pub struct Send {
     /// To whom.
     pub target: SocketAddr,
-    /// The key to sign it with.
+    /// The key to sign it with; what verifies the answer is given to [`Notifier::signed`].
     pub key: Option<Name>,
     /// The zone it is about.
     pub zone: Name,
     /// The message, unsigned.
     pub message: Vec<u8>,
+}
+
+/// What [`Notifier::poll`] found due.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// Messages to send.
+    pub messages: Vec<Send>,
+    /// Zones and targets that answered none of the attempts; they are given up until the zone changes again.
+    pub silent: Vec<(Name, SocketAddr)>,
 }
 
 /// What became of telling a target.
@@ -40,30 +50,44 @@ pub enum Outcome {
     Told,
     /// It answered with an error; it is not asked again.
     Refused(Rcode),
+    /// The answer is not signed as the message was. It counts for nothing: anybody may have sent it.
+    NotAuthentic(VerifyError),
     /// The answer does not belong to anything that was sent.
     Unknown,
 }
+
+type Place = (Name, SocketAddr);
 
 /// One zone and target.
 struct Entry {
     key: Option<Name>,
     /// The newest version.
     soa: Record,
-    /// The version the last message told, and its number.
-    sent: Option<(u16, Record)>,
+    sent: Option<Sent>,
     attempts: u32,
     due: Option<Instant>,
     /// Before this nothing new is told.
     not_before: Instant,
 }
 
+/// The last message.
+struct Sent {
+    id: u16,
+    /// The version it told.
+    soa: Record,
+    /// What verifies its answer; `None` until it is signed.
+    session: Option<ClientSession>,
+}
+
 /// Tells secondaries of new versions.
 #[derive(Default)]
 pub struct Notifier {
-    entries: BTreeMap<(Name, SocketAddr), Entry>,
+    entries: BTreeMap<Place, Entry>,
+    /// The entries that have something to do, by when.
+    due: BTreeSet<(Instant, Place)>,
+    /// The others, by when they are needed no more.
+    resting: BTreeSet<(Instant, Place)>,
     next_id: u16,
-    /// Zones and targets that gave no answer to any attempt.
-    given_up: u64,
 }
 
 impl Notifier {
@@ -79,17 +103,11 @@ impl Notifier {
     ) {
         self.next_id ^= seed;
         let place = (zone.clone(), target);
-        if self.entries.len() >= MAX_ENTRIES && !self.entries.contains_key(&place) {
-            return;
-        }
-        let entry = self.entries.entry(place).or_insert_with(|| Entry {
-            key: None,
-            soa: soa.clone(),
-            sent: None,
-            attempts: 0,
-            due: None,
-            not_before: now,
-        });
+        let mut entry = match self.take(&place) {
+            Some(entry) => entry,
+            None if self.entries.len() >= MAX_ENTRIES => return,
+            None => Entry { key: None, soa: soa.clone(), sent: None, attempts: 0, due: None, not_before: now },
+        };
         entry.key = key.cloned();
         entry.soa = soa.clone();
         // A version under way is left alone: its answer brings the next one.
@@ -97,75 +115,110 @@ impl Notifier {
             entry.attempts = 0;
             entry.due = Some(entry.not_before.max(now));
         }
+        self.put(place, entry);
     }
 
     /// Nobody is told of this zone any more.
     pub fn forget(&mut self, zone: &Name) {
-        self.entries.retain(|(of, _), _| of != zone);
+        let lowest = (zone.clone(), SocketAddr::from(([0, 0, 0, 0], 0)));
+        let of_zone = self.entries.range(lowest..).take_while(|((of, _), _)| of == zone);
+        let places: Vec<Place> = of_zone.map(|(place, _)| place.clone()).collect();
+        for place in places {
+            self.take(&place);
+        }
     }
 
-    /// The messages that are due. Call it at [`Notifier::deadline`] and after every other call.
-    pub fn poll(&mut self, now: Instant) -> Vec<Send> {
-        let mut messages = Vec::new();
-        let mut silent = Vec::new();
-        for (place, entry) in &mut self.entries {
-            if entry.due.is_none_or(|due| due > now) {
-                continue;
-            }
+    /// What is due, at most so many messages; more are due at once then. Call it at [`Notifier::deadline`] and after every other call.
+    pub fn poll(&mut self, now: Instant, most: usize) -> Due {
+        let mut found = Due::default();
+        while found.messages.len() < most
+            && let Some((_, place)) = self.due.first().filter(|(at, _)| *at <= now).cloned()
+            && let Some(mut entry) = self.take(&place)
+        {
             if entry.attempts >= ATTEMPTS {
-                silent.push(place.clone());
+                found.silent.push(place);
                 continue;
             }
             self.next_id = self.next_id.wrapping_mul(0x6255).wrapping_add(0x3619);
-            let (zone, target) = place;
-            messages.push(Send {
-                target: *target,
-                key: entry.key.clone(),
-                zone: zone.clone(),
-                message: write(self.next_id, zone, &entry.soa),
-            });
-            entry.sent = Some((self.next_id, entry.soa.clone()));
+            let (zone, target) = place.clone();
+            let message = write(self.next_id, &zone, &entry.soa);
+            found.messages.push(Send { target, key: entry.key.clone(), zone, message });
+            entry.sent = Some(Sent { id: self.next_id, soa: entry.soa.clone(), session: None });
             entry.due = Some(now + FIRST_WAIT * 2_u32.pow(entry.attempts));
             entry.attempts += 1;
             entry.not_before = now + SPACING;
-        }
-        self.given_up += silent.len() as u64;
-        for place in silent {
-            self.entries.remove(&place);
+            self.put(place, entry);
         }
         // What was told and has rested is needed no more.
-        self.entries.retain(|_, entry| entry.due.is_some() || entry.not_before > now);
-        messages
+        while let Some((_, place)) = self.resting.first().filter(|(at, _)| *at <= now).cloned() {
+            self.take(&place);
+        }
+        found
+    }
+
+    /// The last message to a target was signed: only an answer that `session` verifies counts.
+    pub fn signed(&mut self, zone: &Name, target: SocketAddr, session: ClientSession) {
+        if let Some(sent) = self.entries.get_mut(&(zone.clone(), target)).and_then(|entry| entry.sent.as_mut()) {
+            sent.session = Some(session);
+        }
     }
 
     /// When [`Notifier::poll`] has something to do next; `None`: not before the next call.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.entries.values().filter_map(|entry| entry.due).min()
+        self.due.first().map(|(at, _)| *at)
     }
 
-    /// An answer came.
-    pub fn answered(&mut self, from: SocketAddr, message: &[u8], now: Instant) -> Outcome {
+    /// An answer came; `unix_seconds` is the time that signatures are held against.
+    pub fn answered(&mut self, from: SocketAddr, message: &[u8], now: Instant, unix_seconds: u64) -> Outcome {
         let (Ok(header), Ok(question)) = (Header::read(message), read_question(message)) else {
             return Outcome::Unknown;
         };
         if !header.is_answer() || header.opcode() != Opcode::NOTIFY.to_int() {
             return Outcome::Unknown;
         }
-        let Some(entry) = self.entries.get_mut(&(question.name, from)) else { return Outcome::Unknown };
-        let Some((_, told)) = entry.sent.take_if(|(id, _)| *id == header.id) else { return Outcome::Unknown };
-        entry.attempts = 0;
-        entry.due = (told != entry.soa).then(|| entry.not_before.max(now));
+        let place = (question.name, from);
+        let Some(entry) = self.entries.get(&place) else { return Outcome::Unknown };
+        let Some(sent) = entry.sent.as_ref().filter(|sent| sent.id == header.id) else { return Outcome::Unknown };
+        // On a copy: a forged answer must not spoil what the true one is verified with.
+        let verified = match (&sent.session, &entry.key) {
+            (Some(session), _) => session.clone().verify(message, unix_seconds).map(drop),
+            (None, Some(_)) => Err(VerifyError::Unsigned),
+            (None, None) => Ok(()),
+        };
+        if let Err(error) = verified {
+            return Outcome::NotAuthentic(error);
+        }
+        if let Some(mut entry) = self.take(&place) {
+            let told = entry.sent.take().map(|sent| sent.soa);
+            entry.attempts = 0;
+            entry.due = (told.as_ref() != Some(&entry.soa)).then(|| entry.not_before.max(now));
+            self.put(place, entry);
+        }
         match Rcode::masked_from_int(header.rcode()) {
             Rcode::NOERROR => Outcome::Told,
             rcode => Outcome::Refused(rcode),
         }
     }
 
-    /// How many targets were given up on because they never answered.
-    #[must_use]
-    pub fn given_up(&self) -> u64 {
-        self.given_up
+    /// Takes an entry out, and off the list that it stands on.
+    fn take(&mut self, place: &Place) -> Option<Entry> {
+        let (place, entry) = self.entries.remove_entry(place)?;
+        let (list, at) = match entry.due {
+            Some(due) => (&mut self.due, due),
+            None => (&mut self.resting, entry.not_before),
+        };
+        list.remove(&(at, place));
+        Some(entry)
+    }
+
+    fn put(&mut self, place: Place, entry: Entry) {
+        let (list, at) = match entry.due {
+            Some(due) => (&mut self.due, due),
+            None => (&mut self.resting, entry.not_before),
+        };
+        list.insert((at, place.clone()));
+        self.entries.insert(place, entry);
     }
 }
 
@@ -246,18 +299,6 @@ pub fn judge(
     }
 }
 
-/// The answer to a NOTIFY message: its header and question with a response code (RFC 1996, 4.7).
-#[must_use]
-pub fn answer(request: &[u8], rcode: Rcode) -> Option<Vec<u8>> {
-    let header = Header::read(request).ok()?;
-    let bits = flags::QR | flags::AA | header.flags & flags::OPCODE | u16::from(rcode.to_int());
-    let mut writer = Writer::new(header.id, bits, 1024);
-    if let Ok(question) = read_question(request) {
-        writer.question(&question.name, question.rtype, question.class);
-    }
-    Some(writer.finish())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,22 +327,41 @@ mod tests {
     }
 
     fn reply(send: &Send, rcode: Rcode) -> Vec<u8> {
-        answer(&send.message, rcode).expect("an answer")
+        let id = Header::read(&send.message).expect("a header").id;
+        let opcode = u16::from(Opcode::NOTIFY.to_int()) << flags::OPCODE_SHIFT;
+        let mut writer = Writer::new(id, flags::QR | flags::AA | opcode | u16::from(rcode.to_int()), 1024);
+        writer.question(&send.zone, Rtype::SOA, CLASS_IN);
+        writer.finish()
     }
+
+    impl Notifier {
+        /// All that is due.
+        fn all(&mut self, now: Instant) -> Vec<Send> {
+            self.poll(now, usize::MAX).messages
+        }
+
+        fn told(&mut self, last: u8, message: &[u8], now: Instant) -> Outcome {
+            self.answered(target(last), message, now, UNIX)
+        }
+    }
+
+    const UNIX: u64 = 1_700_000_000;
 
     #[test]
     fn rfc1996_3_6_five_attempts_further_and_further_apart() {
         let start = Instant::now();
         let mut notifier = Notifier::default();
         notifier.changed(&name(ZONE), &soa(7), target(1), None, 1, start);
-        let mut sent_after = Vec::new();
+        let (mut sent_after, mut silent) = (Vec::new(), Vec::new());
         while let Some(due) = notifier.deadline() {
-            if !notifier.poll(due).is_empty() {
+            let found = notifier.poll(due, usize::MAX);
+            silent.extend(found.silent);
+            if !found.messages.is_empty() {
                 sent_after.push((due - start).as_secs());
             }
         }
         assert_eq!(sent_after, [0, 2, 6, 14, 30]);
-        assert_eq!(notifier.given_up(), 1);
+        assert_eq!(silent, [(name(ZONE), target(1))]);
         assert!(notifier.entries.is_empty());
     }
 
@@ -310,19 +370,68 @@ mod tests {
         let now = Instant::now();
         for (rcode, outcome) in [(Rcode::NOERROR, Outcome::Told), (Rcode::REFUSED, Outcome::Refused(Rcode::REFUSED))] {
             let mut notifier = Notifier::default();
-            notifier.changed(&name(ZONE), &soa(7), target(1), Some(&name("key")), 1, now);
-            let sent = notifier.poll(now);
+            notifier.changed(&name(ZONE), &soa(7), target(1), None, 1, now);
+            let sent = notifier.all(now);
             assert_eq!(sent.len(), 1);
-            assert_eq!((told(&sent[0]), sent[0].key.clone()), (7, Some(name("key"))));
+            assert_eq!(told(&sent[0]), 7);
             // From elsewhere, with another number, or of another kind: not an answer.
-            assert_eq!(notifier.answered(target(2), &reply(&sent[0], rcode), now), Outcome::Unknown);
+            assert_eq!(notifier.told(2, &reply(&sent[0], rcode), now), Outcome::Unknown);
             let mut other = reply(&sent[0], rcode);
             other[0] ^= 1;
-            assert_eq!(notifier.answered(target(1), &other, now), Outcome::Unknown);
-            assert_eq!(notifier.answered(target(1), &sent[0].message, now), Outcome::Unknown);
-            assert_eq!(notifier.answered(target(1), &reply(&sent[0], rcode), now), outcome);
+            assert_eq!(notifier.told(1, &other, now), Outcome::Unknown);
+            assert_eq!(notifier.told(1, &sent[0].message, now), Outcome::Unknown);
+            assert_eq!(notifier.told(1, &reply(&sent[0], rcode), now), outcome);
             assert_eq!(notifier.deadline(), None);
         }
+    }
+
+    /// Where a key is set, an answer without it is nobody's; and a forged one leaves the true one its effect.
+    #[test]
+    fn answers_are_signed_as_the_message_was() {
+        use crate::tsig::{Algorithm, Key, Keys, sign_request, verify_request};
+        let now = Instant::now();
+        let key = Key::new(name("key"), Algorithm::HmacSha256, *b"secret").expect("a key");
+        let keys = Keys::from_iter([key.clone()]);
+        let mut notifier = Notifier::default();
+        notifier.changed(&name(ZONE), &soa(7), target(1), Some(&name("key")), 1, now);
+        let mut sent = notifier.all(now).remove(0);
+        assert_eq!(sent.key, Some(name("key")));
+        let unsigned = reply(&sent, Rcode::NOERROR);
+        let nobody = Outcome::NotAuthentic(VerifyError::Unsigned);
+        assert_eq!(notifier.told(1, &unsigned, now), nobody, "its session is not there yet");
+        let session = sign_request(&std::sync::Arc::new(key), &mut sent.message, UNIX);
+        notifier.signed(&name(ZONE), target(1), session);
+        assert_eq!(notifier.told(1, &unsigned, now), nobody);
+        let signer = verify_request(&sent.message, &keys, UNIX).expect("authentic").expect("signed").signer();
+        let signed = |rcode| {
+            let mut message = reply(&sent, rcode);
+            signer.clone().sign(&mut message, UNIX);
+            message
+        };
+        let mut forged = signed(Rcode::NOERROR);
+        forged[3] ^= 5;
+        assert!(matches!(notifier.told(1, &forged, now), Outcome::NotAuthentic(VerifyError::Mine(_))));
+        assert_eq!(notifier.told(1, &signed(Rcode::NOERROR), now), Outcome::Told);
+        assert_eq!(notifier.deadline(), None);
+    }
+
+    #[test]
+    fn a_thousand_zones_are_told_in_portions() {
+        let now = Instant::now();
+        let mut notifier = Notifier::default();
+        let zones: Vec<Name> = (0..1_000).map(|index| name(&format!("z{index}.example"))).collect();
+        for zone in &zones {
+            notifier.changed(zone, &soa(7), target(1), None, 1, now);
+        }
+        let mut told = BTreeSet::new();
+        for _ in 0..20 {
+            assert_eq!(notifier.deadline(), Some(now), "there are more");
+            let found = notifier.poll(now, 50).messages;
+            assert_eq!(found.len(), 50);
+            told.extend(found.into_iter().map(|send| send.zone));
+        }
+        assert_eq!(told.len(), 1_000);
+        assert_eq!(notifier.deadline(), Some(now + FIRST_WAIT), "nothing but repetitions");
     }
 
     #[test]
@@ -335,16 +444,16 @@ mod tests {
         for index in 0..500 {
             let now = start + Duration::from_millis(index * 2);
             notifier.changed(&name(ZONE), &soa(u32::try_from(index).expect("small")), target(1), None, 1, now);
-            for send in notifier.poll(now) {
+            for send in notifier.all(now) {
                 messages += 1;
                 last = told(&send);
-                notifier.answered(target(1), &reply(&send, Rcode::NOERROR), now);
+                notifier.told(1, &reply(&send, Rcode::NOERROR), now);
             }
         }
         assert_eq!((messages, last), (1, 0));
         let due = notifier.deadline().expect("the last version is yet to be told");
         assert_eq!(due, start + SPACING);
-        let sent = notifier.poll(due);
+        let sent = notifier.all(due);
         assert_eq!((sent.len(), told(&sent[0])), (1, 499));
     }
 
@@ -353,19 +462,19 @@ mod tests {
         let now = Instant::now();
         let mut notifier = Notifier::default();
         notifier.changed(&name(ZONE), &soa(7), target(1), None, 1, now);
-        let first = notifier.poll(now);
+        let first = notifier.all(now);
         notifier.changed(&name(ZONE), &soa(8), target(1), None, 1, now);
-        assert!(notifier.poll(now).is_empty());
+        assert!(notifier.all(now).is_empty());
         // A repetition already tells the new version.
-        let again = notifier.poll(now + FIRST_WAIT);
+        let again = notifier.all(now + FIRST_WAIT);
         assert_eq!(told(&again[0]), 8);
-        assert_eq!(notifier.answered(target(1), &reply(&first[0], Rcode::NOERROR), now + FIRST_WAIT), Outcome::Unknown);
-        assert_eq!(notifier.answered(target(1), &reply(&again[0], Rcode::NOERROR), now + FIRST_WAIT), Outcome::Told);
+        assert_eq!(notifier.told(1, &reply(&first[0], Rcode::NOERROR), now + FIRST_WAIT), Outcome::Unknown);
+        assert_eq!(notifier.told(1, &reply(&again[0], Rcode::NOERROR), now + FIRST_WAIT), Outcome::Told);
         assert_eq!(notifier.deadline(), None);
         // One target's silence does not hold up another's.
         notifier.changed(&name(ZONE), &soa(9), target(1), None, 1, now + Duration::from_mins(1));
         notifier.changed(&name(ZONE), &soa(9), target(2), None, 1, now + Duration::from_mins(1));
-        assert_eq!(notifier.poll(now + Duration::from_mins(1)).len(), 2);
+        assert_eq!(notifier.all(now + Duration::from_mins(1)).len(), 2);
         notifier.forget(&name(ZONE));
         assert_eq!(notifier.deadline(), None);
     }

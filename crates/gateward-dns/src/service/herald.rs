@@ -1,6 +1,6 @@
 //! Tells secondaries of changes (RFC 1996): the sockets and the clock around [`Notifier`].
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,13 +16,12 @@ use super::transfers::soa_of;
 use super::unix_seconds;
 use crate::notify::{Notifier, Outcome, Send};
 use crate::server::Shared;
-use crate::tsig::{ClientSession, sign_request};
+use crate::tsig::sign_request;
 
-/// Messages sent without a pause; a server that starts with many zones does not flood its secondaries.
-const BURST: usize = 50;
+/// Messages sent at once, and the time until the next ones: a server that starts with many zones does not flood its secondaries, and
+/// answers are read in between.
+const PORTION: usize = 50;
 const PAUSE: Duration = Duration::from_millis(20);
-/// Signed messages whose answers are waited for; beyond it the oldest are forgotten, and their repetitions count.
-const MAX_SESSIONS: usize = 10_000;
 
 /// Where changes are announced. Saying it costs no more than a lock; many changes of a zone between two looks are one.
 #[derive(Default)]
@@ -46,14 +45,14 @@ impl Herald {
         let v4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
         // A machine without IPv6 has no secondaries there.
         let v6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await.ok();
-        let mut teller = Teller { shared, keeper, notifier: Notifier::default(), sessions: HashMap::new(), v4, v6 };
+        let mut teller = Teller { shared, keeper, notifier: Notifier::default(), rests_until: Instant::now(), v4, v6 };
         let (mut from_v4, mut from_v6) = (vec![0; 4096], vec![0; 4096]);
         loop {
             // The lock is let go of before the keeper is asked: whoever announces a change may hold the keeper's.
             let changed = std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner));
             teller.take(changed);
-            teller.send().await;
-            let wait = teller.notifier.deadline().map(tokio::time::Instant::from_std);
+            teller.send_portion().await;
+            let wait = teller.deadline().map(tokio::time::Instant::from_std);
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = until(wait) => {}
@@ -82,7 +81,8 @@ struct Teller {
     shared: Arc<Shared>,
     keeper: Arc<dyn Keeper>,
     notifier: Notifier,
-    sessions: HashMap<(SocketAddr, u16), ClientSession>,
+    /// Nothing is sent before.
+    rests_until: Instant,
     v4: UdpSocket,
     v6: Option<UdpSocket>,
 }
@@ -102,12 +102,29 @@ impl Teller {
         }
     }
 
-    async fn send(&mut self) {
-        for (index, send) in self.notifier.poll(Instant::now()).into_iter().enumerate() {
-            if index > 0 && index % BURST == 0 {
-                tokio::time::sleep(PAUSE).await;
-            }
+    /// When the next portion goes out.
+    fn deadline(&self) -> Option<Instant> {
+        self.notifier.deadline().map(|due| due.max(self.rests_until))
+    }
+
+    async fn send_portion(&mut self) {
+        let now = Instant::now();
+        if now < self.rests_until {
+            return;
+        }
+        let due = self.notifier.poll(now, PORTION);
+        if !due.messages.is_empty() {
+            self.rests_until = now + PAUSE;
+        }
+        for send in due.messages {
             self.send_one(send).await;
+        }
+        let mut silent: BTreeMap<SocketAddr, (Name, usize)> = BTreeMap::new();
+        for (zone, target) in due.silent {
+            silent.entry(target).or_insert((zone, 0)).1 += 1;
+        }
+        for (secondary, (zone, zones)) in silent {
+            tracing::warn!(%secondary, %zone, zones, "a secondary answers no NOTIFY message; it will see the change at its next refresh");
         }
     }
 
@@ -118,12 +135,8 @@ impl Teller {
             let Some(key) = keys.find(&name) else {
                 return tracing::warn!(%zone, %target, key = %name, "a secondary is not told of a change: its key is not known here");
             };
-            let id = u16::from_be_bytes([message[0], message[1]]);
             let session = sign_request(key, &mut message, unix_seconds());
-            if self.sessions.len() >= MAX_SESSIONS {
-                self.sessions.clear();
-            }
-            self.sessions.insert((target, id), session);
+            self.notifier.signed(&zone, target, session);
         }
         let socket = if target.is_ipv4() { Some(&self.v4) } else { self.v6.as_ref() };
         // What is lost is sent again.
@@ -135,15 +148,14 @@ impl Teller {
     }
 
     fn answered(&mut self, message: &[u8], from: SocketAddr) {
-        let Some(id) = message.get(..2).map(|id| u16::from_be_bytes([id[0], id[1]])) else { return };
-        if let Some(session) = self.sessions.get_mut(&(from, id)) {
-            if session.verify(message, unix_seconds()).is_err() {
-                return;
+        match self.notifier.answered(from, message, Instant::now(), unix_seconds()) {
+            Outcome::Told | Outcome::Unknown => {}
+            Outcome::Refused(rcode) => {
+                tracing::warn!(secondary = %from, %rcode, "a secondary refuses a NOTIFY message; check that this server is among its primaries");
             }
-            self.sessions.remove(&(from, id));
-        }
-        if let Outcome::Refused(rcode) = self.notifier.answered(from, message, Instant::now()) {
-            tracing::warn!(secondary = %from, %rcode, "a secondary refuses a NOTIFY message; check that this server is among its primaries");
+            Outcome::NotAuthentic(error) => {
+                tracing::info!(secondary = %from, %error, "an answer to a NOTIFY message does not count; check the key on both sides");
+            }
         }
     }
 }
