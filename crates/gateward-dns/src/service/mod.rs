@@ -8,6 +8,8 @@ mod dial;
 mod follow;
 mod herald;
 mod keeper;
+mod pace;
+mod places;
 mod reply;
 mod transfers;
 mod updates;
@@ -19,7 +21,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use gateward_zone::{Name, Opcode, Rcode};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use crate::answer::{Context, Transport, Verdict, respond};
 use crate::notify;
@@ -33,10 +35,8 @@ pub use authority::{AuthorityKeeper, Exchange, KeySource};
 pub use follow::{Followed, Followers};
 pub use herald::Herald;
 pub use keeper::{Content, Keeper, Later, MakeChange, Permits, Requester};
-use reply::reply;
-
-/// Transfers out at once; the next ones wait.
-const MOST_TRANSFERS: usize = 64;
+use places::Places;
+use reply::{Room, reply};
 
 /// Seconds since 1970.
 fn unix_seconds() -> u64 {
@@ -52,14 +52,14 @@ struct Inner {
     shared: Arc<Shared>,
     keeper: Arc<dyn Keeper>,
     followers: Arc<Followers>,
-    transfers: Semaphore,
+    transfers: Places,
 }
 
 impl Service {
     /// A service over what is served and who keeps it. Notices go to `followers`.
     #[must_use]
     pub fn new(shared: Arc<Shared>, keeper: Arc<dyn Keeper>, followers: Arc<Followers>) -> Self {
-        Service { inner: Arc::new(Inner { shared, keeper, followers, transfers: Semaphore::new(MOST_TRANSFERS) }) }
+        Service { inner: Arc::new(Inner { shared, keeper, followers, transfers: Places::new() }) }
     }
 }
 
@@ -77,6 +77,8 @@ struct Asked {
     signer: Option<Signer>,
     client: SocketAddr,
     transport: Transport,
+    /// The most octets that this side takes and sends in a datagram.
+    payload: u16,
     answers: mpsc::Sender<Vec<u8>>,
 }
 
@@ -96,20 +98,34 @@ impl Asked {
 
     /// An answer of a response code, with a reason for those who speak EDNS.
     async fn refuse(self, rcode: Rcode, reason: &str) {
-        let message = reply(&self.octets, rcode, Some(reason));
+        let message = reply(&self.octets, rcode, Some(reason), self.room());
         self.answer(message).await;
+    }
+
+    /// The answer that all is well.
+    async fn accept(self) {
+        let message = reply(&self.octets, Rcode::NOERROR, None, self.room());
+        self.answer(message).await;
+    }
+
+    fn room(&self) -> Room {
+        let signature = self.signer.as_ref().map_or(0, Signer::signature_len);
+        Room { payload: self.payload, transport: self.transport, signature }
     }
 }
 
 impl Inner {
     async fn serve(self: Arc<Self>, ask: Ask) {
         let Ask { octets, client, transport, answers } = ask;
+        let payload = self.shared.answers.load().settings.udp_payload;
         let (octets, signed) = match verify_request(&octets, &self.keeper.keys(), unix_seconds()) {
             Ok(None) => (octets, None),
             Ok(Some(signed)) => (signed.unsigned(&octets), Some(signed)),
             Err(rejected) => {
                 let answer = match rejected {
-                    Rejected::Malformed(_) => reply(&octets, Rcode::FORMERR, None),
+                    Rejected::Malformed(_) => {
+                        reply(&octets, Rcode::FORMERR, None, Room { payload, transport, signature: 0 })
+                    }
                     Rejected::Refused(refusal) => {
                         tracing::info!(%client, key = %refusal.key_name(), error = %refusal.error(), "a signed DNS message is refused");
                         refusal.answer(&octets, unix_seconds())
@@ -121,7 +137,7 @@ impl Inner {
         };
         let key = signed.as_ref().map(|signed| Arc::clone(signed.key()));
         let signer = signed.map(crate::tsig::Signed::signer);
-        let asked = Asked { octets, key, signer, client, transport, answers };
+        let asked = Asked { octets, key, signer, client, transport, payload, answers };
         let Ok(header) = Header::read(&asked.octets) else { return };
         match header.opcode() {
             opcode if opcode == Opcode::UPDATE.to_int() => updates::serve(&self, asked).await,
@@ -179,7 +195,6 @@ impl Inner {
             notify::Verdict::Refresh => self.followers.notified(&notice.zone, Some(asked.client)),
             notify::Verdict::Known => {}
         }
-        let message = reply(&asked.octets, Rcode::NOERROR, None);
-        asked.answer(message).await;
+        asked.accept().await;
     }
 }

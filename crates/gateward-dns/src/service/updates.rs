@@ -3,7 +3,6 @@
 use gateward_zone::{Rcode, ZoneView};
 
 use super::keeper::Requester;
-use super::reply::reply;
 use super::{Asked, Inner};
 use crate::update::{self, Data};
 use crate::wire::CLASS_IN;
@@ -34,10 +33,7 @@ pub(super) async fn serve(inner: &Inner, asked: Asked) {
     let make = Box::new(move |served: &dyn ZoneView| update::apply(served, &update, &*permits));
     let requester = Requester { key, client: asked.client };
     match inner.keeper.update(&zone, make, requester).await {
-        Ok(()) => {
-            let message = reply(&asked.octets, Rcode::NOERROR, None);
-            asked.answer(message).await;
-        }
+        Ok(()) => asked.accept().await,
         Err(refusal) => {
             tracing::info!(%zone, client = %asked.client, %refusal, "an update is refused");
             asked.refuse(refusal.rcode, &refusal.reason).await;

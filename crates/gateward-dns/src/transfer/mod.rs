@@ -11,4 +11,4 @@ mod tests;
 pub use difference::{Difference, NotThere, condense, onto};
 pub use receive::{Incoming, Limits, Received, TransferError};
 pub use request::{Kind, Request, parse_request};
-pub use send::{Outgoing, Plan, TooLarge, axfr, current, ixfr, plan};
+pub use send::{Outgoing, Plan, TooLarge, axfr, current, datagram, ixfr, plan};

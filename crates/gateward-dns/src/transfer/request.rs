@@ -34,8 +34,8 @@ pub struct Request {
     pub zone: Name,
     /// How much of it.
     pub kind: Kind,
-    /// Whether the asker speaks EDNS.
-    pub edns: bool,
+    /// What the asker can take in a datagram; `None` without EDNS.
+    pub payload: Option<u16>,
 }
 
 /// Reads a request of type AXFR or IXFR; `None` for other questions.
@@ -62,9 +62,12 @@ pub fn parse_request(message: &[u8]) -> Result<Option<Request>, WireError> {
             serial = Some(soa.serial);
         }
     }
-    let mut edns = false;
+    let mut payload = None;
     for _ in 0..header.counts[3] {
-        edns |= reader.record()?.rtype == Rtype::OPT;
+        let record = reader.record()?;
+        if record.rtype == Rtype::OPT {
+            payload = Some(record.class);
+        }
     }
     reader.end()?;
     let kind = match (is_ixfr, serial) {
@@ -72,7 +75,7 @@ pub fn parse_request(message: &[u8]) -> Result<Option<Request>, WireError> {
         (true, Some(serial)) => Kind::Ixfr { serial },
         (true, None) => return Err(WireError::Misplaced(Rtype::SOA)),
     };
-    Ok(Some(Request { id: header.id, zone: question.name, kind, edns }))
+    Ok(Some(Request { id: header.id, zone: question.name, kind, payload }))
 }
 
 /// The message that asks for a transfer; `soa` is the record of the version that is there, for IXFR.

@@ -12,8 +12,8 @@ use crate::wire::{CLASS_IN, MAX_MESSAGE, Section, Writer, flags};
 
 /// Octets that a message is filled to: names can be pointed at up to here, and a slow reader holds no more at a time.
 const TARGET_BYTES: usize = 16 * 1024;
-/// What the OPT record of the first message announces.
-const EDNS_PAYLOAD: u16 = 1232;
+/// What every asker can take in a datagram (RFC 1035, 4.2.1).
+const LEAST_PAYLOAD: u16 = 512;
 
 /// A record that no message can hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,9 +78,31 @@ pub fn current(soa: &Record) -> impl Iterator<Item = &Record> {
     once(soa)
 }
 
+/// The answer over UDP: the SOA record, or that there is no room for it. `announced` is the most octets that this side takes and sends in a
+/// datagram, `signature` what is going to be added.
+#[must_use]
+pub fn datagram(request: &Request, soa: &Record, announced: u16, signature: usize) -> Vec<u8> {
+    let Request { id, zone, kind, payload } = request;
+    let room = usize::from(payload.unwrap_or(LEAST_PAYLOAD).max(LEAST_PAYLOAD).min(announced));
+    let written = |bits: u16, answers: &[&Record]| {
+        let mut writer = Writer::new(*id, flags::QR | flags::AA | bits, room.saturating_sub(signature));
+        writer.question(zone, kind.rtype(), CLASS_IN);
+        let fits = answers.iter().all(|record| put(&mut writer, record));
+        let opt =
+            |writer: &mut Writer| writer.record(Section::Additional, &Name::root(), Rtype::OPT, announced, 0, &[]);
+        (fits && (payload.is_none() || opt(&mut writer))).then(|| writer.finish())
+    };
+    written(0, &[soa]).or_else(|| written(flags::TC, &[])).unwrap_or_else(|| {
+        let mut writer = Writer::new(*id, flags::QR | flags::AA | flags::TC, room);
+        writer.question(zone, kind.rtype(), CLASS_IN);
+        writer.finish()
+    })
+}
+
 /// The messages of a transfer.
 pub struct Outgoing<I: Iterator> {
     request: Request,
+    announced: u16,
     records: Peekable<I>,
     signer: Option<Signer>,
     is_first: bool,
@@ -90,9 +112,10 @@ impl<I: Iterator> Outgoing<I>
 where
     I::Item: Borrow<Record>,
 {
-    /// The answer to `request` with `records`; every message is signed when there is a signer.
-    pub fn new(request: Request, records: I, signer: Option<Signer>) -> Self {
-        Outgoing { request, records: records.peekable(), signer, is_first: true }
+    /// The answer to `request` with `records`; every message is signed when there is a signer. Askers who speak EDNS are told that this
+    /// side takes `announced` octets in a datagram.
+    pub fn new(request: Request, announced: u16, records: I, signer: Option<Signer>) -> Self {
+        Outgoing { request, announced, records: records.peekable(), signer, is_first: true }
     }
 
     /// The next message; `None` after the last one. `now` is in seconds since 1970.
@@ -102,13 +125,13 @@ where
     pub fn next_message(&mut self, now: u64) -> Option<Result<Vec<u8>, TooLarge>> {
         self.records.peek()?;
         let signature = self.signer.as_ref().map_or(0, Signer::signature_len);
-        let Request { id, zone, kind, edns } = &self.request;
+        let Request { id, zone, kind, payload } = &self.request;
         let mut writer = Writer::new(*id, flags::QR | flags::AA, TARGET_BYTES);
         if self.is_first {
             // Later messages may leave the question out (RFC 5936, 2.2.1); they do.
             writer.question(zone, kind.rtype(), CLASS_IN);
         }
-        let has_opt = *edns && self.is_first;
+        let has_opt = payload.is_some() && self.is_first;
         self.is_first = false;
         while let Some(record) = self.records.peek() {
             if !put(&mut writer, record.borrow()) {
@@ -127,7 +150,7 @@ where
         if has_opt {
             writer.raise_limit(MAX_MESSAGE - signature);
             // It is left out where it does not fit, which says the same as an old server would.
-            let _ = writer.record(Section::Additional, &Name::root(), Rtype::OPT, EDNS_PAYLOAD, 0, &[]);
+            let _ = writer.record(Section::Additional, &Name::root(), Rtype::OPT, self.announced, 0, &[]);
         }
         let mut message = writer.finish();
         if let Some(signer) = &mut self.signer {

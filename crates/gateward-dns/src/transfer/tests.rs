@@ -50,9 +50,31 @@ fn answer(request: &[u8], served: &Zone, history: &[Difference], signer: Option<
     let request = parse_request(request).expect("well-formed").expect("a transfer");
     let apex = soa(served.serial());
     match plan(served, request.kind, history) {
-        Plan::Current => drain(Outgoing::new(request, current(&apex), signer)),
-        Plan::Difference(difference) => drain(Outgoing::new(request, ixfr(&difference), signer)),
-        Plan::Whole => drain(Outgoing::new(request, axfr(apex, records(served).into_iter()), signer)),
+        Plan::Current => drain(Outgoing::new(request, 1400, current(&apex), signer)),
+        Plan::Difference(difference) => drain(Outgoing::new(request, 1400, ixfr(&difference), signer)),
+        Plan::Whole => drain(Outgoing::new(request, 1400, axfr(apex, records(served).into_iter()), signer)),
+    }
+}
+
+/// RFC 1995, 2, within what the asker can take and this side sends.
+#[test]
+fn a_datagram_has_the_serial_or_says_that_there_is_more() {
+    let long = format!("{}.", "a23456789.".repeat(20).trim_end_matches('.'));
+    let long_soa = record(&format!("@ 300 SOA a.{long} b.c.{long} 7 3600 600 86400 300"));
+    for (apex, payload, announced, signature, fits) in [
+        (soa(7), None, 1232, 0, true),
+        (soa(7), Some(4096), 4096, 100, true),
+        (soa(7), None, 1232, 480, false),
+        (long_soa.clone(), Some(1232), 1232, 0, true),
+        (long_soa, Some(0), 512, 300, false),
+    ] {
+        let request = Request { id: 9, zone: origin(), kind: Kind::Ixfr { serial: 1 }, payload };
+        let message = datagram(&request, &apex, announced, signature);
+        let header = Header::read(&message).expect("a header");
+        assert_eq!(header.counts[1], u16::from(fits), "{payload:?} {announced} {signature}");
+        assert_eq!(header.flags & crate::wire::flags::TC == 0, fits);
+        let room = usize::from(payload.unwrap_or(512).clamp(512, announced));
+        assert!(!fits || message.len() + signature <= room, "{} octets", message.len());
     }
 }
 
@@ -105,8 +127,8 @@ fn a_record_longer_than_the_target_has_a_message_of_its_own() {
     let Received::Zone(got) = receive(&mut incoming, &messages).expect("a transfer") else { panic!("a zone") };
     assert_eq!(sorted(&Zone::build(&origin(), got).expect("a zone")), sorted(&served));
     let too_long = Record { rdata: gateward_zone::Rdata::from_wire(vec![0; 65_535]), ..record("a 1 TYPE65280 \\# 0") };
-    let request = Request { id: 1, zone: origin(), kind: Kind::Axfr, edns: false };
-    let mut outgoing = Outgoing::new(request, [soa(1), too_long].into_iter(), None);
+    let request = Request { id: 1, zone: origin(), kind: Kind::Axfr, payload: None };
+    let mut outgoing = Outgoing::new(request, 1400, [soa(1), too_long].into_iter(), None);
     assert!(outgoing.next_message(NOW).expect("the SOA").is_ok());
     assert!(outgoing.next_message(NOW).expect("the record").is_err());
 }
