@@ -43,7 +43,7 @@ impl Folder {
     /// It is not there, or cannot be written.
     pub fn open(root: &Path) -> io::Result<Self> {
         let root = root.canonicalize()?;
-        for own in [".journal", ".versions", ".leases", ".confirmed"] {
+        for own in [".journal", ".versions", ".leases", ".confirmed", ".sources"] {
             make_folder(&root.join(own))?;
             sweep(&root.join(own));
         }
@@ -101,6 +101,12 @@ impl Folder {
         self.root.join(".confirmed").join(stem(origin))
     }
 
+    /// Where copied zones come from.
+    #[must_use]
+    pub fn sources_dir(&self) -> PathBuf {
+        self.root.join(".sources")
+    }
+
     /// Journals that were finished, and a copy of the zone that is known to be good.
     #[must_use]
     pub fn versions_dir(&self, origin: &Name) -> PathBuf {
@@ -111,6 +117,12 @@ impl Folder {
     #[must_use]
     pub fn good_file(&self, origin: &Name) -> PathBuf {
         self.versions_dir(origin).join("good.zone")
+    }
+
+    /// The last version of a zone that was deleted.
+    #[must_use]
+    pub fn deleted_file(&self, origin: &Name) -> PathBuf {
+        self.versions_dir(origin).join("deleted.zone")
     }
 
     /// Is there while a zone is being removed: the removal is finished at the next start.
@@ -194,7 +206,7 @@ pub fn read_stamped(path: &Path) -> io::Result<(Vec<u8>, Stamp)> {
 
 /// The name of an origin in file names: labels with dots between them, everything but letters, digits, `-` and `_` as `%XX`; `@` is the
 /// root.
-fn stem(origin: &Name) -> String {
+pub(crate) fn stem(origin: &Name) -> String {
     use std::fmt::Write as _;
     if origin.is_root() {
         return "@".to_owned();

@@ -17,6 +17,7 @@ pub mod notify;
 pub mod secondary;
 pub mod server;
 pub mod service;
+pub mod sources;
 pub mod store;
 pub mod transfer;
 pub mod tsig;

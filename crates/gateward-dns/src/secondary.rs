@@ -14,6 +14,8 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_sec
 const EXPIRE: (Duration, Duration) = (Duration::from_secs(120), Duration::from_secs(60 * 86_400));
 /// Wait before a zone that was never transferred is tried again; doubled up to the longest retry.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// Where a primary listens when nothing else is said.
+const DEFAULT_PORT: u16 = 53;
 
 /// A server that a zone is transferred from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,29 @@ pub struct Primary {
     pub address: SocketAddr,
     /// The key that is shared with it.
     pub key: Option<Name>,
+}
+
+/// `ADDRESS[:PORT][#KEY]`, with brackets around an IPv6 address that a port follows. The port is 53 when there is none.
+impl std::str::FromStr for Primary {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, key) = text.split_once('#').map_or((text, None), |(address, key)| (address, Some(key)));
+        let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+        let address = address.parse().or_else(|_| bare.parse().map(|address| SocketAddr::new(address, DEFAULT_PORT)));
+        let address = address.map_err(|_| {
+            format!("{text:?} is not the address of a primary; write it as 192.0.2.1, 192.0.2.1:53#KEY or [2001:db8::1]:53#KEY")
+        })?;
+        let key = key.map(|key| key.parse().map_err(|error| format!("{key:?} is not the name of a key: {error}")));
+        Ok(Primary { address, key: key.transpose()? })
+    }
+}
+
+impl std::fmt::Display for Primary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.address)?;
+        self.key.as_ref().map_or(Ok(()), |key| write!(f, "#{key}"))
+    }
 }
 
 /// What to do.
@@ -111,11 +136,7 @@ impl Secondary {
 
     /// What is to be done now; `None`: nothing before [`Secondary::deadline`]. Call it until it says so.
     pub fn poll(&mut self, now: Instant) -> Option<Action> {
-        if let Some(expires) = self.expires
-            && expires <= now
-        {
-            self.expires = None;
-            self.is_expired = true;
+        if self.expire(now) {
             return Some(Action::Expire);
         }
         if self.doing != Doing::Nothing || self.primaries.is_empty() {
@@ -132,6 +153,19 @@ impl Secondary {
             Doing::Transferring { incremental } => Some(Action::Transfer { primary, incremental }),
             _ => Some(Action::Ask(primary)),
         }
+    }
+
+    /// Whether the zone's time is over now, which is told once. It runs on while something is under way.
+    pub fn expire(&mut self, now: Instant) -> bool {
+        let is_over = self.expires.take_if(|expires| *expires <= now).is_some();
+        self.is_expired |= is_over;
+        is_over
+    }
+
+    /// When the zone's time is over, if nothing comes.
+    #[must_use]
+    pub fn expires(&self) -> Option<Instant> {
+        self.expires
     }
 
     /// When [`Secondary::poll`] has something to do.
@@ -398,6 +432,40 @@ mod tests {
             zone.soa(7, now);
             let wait = seconds_until_deadline(&zone, now);
             assert!((least..=most).contains(&wait), "{seconds}: {wait}");
+        }
+    }
+
+    #[test]
+    fn a_zone_expires_while_its_primary_keeps_it_waiting() {
+        let (mut zone, now) = served(1);
+        zone.poll(now);
+        zone.soa(8, now);
+        assert_eq!(zone.poll(now), transfer(1, true));
+        let over = zone.expires().expect("it is not for ever");
+        assert_eq!(zone.deadline(), Some(over));
+        assert!(!zone.expire(over - Duration::from_secs(1)));
+        assert!(zone.expire(over) && zone.is_expired());
+        assert!(!zone.expire(over), "it is told once");
+        zone.transferred(soa(8), over);
+        assert!(!zone.is_expired());
+    }
+
+    #[test]
+    fn primaries_are_written_and_read() {
+        for (text, address, key) in [
+            ("192.0.2.1", "192.0.2.1:53", None),
+            ("192.0.2.1:5353#a.key", "192.0.2.1:5353", Some("a.key")),
+            ("2001:db8::1", "[2001:db8::1]:53", None),
+            ("[2001:db8::1]#k", "[2001:db8::1]:53", Some("k")),
+            ("[2001:db8::1]:54", "[2001:db8::1]:54", None),
+        ] {
+            let key = key.map(|key| key.parse().expect("a name"));
+            let primary = Primary { address: address.parse().expect(address), key };
+            assert_eq!(text.parse(), Ok(primary.clone()), "{text}");
+            assert_eq!(primary.to_string().parse(), Ok(primary), "{text}");
+        }
+        for wrong in ["", "ns.example.com", "192.0.2.1:", "192.0.2.1:99999", "192.0.2.1#a..b", "#key"] {
+            assert!(wrong.parse::<Primary>().is_err(), "{wrong}");
         }
     }
 

@@ -5,17 +5,17 @@
 //! crash between any two steps loses nothing.
 //!
 //! A zone file that looks different from when it was judged last holds an edit of a person. It is never overwritten: a change goes into the
-//! journal alone then, and what the edit means is decided when it is judged.
+//! journal alone then, and what the edit means is decided when it is judged. The files of copies (`copies`) are the server's alone.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use gateward_zone::{ZoneView, render_zone};
 
-use super::line::{Line, State};
+use super::line::{Kind, Line, State};
 use super::proposal::{Door, Refused};
 use super::turn::{Accepted, millis};
-use super::{Authority, digest, text};
+use super::{Authority, copies, digest, text};
 use crate::folder::{PUBLIC, Stamp, replace_durably};
 use crate::journal::{Base, Delta, Journal, JournalError};
 use crate::store::Zone;
@@ -40,8 +40,9 @@ impl State {
     }
 
     /// Whether a zone file that looks like that may be replaced: what is in it is known. One that is gone has nothing to lose.
-    fn may_replace(&self, stamp: Option<Stamp>) -> bool {
-        stamp.is_none() || stamp == self.seen
+    /// That of a copy is the server's alone.
+    fn may_replace(&self, line: &Line, stamp: Option<Stamp>) -> bool {
+        stamp.is_none() || stamp == self.seen || line.info.load().kind != Kind::Primary
     }
 }
 
@@ -92,7 +93,7 @@ impl Authority {
         let failed =
             |path: &std::path::Path, error| Refused::Failed(JournalError::Io(path.to_owned(), error).to_string());
         let content = self.file_text(line, first);
-        let written = replace_durably(&path, &content, PUBLIC, |stamp| state.may_replace(stamp));
+        let written = replace_durably(&path, &content, PUBLIC, |stamp| state.may_replace(line, stamp));
         let Some(stamp) = written.map_err(|error| failed(&path, error))? else {
             let message = format!("there is a zone file of {} that the server has not read yet", line.origin);
             return Err(Refused::rule(
@@ -172,7 +173,7 @@ impl Authority {
             return;
         }
         let path = self.folder.zone_file(&line.origin);
-        match replace_durably(&path, &self.file_text(line, good), PUBLIC, |stamp| state.may_replace(stamp)) {
+        match replace_durably(&path, &self.file_text(line, good), PUBLIC, |stamp| state.may_replace(line, stamp)) {
             Ok(Some(stamp)) => {
                 state.seen = Some(stamp);
                 state.merged(&good.next, None);
@@ -193,7 +194,10 @@ impl Authority {
     fn file_text(&self, line: &Line, good: &Accepted) -> Vec<u8> {
         let given = good.proposal.text.as_ref();
         let given = given.and_then(|text| text::with_serial_of(text, &line.origin, &good.next, &self.folder));
-        given.unwrap_or_else(|| render_zone(&*good.next).into_bytes())
+        given.unwrap_or_else(|| match line.info.load().kind {
+            Kind::Primary => render_zone(&*good.next).into_bytes(),
+            Kind::Secondary | Kind::Catalog => copies::file_text(&good.next),
+        })
     }
 
     /// Writes the zone file anew when the journal is long.
@@ -219,8 +223,12 @@ impl Authority {
         let Some(zone) = state.zone.clone() else { return Ok(()) };
         if state.bad_file.is_empty() && (state.unmerged > 0 || state.file_serial != Some(zone.serial())) {
             let path = self.folder.zone_file(&line.origin);
-            // One that is gone is about to be judged, too.
-            let written = replace_durably(&path, &rendered(&zone), PUBLIC, |stamp| stamp == state.seen);
+            let (content, is_copy) = match line.info.load().kind {
+                Kind::Primary => (rendered(&zone), false),
+                Kind::Secondary | Kind::Catalog => (copies::file_text(&zone), true),
+            };
+            // One that is gone is about to be judged, too; but nobody judges what others make of a copy's.
+            let written = replace_durably(&path, &content, PUBLIC, |stamp| is_copy || stamp == state.seen);
             if let Some(stamp) = written.map_err(|error| JournalError::Io(path, error))? {
                 state.seen = Some(stamp);
                 state.merged(&zone, None);

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use gateward_zone::{Name, Problem, ZoneText, ZoneView};
 use tokio::sync::oneshot;
 
-use super::line::{Line, State};
+use super::line::{Kind, Line, State};
 use super::load::{Loaded, file_name, panicked, unreadable};
 use super::proposal::{Actor, Applied, Base, Door, Edit, Proposal, Refused};
 use super::{Authority, Happened, problem, text};
@@ -56,6 +56,10 @@ impl Authority {
                 return Look::Done(loaded);
             }
         }
+        if line.info.load().kind != Kind::Primary {
+            self.look_at_copy(line, state, &mut loaded);
+            return Look::Done(loaded);
+        }
         match std::fs::metadata(self.folder.zone_file(&line.origin)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.judge_absence(line, state, &mut loaded);
@@ -73,7 +77,10 @@ impl Authority {
         state.bad_file.clear();
         state.is_unjudged = false;
         self.read(line, state, loaded);
+        let is_copy = line.info.load().kind != Kind::Primary;
         match &state.zone {
+            // It expired, or has not come yet: what brings it into service is its primary's word.
+            Some(_) if is_copy && self.zone(&line.origin).is_none() => self.zones.put_empty(&line.origin),
             Some(zone) => {
                 self.zones.put(zone.clone());
                 self.tell(&line.origin, Happened::Added(zone.serial()));
@@ -81,7 +88,7 @@ impl Authority {
                     self.refresh_good(&line.origin, state);
                 }
             }
-            None if was_known || !state.bad_file.is_empty() => self.zones.put_empty(&line.origin),
+            None if was_known || is_copy || !state.bad_file.is_empty() => self.zones.put_empty(&line.origin),
             None => _ = self.zones.remove(&line.origin),
         }
     }

@@ -208,7 +208,8 @@ impl Line {
 
     /// The writer is done with what it took; whether there is more. A line of no zone that nobody waits in dies.
     pub(super) fn release(&self) -> Released {
-        let is_empty = !self.state().is_here();
+        // A copy that has not come yet keeps its line, which knows that it is one.
+        let is_empty = !self.state().is_here() && self.info.load().kind == Kind::Primary;
         let mut queue = lock(&self.queue);
         if !queue.jobs.is_empty() {
             return Released::More;

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 use gateward_zone::{Name, Problem, Rtype, ZoneText, ZoneView, is_newer, with_serial};
 
 use super::kept::Kept;
-use super::line::{Info, Line, State};
+use super::line::{Kind, Line, State};
 use super::proposal::Refused;
 use super::turn::conflict;
 use super::{Authority, digest, plan, problem, text};
@@ -39,7 +39,7 @@ impl Authority {
     #[must_use]
     pub fn prepare(&self, origin: &Name) -> (Prepared, Loaded) {
         let (mut state, mut loaded) = (State::new(), Loaded::default());
-        let line = Line::new(origin.clone(), Info::default(), State::new());
+        let line = Line::new(origin.clone(), self.first_info(origin), State::new());
         let read = std::panic::AssertUnwindSafe(|| {
             self.take_policy(&line, &mut state, self.read_policy(origin));
             self.read(&line, &mut state, &mut loaded);
@@ -63,7 +63,7 @@ impl Authority {
             let state = line.state();
             match &state.zone {
                 Some(zone) => zones.push(zone.clone()),
-                None if state.is_here() => self.zones.put_empty(&line.origin),
+                None if line.info.load().is_here => self.zones.put_empty(&line.origin),
                 // What was left of a removed zone is put away.
                 None => {}
             }
@@ -74,16 +74,20 @@ impl Authority {
         lines.extend(here.map(|Prepared(line)| (line.origin.clone(), line)));
     }
 
-    /// The zone as its files say it, or the last good version where they cannot or must not be used as they are.
+    /// The zone as its files say it, or the last good version where they cannot or must not be used as they are. The file of a copy is nobody's to
+    /// edit: it is written anew then, and nothing is left to be judged.
     pub(super) fn read(&self, line: &Line, state: &mut State, loaded: &mut Loaded) {
         let origin = &line.origin;
-        let file = self.read_file(origin, state, loaded);
+        let is_copy = line.info.load().kind != Kind::Primary;
+        let file = if is_copy { self.read_copy(origin, state) } else { self.read_file(origin, state, loaded) };
+        let is_lost = !matches!(file, Ok(Some(_)));
         if self.folder.removal_file(origin).exists() {
             self.settle_removal(origin, state, matches!(file, Ok(None)));
         }
         match (file, Journal::open(&self.folder.journal_file(origin))) {
             (file, Err(error)) => self.read_damaged(origin, state, loaded, file, &error),
             (Ok(None), Ok(journal)) => self.miss_file(origin, state, journal),
+            (Ok(Some(zone)), Ok(None)) if is_copy => take_as_it_is(state, loaded, zone),
             (Ok(Some(zone)), Ok(None)) => self.hold_against_copy(origin, state, loaded, zone),
             (Ok(Some(zone)), Ok(Some(journal))) => self.hold_against_journal(line, state, loaded, zone, journal),
             (Err(problems), Ok(journal)) => {
@@ -93,12 +97,15 @@ impl Authority {
                 tracing::error!(zone = %origin, ?served, "the zone file cannot be used; the last good version is served, if there is one");
             }
         }
+        loaded.problems.extend(state.damaged.iter().chain(&state.bad_file).cloned());
+        if is_copy && (is_lost || state.is_unjudged) {
+            return self.mend_copy(line, state);
+        }
         state.is_unjudged &= state.zone.is_some();
         if state.is_unjudged {
             // Nobody has decided about it: nothing may overwrite it.
             state.seen = None;
         }
-        loaded.problems.extend(state.damaged.iter().chain(&state.bad_file).cloned());
         if state.zone.is_none() && state.bad_file.is_empty() && !loaded.problems.is_empty() {
             state.bad_file.clone_from(&loaded.problems);
         }
@@ -189,10 +196,7 @@ impl Authority {
             if !is_whole && self.folder.good_file(origin).exists() {
                 tracing::error!(zone = %origin, "the good copy cannot be used; the zone file counts, and no guardrail was asked");
             }
-            state.file_serial = Some(stated);
-            state.digest = Some(digest);
-            state.zone = taken(build(zone), loaded);
-            return;
+            return take_as_it_is(state, loaded, zone);
         };
         state.is_unjudged = (last.kept.digest, last.kept.serial) != (digest, stated);
         state.take_last(last);
@@ -295,6 +299,13 @@ pub(super) fn replay(zone: ZoneText, journal: &Journal, deltas: &[Delta], at: us
     let changes: Vec<_> = deltas[at..].iter().flat_map(|delta| &delta.changes).cloned().collect();
     let zone = Zone::build(&origin, records)?;
     if changes.is_empty() { Ok(Arc::new(zone)) } else { zone.with(&changes).map(Arc::new) }
+}
+
+/// Nothing is known that a zone file could be held against.
+fn take_as_it_is(state: &mut State, loaded: &mut Loaded, zone: ZoneText) {
+    state.file_serial = Some(zone.serial());
+    state.digest = Some(digest::of_zone(&zone));
+    state.zone = taken(build(zone), loaded);
 }
 
 pub(super) fn build(zone: ZoneText) -> Result<Arc<Zone>, ZoneError> {

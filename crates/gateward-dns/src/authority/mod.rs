@@ -7,6 +7,7 @@
 
 mod audit;
 mod commit;
+mod copies;
 mod counts;
 mod digest;
 mod file;
@@ -33,6 +34,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use crate::folder::Folder;
 use crate::journal::{Delta, Entry, JournalError};
+use crate::sources::Sources;
 use crate::store::{Zone, Zones};
 
 pub use audit::AuditLog;
@@ -97,6 +99,7 @@ pub struct Authority {
     zones: Arc<Zones>,
     folder: Folder,
     options: Options,
+    sources: Sources,
     lines: RwLock<HashMap<Name, Arc<Line>>>,
     ready: Arc<Ready>,
     audit: AuditLog,
@@ -108,13 +111,15 @@ impl Authority {
     /// An authority over the zones in `folder`, which are served through `zones`; none is loaded yet.
     ///
     /// # Errors
-    /// The audit log cannot be opened, or goes on behind damage; no thread can be started.
+    /// The audit log cannot be opened, or goes on behind damage; where copies come from cannot be read; no thread can be started.
     pub fn new(folder: Folder, zones: Arc<Zones>, options: Options) -> io::Result<Arc<Self>> {
         let audit = AuditLog::open(&folder.audit_file())?;
+        let sources = Sources::open(&folder)?;
         let authority = Arc::new(Authority {
             zones,
             folder,
             options,
+            sources,
             lines: RwLock::default(),
             ready: Arc::new(Ready::new()),
             audit,
@@ -238,7 +243,7 @@ impl Authority {
             return line;
         }
         let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Line::new(origin.clone(), Info::default(), State::new()));
+        let new = || Arc::new(Line::new(origin.clone(), self.first_info(origin), State::new()));
         lines.entry(origin.clone()).or_insert_with(new).clone()
     }
 
@@ -360,12 +365,6 @@ impl Authority {
         state.history.differences(&self.folder.versions_dir(&line.origin), now, from, most)
     }
 
-    /// The zone is what `kind` says from now on.
-    pub fn set_kind(&self, origin: &Name, kind: Kind) {
-        let Some(line) = self.known(origin) else { return };
-        line.info.rcu(|info| Info { kind, ..Info::clone(info) });
-    }
-
     /// The zone's primary was not reached for too long (RFC 1035, 3.3.13): questions get SERVFAIL until a version comes.
     pub fn expire(&self, origin: &Name) {
         self.zones.put_empty(origin);
@@ -376,7 +375,10 @@ impl Authority {
         let problems: Arc<[Problem]> =
             state.damaged.iter().chain(&state.bad_file).chain(&state.bad_policy).cloned().collect();
         let is_here = state.is_here();
-        line.info.rcu(|info| Info { problems: problems.clone(), is_here, ..Info::clone(info) });
+        line.info.rcu(|info| {
+            let is_here = is_here || info.kind != Kind::Primary;
+            Info { problems: problems.clone(), is_here, ..Info::clone(info) }
+        });
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use gateward_zone::{Name, Problem, RecordSet, Rtype, ZoneView, rdata, render_zone};
 
 use super::guard::Asked;
-use super::line::{Info, Kind, Line, State};
+use super::line::{Kind, Line, State};
 use super::proposal::{Actor, Base, Refused};
 use super::turn::compare;
 use super::{Authority, Happened, audit, problem};
@@ -66,12 +66,9 @@ impl Authority {
         let zone = state.zone.clone().ok_or_else(|| Refused::NoZone(line.origin.clone()))?;
         compare(line, Some(zone.serial()), base)?;
         if line.info.load().kind != Kind::Primary && !actor.door.is_copy() {
-            let message = format!("{} is a copy of what its primary serves", line.origin);
-            return Err(Refused::rule(
-                "copy",
-                message,
-                "take it away at its primary, or from the list of secondary zones",
-            ));
+            let message = format!("{} is not made here: it is a copy, or a catalog that the server keeps", line.origin);
+            let remedy = "take it away at its primary; or leave the flag away that asks for it, and remove its files";
+            return Err(Refused::rule("copy", message, remedy));
         }
         let policy = line.info.load().policy.clone();
         let asked = Asked { policy: &policy, zone: &line.origin, actor, force, now };
@@ -79,7 +76,7 @@ impl Authority {
         self.store_removal(line, state, &zone).map_err(|error| Refused::Failed(error.to_string()))?;
         self.zones.remove(&line.origin);
         *state = State::new();
-        line.info.store(Arc::new(Info::default()));
+        line.info.store(Arc::new(self.first_info(&line.origin)));
         self.tell(&line.origin, Happened::Removed);
         let gone = gateward_zone::diff::removal(&*zone);
         let entry = audit::entry(now, actor, &line.origin, "delete", &gone).serials(Some(zone.serial()), None);
@@ -119,7 +116,7 @@ impl Authority {
         let (dir, file, mark) =
             (self.folder.versions_dir(origin), self.folder.zone_file(origin), self.folder.removal_file(origin));
         make_folder(&dir)?;
-        write_durably(&dir.join("deleted.zone"), render_zone(zone).as_bytes(), PUBLIC)?;
+        write_durably(&self.folder.deleted_file(origin), render_zone(zone).as_bytes(), PUBLIC)?;
         write_durably(&mark, b"", PUBLIC)?;
         let is_known = Stamp::of(&file).is_none_or(|stamp| state.seen == Some(stamp));
         let gone = if is_known {

@@ -159,8 +159,9 @@ impl Authority {
     /// Whether the zone can be changed at all through that door.
     fn may_change(&self, line: &Line, state: &State, door: Door, is_whole: bool) -> Result<(), Refused> {
         if !door.is_copy() && line.info.load().kind != Kind::Primary {
-            let message = format!("{} is a copy; changes of it are made at its primary", line.origin);
-            return Err(Refused::rule("copy", message, "send the change to the primary server"));
+            let message = format!("{} is not made here: it is a copy, or a catalog that the server keeps", line.origin);
+            let remedy = "send the change to the zone's primary; a catalog of this server changes with its zones";
+            return Err(Refused::rule("copy", message, remedy));
         }
         if !state.bad_policy.is_empty() && !door.is_copy() {
             return Err(Refused::Rules(state.bad_policy.clone()));

@@ -1,23 +1,25 @@
 //! The keeper of a server with a folder of zones: everything goes through its [`Authority`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use gateward_zone::policy::KeyGrant;
 use gateward_zone::{Name, Rcode, Rtype, ZoneText};
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::Service;
 use super::follow::Followers;
 use super::herald::Herald;
 use super::keeper::{Content, Keeper, Later, MakeChange, Permits, Requester};
-use crate::authority::{Actor, Authority, Base, Door, Edit, Event, Kind, Numbering, Proposal, Refused};
+use super::{Service, producer};
+use crate::authority::{Actor, Authority, Door, Edit, Event, Numbering, Proposal, Refused};
 use crate::journal::Delta;
 use crate::server::Shared;
 use crate::server::slow::Slow;
+use crate::sources::Provenance;
 use crate::transfer::{Difference, Limits};
 use crate::tsig::Keys;
 use crate::update::Refusal;
@@ -67,8 +69,13 @@ impl Exchange {
                 tracing::error!(%error, "secondaries are not told of changes");
             }
         });
-        let announce = tokio::spawn(announce(Arc::clone(authority), herald));
+        let announce = tokio::spawn(announce(Arc::downgrade(authority), authority.subscribe(), herald));
         Exchange { service: Arc::new(service), followers, tasks: vec![tell, announce] }
+    }
+
+    /// Keeps a catalog of the authority's own zones from now on.
+    pub fn produce(&mut self, authority: &Arc<Authority>, catalog: Name) {
+        self.tasks.push(tokio::spawn(producer::produce(Arc::downgrade(authority), authority.subscribe(), catalog)));
     }
 }
 
@@ -78,27 +85,25 @@ impl Drop for Exchange {
     }
 }
 
-/// Announces what happens to an authority's zones: all of them at the start, then each that changes. Ends with the authority.
-async fn announce(authority: Arc<Authority>, herald: Arc<Herald>) {
-    let mut events = authority.subscribe();
-    let all = |authority: &Authority| {
-        for (origin, info) in authority.all() {
-            if !info.policy.secondaries.is_empty() {
-                herald.changed(&origin);
-            }
-        }
+/// Announces what happens to an authority's zones: all of them at the start, then each that changes. It does not keep the authority, and
+/// ends with it.
+async fn announce(authority: Weak<Authority>, mut events: Receiver<Event>, herald: Arc<Herald>) {
+    let all = || {
+        let authority = authority.upgrade()?;
+        let told = authority.all().into_iter().filter(|(_, info)| !info.policy.secondaries.is_empty());
+        told.for_each(|(origin, _)| herald.changed(&origin));
+        Some(())
     };
-    all(&authority);
-    let authority = Arc::downgrade(&authority);
-    loop {
-        match events.recv().await {
-            Ok(Event { origin, .. }) => herald.changed(&origin),
-            Err(RecvError::Lagged(_)) => match authority.upgrade() {
-                Some(authority) => all(&authority),
-                None => return,
-            },
-            Err(RecvError::Closed) => return,
-        }
+    let mut going_on = all();
+    while going_on.is_some() {
+        going_on = match events.recv().await {
+            Ok(Event { origin, .. }) => {
+                herald.changed(&origin);
+                Some(())
+            }
+            Err(RecvError::Lagged(_)) => all(),
+            Err(RecvError::Closed) => None,
+        };
     }
 }
 
@@ -171,8 +176,26 @@ impl Keeper for AuthorityKeeper {
         Box::pin(async move { authority.apply(proposal).await.map(drop).map_err(|refused| refused.to_string()) })
     }
 
-    fn following(&self, zone: &Name, is_catalog: bool) {
-        self.authority.set_kind(zone, if is_catalog { Kind::Catalog } else { Kind::Secondary });
+    fn following(&self, zone: &Name, provenance: Provenance) -> Later<Result<(), String>> {
+        let (authority, zone) = (Arc::clone(&self.authority), zone.clone());
+        Box::pin(async move { authority.copy(&zone, provenance).await.map_err(|refused| refused.to_string()) })
+    }
+
+    fn sources(&self) -> BTreeMap<Name, Arc<Provenance>> {
+        self.authority.sources().all()
+    }
+
+    fn may_leave(&self, catalog: &Name, members: usize, leaving: usize) -> Result<(), String> {
+        let policy = self.authority.policy(catalog);
+        let most = usize::from(policy.max_deleted_percent);
+        let is_small = members < policy.percent_floor.max(1);
+        let is_emptied = leaving == members && members > 1;
+        if most >= 100 || !is_emptied && (is_small || leaving * 100 <= most * members) {
+            return Ok(());
+        }
+        Err(format!(
+            "{leaving} of {members} zones would go or begin anew at once; if that is meant, set `max_deleted_percent: 100` in the              policy of {catalog} here, and take it back afterwards"
+        ))
     }
 
     fn confirmed(&self, zone: &Name) {
@@ -205,13 +228,8 @@ impl Keeper for AuthorityKeeper {
         self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).remove(&zone);
         Box::pin(async move {
             let actor = Actor::new(Door::Catalog, String::new());
-            match authority.remove(&zone, Base::Any, actor, None).await {
-                Ok(()) => {}
-                // It never came: there is only the place that was held for it.
-                Err(Refused::NoZone(_)) => {
-                    authority.zones().remove(&zone);
-                }
-                Err(error) => tracing::error!(%zone, %error, "a zone that its catalog lists no more is still served"),
+            if let Err(error) = authority.drop_copy(&zone, actor).await {
+                tracing::error!(%zone, %error, "a zone that its catalog lists no more is still served");
             }
         })
     }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use gateward_zone::{Name, Rcode, Record, Rtype, Soa};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::pace::Pace;
 use super::unix_seconds;
 use crate::transfer::{Incoming, Limits, Received};
 use crate::tsig::{Key, sign_request};
@@ -35,7 +36,7 @@ pub(super) async fn serial_at(primary: SocketAddr, zone: &Name, key: Option<&Arc
     for _ in 0..UDP_TRIES {
         match timeout(UDP_WAIT, ask_over_udp(primary, zone, key)).await {
             Ok(Ok(Some(serial))) => return Ok(serial),
-            // Cut short: there is more room on a stream.
+            // Cut short, or of unknown origin: a stream has more room and is less easily joined.
             Ok(Ok(None)) => break,
             Ok(Err(error)) => return Err(error),
             Err(_) => {}
@@ -67,8 +68,9 @@ async fn ask_over_udp(primary: SocketAddr, zone: &Name, key: Option<&Arc<Key>>) 
         if answer.get(..2) != query.get(..2) {
             continue;
         }
-        if let Some(session) = &session {
-            session.clone().verify(answer, unix_seconds()).map_err(shown)?;
+        if session.as_ref().is_some_and(|session| session.clone().verify(answer, unix_seconds()).is_err()) {
+            // Anybody may have sent it. Whether the primary means it is told on a stream.
+            return Ok(None);
         }
         return serial_in(answer, &query, zone);
     }
@@ -129,9 +131,14 @@ pub(super) async fn fetch(
     let mut stream = connect(primary).await?;
     let (request, mut incoming) = Incoming::request(zone, have, random(), key, limits, unix_seconds());
     write_message(&mut stream, &request).await?;
+    let mut pace = Pace::since(Instant::now());
     loop {
-        let message = timeout(MESSAGE_WAIT, read_message(&mut stream)).await;
-        let message = message.map_err(|_| "the transfer stands still".to_owned())??;
+        let (still, late) = (Instant::now() + MESSAGE_WAIT, pace.deadline());
+        let message = timeout_at(still.min(late), read_message(&mut stream)).await;
+        let message = message.map_err(|_| {
+            if still < late { "the transfer stands still" } else { "the transfer is too slow" }.to_owned()
+        })??;
+        pace.passed(message.len());
         if let Some(received) = incoming.take(&message, unix_seconds()).map_err(shown)? {
             return Ok(received);
         }

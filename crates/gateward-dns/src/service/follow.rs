@@ -1,13 +1,13 @@
 //! Follows primaries: a task per secondary zone around its [`Secondary`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gateward_zone::{Name, Soa};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::dial::{fetch, random, serial_at};
 use super::keeper::{Content, Keeper};
@@ -15,6 +15,7 @@ use super::transfers::soa_of;
 use crate::catalog::{self, Member, Source, Step};
 use crate::secondary::{Action, Primary, Secondary};
 use crate::server::Shared;
+use crate::sources::{Provenance, Role};
 use crate::store::Zone;
 use crate::transfer::{Limits, Received, onto};
 use crate::tsig::Key;
@@ -23,6 +24,8 @@ use crate::tsig::Key;
 const MOST_AT_ONCE: usize = 32;
 /// Notices of a zone that wait to be looked at; more say nothing new.
 const NOTICES: usize = 4;
+/// Wait before another try to remember a zone as a copy.
+const REMEMBER_RETRY: Duration = Duration::from_mins(1);
 
 /// A secondary zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +41,8 @@ pub struct Followed {
 /// The secondary zones of a server.
 pub struct Followers {
     zones: Mutex<HashMap<Name, Entry>>,
-    /// Members of catalogs, and which ones.
-    members: Mutex<BTreeMap<Name, Source>>,
+    /// Catalogs that list other zones than are followed, because that was held back or could not be done.
+    behind: Mutex<BTreeSet<Name>>,
     shared: Arc<Shared>,
     keeper: Arc<dyn Keeper>,
     limits: Limits,
@@ -48,6 +51,7 @@ pub struct Followers {
 
 struct Entry {
     followed: Followed,
+    role: Role,
     notices: mpsc::Sender<Option<SocketAddr>>,
     task: AbortHandle,
 }
@@ -63,32 +67,53 @@ impl Followers {
     #[must_use]
     pub fn new(shared: Arc<Shared>, keeper: Arc<dyn Keeper>, limits: Limits) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(MOST_AT_ONCE));
-        Arc::new(Followers { zones: Mutex::default(), members: Mutex::default(), shared, keeper, limits, places })
+        Arc::new(Followers { zones: Mutex::default(), behind: Mutex::default(), shared, keeper, limits, places })
     }
 
-    /// Follows a zone from now on; called again, with the primaries that it has now. Called within a tokio runtime.
+    /// Follows a zone from now on; called again, with the primaries that it has now. Members that a catalog had before go on at once. A zone
+    /// without primaries is served until it expires. Called within a tokio runtime.
     pub fn follow(self: &Arc<Self>, followed: &Followed) {
-        let zone = followed.zone.clone();
-        let mut zones = self.zones();
-        if zones.get(&zone).is_some_and(|entry| entry.followed == *followed) {
+        let role = if followed.is_catalog { Role::Catalog } else { Role::Secondary };
+        if !self.begin(followed, role) || !followed.is_catalog {
             return;
         }
-        let served = self.served(&zone);
-        let soa = served.as_ref().and_then(|served| read_soa(served));
-        let now = Instant::now();
-        let confirmed = self.keeper.unconfirmed_for(&zone).and_then(|age| now.checked_sub(age));
-        let seed = (0..4).fold(0, |seed, _| seed << 16 | u64::from(random()));
-        let machine = Secondary::new(followed.primaries.clone(), soa, confirmed, seed, now);
-        let (notices, receiver) = mpsc::channel(NOTICES);
-        let follower =
-            Follower { followed: followed.clone(), all: Arc::downgrade(self), keeper: Arc::clone(&self.keeper) };
-        let task = tokio::spawn(follower.run(machine, receiver)).abort_handle();
-        zones.insert(zone, Entry { followed: followed.clone(), notices, task });
-        drop(zones);
-        self.keeper.following(&followed.zone, followed.is_catalog);
-        if let Some(served) = served.filter(|_| followed.is_catalog) {
+        for (zone, provenance) in self.keeper.sources() {
+            if provenance.is_member_of(&followed.zone) {
+                let member = Followed { zone, primaries: followed.primaries.clone(), is_catalog: false };
+                self.begin(&member, provenance.role.clone());
+            }
+        }
+        if let Some(served) = self.served(&followed.zone) {
             tokio::spawn(Arc::clone(self).read_catalog(followed.clone(), served));
         }
+    }
+
+    /// Starts a zone's task, unless it has one that does the same.
+    fn begin(self: &Arc<Self>, followed: &Followed, role: Role) -> bool {
+        let zone = followed.zone.clone();
+        let mut zones = self.zones();
+        if zones.get(&zone).is_some_and(|entry| entry.followed == *followed && entry.role == role) {
+            return false;
+        }
+        let served = self.served(&zone);
+        if self.shared.zones.map().slot(&zone).is_none() {
+            self.keeper.joined(&zone);
+        }
+        let soa = served.as_ref().and_then(|served| read_soa(served));
+        let now = Instant::now();
+        let confirmed = self.keeper.unconfirmed_for(&zone).map(|age| now.checked_sub(age).unwrap_or(now));
+        let seed = (0..4).fold(0, |seed, _| seed << 16 | u64::from(random()));
+        let mut machine = Secondary::new(followed.primaries.clone(), soa, confirmed, seed, now);
+        if machine.expire(now) {
+            // Before it is asked for: it was over while the server was away.
+            self.keeper.expired(&zone);
+        }
+        let (notices, receiver) = mpsc::channel(NOTICES);
+        let (all, keeper) = (Arc::downgrade(self), Arc::clone(&self.keeper));
+        let follower = Follower { followed: followed.clone(), role: role.clone(), all, keeper };
+        let task = tokio::spawn(follower.run(machine, receiver)).abort_handle();
+        zones.insert(zone, Entry { followed: followed.clone(), role, notices, task });
+        true
     }
 
     /// Follows the members of a catalog's new version, and no others of it.
@@ -101,63 +126,102 @@ impl Followers {
                 return;
             }
         };
-        let known = self.members.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.keeper.sources();
+        let had = known.values().filter(|provenance| provenance.is_member_of(catalog)).count();
         let map = self.shared.zones.map();
         let own = members.keys().filter(|zone| !known.contains_key(*zone) && map.slot(zone).is_some());
-        let sources = own.map(|zone| (zone.clone(), Source::Own)).chain(known.clone()).collect();
-        for step in catalog::steps(catalog, &members, &sources) {
-            self.take_step(&followed, step).await;
+        let mut sources: BTreeMap<Name, Source> = own.map(|zone| (zone.clone(), Source::Own)).collect();
+        sources.extend(known.iter().map(|(zone, provenance)| (zone.clone(), provenance.source())));
+        let mut steps = catalog::steps(catalog, &members, &sources);
+        let leaves = |step: &Step| matches!(step, Step::Remove(_) | Step::Reset(_));
+        let leaving = steps.iter().filter(|step| leaves(step)).count();
+        let mut is_behind = false;
+        if leaving > 0
+            && let Err(reason) = self.keeper.may_leave(catalog, had, leaving)
+        {
+            tracing::error!(%catalog, reason, "the catalog may be mistaken: no zone is taken away");
+            steps.retain(|step| !leaves(step));
+            is_behind = true;
         }
+        is_behind |= !self.take_steps(&followed, steps).await;
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_behind {
+            behind.insert(catalog.clone())
+        } else {
+            behind.remove(catalog)
+        };
     }
 
-    async fn take_step(self: &Arc<Self>, followed: &Followed, step: Step) {
+    /// Takes all steps; new members, of which there may be many, some at a time. Whether all could be taken.
+    async fn take_steps(self: &Arc<Self>, followed: &Followed, steps: Vec<Step>) -> bool {
+        let mut joining = JoinSet::new();
+        let mut is_done = true;
+        for step in steps {
+            if let Step::Add(member) = step {
+                tracing::info!(catalog = %followed.zone, zone = %member.zone, "the catalog has a new member");
+                if joining.len() >= MOST_AT_ONCE {
+                    is_done &= joining.join_next().await.is_some_and(|joined| joined.unwrap_or(false));
+                }
+                joining.spawn(Arc::clone(self).join(followed.clone(), member));
+            } else {
+                is_done &= self.take_step(followed, step).await;
+            }
+        }
+        while let Some(joined) = joining.join_next().await {
+            is_done &= joined.unwrap_or(false);
+        }
+        is_done
+    }
+
+    async fn take_step(self: &Arc<Self>, followed: &Followed, step: Step) -> bool {
         let catalog = &followed.zone;
         match step {
-            Step::Add(member) => {
-                tracing::info!(%catalog, zone = %member.zone, "the catalog has a new member");
-                self.join(followed, member);
-            }
             Step::Remove(zone) => {
                 tracing::info!(%catalog, %zone, "the catalog lists a zone no more");
                 self.leave(&zone).await;
+                true
             }
             Step::Reset(member) => {
+                tracing::info!(%catalog, zone = %member.zone, "a zone of the catalog begins anew");
                 self.leave(&member.zone).await;
-                self.join(followed, member);
+                Arc::clone(self).join(followed.clone(), member).await
             }
-            Step::Change(member) => self.remember(catalog, member),
+            Step::Add(member) | Step::Change(member) => Arc::clone(self).join(followed.clone(), member).await,
             Step::TakeOver { member, from, keeps_data } => {
                 tracing::info!(%catalog, zone = %member.zone, %from, "the catalog takes a zone over");
                 if !keeps_data {
                     self.leave(&member.zone).await;
                 }
-                self.join(followed, member);
+                Arc::clone(self).join(followed.clone(), member).await
             }
             Step::Clash { zone, .. } => {
                 tracing::warn!(%catalog, %zone, "the catalog lists a zone that is here from elsewhere; that one stays");
+                true
             }
         }
     }
 
-    fn join(self: &Arc<Self>, followed: &Followed, member: Member) {
-        let zone = member.zone.clone();
-        self.remember(&followed.zone, member);
-        if self.shared.zones.map().slot(&zone).is_none() {
-            self.keeper.joined(&zone);
-        }
-        self.follow(&Followed { zone, primaries: followed.primaries.clone(), is_catalog: false });
-    }
-
-    fn remember(&self, catalog: &Name, member: Member) {
+    /// Follows a member; not before it is remembered whose it is.
+    async fn join(self: Arc<Self>, followed: Followed, member: Member) -> bool {
         let Member { zone, id, groups, coo } = member;
-        let source = Source::Catalog { catalog: catalog.clone(), id, groups, coo };
-        self.members.lock().unwrap_or_else(PoisonError::into_inner).insert(zone, source);
+        let role = Role::Member { catalog: followed.zone, id, groups, coo };
+        let provenance = Provenance { role: role.clone(), primaries: followed.primaries.clone() };
+        if let Err(error) = self.keeper.following(&zone, provenance).await {
+            tracing::error!(%zone, error, "a zone of the catalog cannot be followed");
+            return false;
+        }
+        self.begin(&Followed { zone, primaries: followed.primaries, is_catalog: false }, role);
+        true
     }
 
     async fn leave(&self, zone: &Name) {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner).remove(zone);
         self.unfollow(zone);
         self.keeper.left(zone).await;
+    }
+
+    /// Whether a catalog has to be looked at again though it did not change.
+    fn is_behind(&self, catalog: &Name) -> bool {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner).contains(catalog)
     }
 
     fn served(&self, zone: &Name) -> Option<Arc<Zone>> {
@@ -197,27 +261,36 @@ fn read_soa(zone: &Zone) -> Option<Soa> {
 /// One zone's task.
 struct Follower {
     followed: Followed,
+    role: Role,
     /// Whoever drops the followers ends the tasks.
     all: Weak<Followers>,
     keeper: Arc<dyn Keeper>,
 }
 
+/// What came of asking or fetching.
+enum Outcome {
+    /// The primary has this serial.
+    Serial(u32),
+    /// The zone is served as the primary has it.
+    Transferred(Soa),
+    /// The primary has nothing newer than what was served when it was asked.
+    Current(Soa),
+}
+
 impl Follower {
     async fn run(self, mut machine: Secondary, mut notices: mpsc::Receiver<Option<SocketAddr>>) {
+        self.remember().await;
         loop {
             while let Some(action) = machine.poll(Instant::now()) {
                 let Some(all) = self.all.upgrade() else { return };
-                self.act(&all, &mut machine, action).await;
-            }
-            let deadline = machine.deadline().map(tokio::time::Instant::from_std);
-            let wait = async {
-                match deadline {
-                    Some(deadline) => tokio::time::sleep_until(deadline).await,
-                    None => std::future::pending().await,
+                if action == Action::Expire {
+                    self.expire();
+                } else if !self.act(&all, &mut machine, action, &mut notices).await {
+                    return;
                 }
-            };
+            }
             tokio::select! {
-                () = wait => {}
+                () = until(machine.deadline()) => {}
                 notice = notices.recv() => match notice {
                     Some(from) => machine.notified(from, Instant::now()),
                     None => return,
@@ -226,36 +299,97 @@ impl Follower {
         }
     }
 
-    async fn act(&self, all: &Arc<Followers>, machine: &mut Secondary, action: Action) {
-        let zone = &self.followed.zone;
-        if action == Action::Expire {
-            tracing::error!(%zone, "the zone expired: no primary confirmed it for as long as its SOA record allows");
-            return self.keeper.expired(zone);
+    /// What is not remembered as a copy must not be served as one: after a restart it would pass for a zone of the server's own.
+    async fn remember(&self) {
+        let Followed { zone, primaries, .. } = &self.followed;
+        if primaries.is_empty() {
+            return;
         }
-        let Ok(_place) = all.places.acquire().await else { return };
-        let (primary, outcome) = match action {
-            Action::Ask(primary) => {
-                let outcome = self.ask(&primary).await.map(|serial| {
-                    if machine.serial() == Some(serial) && !machine.is_expired() {
-                        self.keeper.confirmed(zone);
-                    }
-                    machine.soa(serial, Instant::now());
-                });
-                (primary, outcome)
+        let provenance = Provenance { role: self.role.clone(), primaries: primaries.clone() };
+        while let Err(error) = self.keeper.following(zone, provenance.clone()).await {
+            tracing::error!(%zone, error, "the zone cannot be followed");
+            tokio::time::sleep(REMEMBER_RETRY).await;
+        }
+    }
+
+    fn expire(&self) {
+        let zone = &self.followed.zone;
+        tracing::error!(%zone, "the zone expired: no primary confirmed it for as long as its SOA record allows");
+        self.keeper.expired(zone);
+    }
+
+    /// Does something, however long it takes: meanwhile notices are heard, and the zone expires when its time is over. False: it is the end.
+    async fn act(
+        &self,
+        all: &Arc<Followers>,
+        machine: &mut Secondary,
+        action: Action,
+        notices: &mut mpsc::Receiver<Option<SocketAddr>>,
+    ) -> bool {
+        let (Action::Ask(primary) | Action::Transfer { primary, .. }) = &action else { return true };
+        let mut work = std::pin::pin!(self.work(all, &action));
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut work => break outcome,
+                () = until(machine.expires()) => if machine.expire(Instant::now()) {
+                    self.expire();
+                },
+                notice = notices.recv() => match notice {
+                    Some(from) => machine.notified(from, Instant::now()),
+                    None => return false,
+                },
             }
-            Action::Transfer { primary, incremental } => {
-                let outcome = self.transfer(all, &primary, incremental).await.map(|soa| {
-                    tracing::info!(%zone, primary = %primary.address, serial = soa.serial, incremental, "transferred in");
-                    machine.transferred(soa, Instant::now());
-                    self.keeper.confirmed(zone);
-                });
-                (primary, outcome)
-            }
-            Action::Expire => return,
         };
-        if let Err(error) = outcome {
-            tracing::warn!(%zone, primary = %primary.address, error, "a primary does not deliver the zone");
-            machine.failed(Instant::now());
+        match outcome {
+            Ok(outcome) => self.take(all, machine, outcome).await,
+            Err(error) => {
+                let zone = &self.followed.zone;
+                tracing::warn!(%zone, primary = %primary.address, error, "a primary does not deliver the zone");
+                machine.failed(Instant::now());
+            }
+        }
+        true
+    }
+
+    async fn work(&self, all: &Arc<Followers>, action: &Action) -> Result<Outcome, String> {
+        let _place = all.places.acquire().await.map_err(|_| "the server ends")?;
+        match action {
+            Action::Transfer { primary, incremental } => self.transfer(all, primary, *incremental).await,
+            Action::Ask(primary) => {
+                let key = self.key(primary)?;
+                serial_at(primary.address, &self.followed.zone, key.as_ref()).await.map(Outcome::Serial)
+            }
+            Action::Expire => Err("there is nothing to fetch".to_owned()),
+        }
+    }
+
+    async fn take(&self, all: &Arc<Followers>, machine: &mut Secondary, outcome: Outcome) {
+        let zone = &self.followed.zone;
+        let now = Instant::now();
+        match outcome {
+            Outcome::Serial(serial) => {
+                let is_confirmed = machine.serial() == Some(serial) && !machine.is_expired();
+                machine.soa(serial, now);
+                if is_confirmed {
+                    self.keeper.confirmed(zone);
+                    if all.is_behind(zone) {
+                        self.read_catalog(all).await;
+                    }
+                }
+            }
+            // It expired meanwhile, and is served no more.
+            Outcome::Current(_) if machine.is_expired() => machine.failed(now),
+            Outcome::Transferred(soa) | Outcome::Current(soa) => {
+                machine.transferred(soa, now);
+                self.keeper.confirmed(zone);
+                self.read_catalog(all).await;
+            }
+        }
+    }
+
+    async fn read_catalog(&self, all: &Arc<Followers>) {
+        if let Some(version) = all.served(&self.followed.zone).filter(|_| self.followed.is_catalog) {
+            Arc::clone(all).read_catalog(self.followed.clone(), version).await;
         }
     }
 
@@ -265,31 +399,33 @@ impl Follower {
         key.map(Some).ok_or_else(|| format!("the key {name} is not known here"))
     }
 
-    async fn ask(&self, primary: &Primary) -> Result<u32, String> {
-        serial_at(primary.address, &self.followed.zone, self.key(primary)?.as_ref()).await
-    }
-
-    /// Transfers and serves; the SOA of what is served then.
-    async fn transfer(&self, all: &Arc<Followers>, primary: &Primary, incremental: bool) -> Result<Soa, String> {
+    /// Transfers and serves.
+    async fn transfer(&self, all: &Followers, primary: &Primary, incremental: bool) -> Result<Outcome, String> {
         let key = self.key(primary)?;
         let zone = &self.followed.zone;
         let served = all.served(zone).filter(|_| incremental);
         let have = served.as_ref().and_then(|served| soa_of(served));
+        let no_soa = || "no SOA record".to_owned();
         let received = fetch(primary.address, zone, have.as_ref(), key.as_ref(), all.limits).await?;
         let content = match (received, &served) {
             (Received::Zone(records), _) => Content::Whole(records),
             (Received::Differences(differences), Some(served)) => {
                 Content::Changes(onto(&**served, &differences).map_err(|error| error.to_string())?)
             }
-            (Received::Current, Some(served)) => return read_soa(served).ok_or_else(|| "no SOA record".to_owned()),
+            (Received::Current, Some(served)) => return read_soa(served).map(Outcome::Current).ok_or_else(no_soa),
             _ => return Err("an incremental answer to a request for the whole zone".to_owned()),
         };
         self.keeper.replace(zone, content, primary.address).await?;
-        self.keeper.following(zone, self.followed.is_catalog);
         let version = all.served(zone).ok_or_else(|| "what was transferred is not served".to_owned())?;
-        if self.followed.is_catalog {
-            Arc::clone(all).read_catalog(self.followed.clone(), Arc::clone(&version)).await;
-        }
-        read_soa(&version).ok_or_else(|| "no SOA record".to_owned())
+        let soa = read_soa(&version).ok_or_else(no_soa)?;
+        tracing::info!(%zone, primary = %primary.address, serial = soa.serial, incremental, "transferred in");
+        Ok(Outcome::Transferred(soa))
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
     }
 }

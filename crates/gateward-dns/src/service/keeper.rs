@@ -1,5 +1,6 @@
 //! Who keeps the zones: what the service asks of the side that has policies, a journal and a disk.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use gateward_zone::{Change, Name, Record, Rtype, ZoneView};
 
+use crate::sources::Provenance;
 use crate::transfer::Difference;
 use crate::tsig::Keys;
 use crate::update::Refusal;
@@ -66,8 +68,15 @@ pub trait Keeper: Send + Sync + 'static {
     /// Serves what a transfer brought from a primary.
     fn replace(&self, zone: &Name, content: Content, primary: SocketAddr) -> Later<Result<(), String>>;
 
-    /// A zone is copied from its primaries from now on: nobody else may change it.
-    fn following(&self, zone: &Name, is_catalog: bool);
+    /// A zone comes from there from now on, and nobody else may change it. Remembered for good when this ends well; an error says why the zone
+    /// cannot be followed.
+    fn following(&self, zone: &Name, provenance: Provenance) -> Later<Result<(), String>>;
+
+    /// Where zones come from, as far as it is remembered.
+    fn sources(&self) -> BTreeMap<Name, Arc<Provenance>>;
+
+    /// Whether a catalog of `members` may let `leaving` of them go at once; an error says why not, and what to do.
+    fn may_leave(&self, catalog: &Name, members: usize, leaving: usize) -> Result<(), String>;
 
     /// A primary said that the served version of a secondary zone is the newest; remembered for how long it may be served after a restart.
     fn confirmed(&self, zone: &Name);
@@ -75,7 +84,7 @@ pub trait Keeper: Send + Sync + 'static {
     /// A secondary zone was not confirmed for as long as its SOA record allows: it must be answered with SERVFAIL until the next transfer.
     fn expired(&self, zone: &Name);
 
-    /// A catalog brought a zone, which is going to be transferred: until then it is answered with SERVFAIL.
+    /// A zone is going to be transferred for the first time: until then it is answered with SERVFAIL.
     fn joined(&self, zone: &Name);
 
     /// A catalog lists a zone no more: it is not served any more, and what is kept of it is forgotten.

@@ -10,6 +10,7 @@ mod herald;
 mod keeper;
 mod pace;
 mod places;
+mod producer;
 mod reply;
 mod transfers;
 mod updates;

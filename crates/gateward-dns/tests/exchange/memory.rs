@@ -1,6 +1,6 @@
 //! A server whose zones are kept in memory, for the tests of what servers say to each other.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use gateward_dns::server::{Options, Server, Shared};
 use gateward_dns::service::{
     Content, Followed, Followers, Herald, Keeper, Later, MakeChange, Permits, Requester, Service,
 };
+use gateward_dns::sources::Provenance;
 use gateward_dns::store::Zone;
 use gateward_dns::transfer::{Difference, Limits};
 use gateward_dns::tsig::{Algorithm, Key, Keys};
@@ -56,6 +57,7 @@ struct State {
     /// How secondary zones came: `whole`, `changes`.
     arrivals: Vec<&'static str>,
     requesters: Vec<Requester>,
+    sources: BTreeMap<Name, Arc<Provenance>>,
 }
 
 impl Memory {
@@ -145,10 +147,22 @@ impl Keeper for Memory {
 
     fn left(&self, zone: &Name) -> Later<()> {
         self.shared.zones.remove(zone);
+        self.state().sources.remove(zone);
         Box::pin(std::future::ready(()))
     }
 
-    fn following(&self, _: &Name, _: bool) {}
+    fn following(&self, zone: &Name, provenance: Provenance) -> Later<Result<(), String>> {
+        self.state().sources.insert(zone.clone(), Arc::new(provenance));
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn sources(&self) -> BTreeMap<Name, Arc<Provenance>> {
+        self.state().sources.clone()
+    }
+
+    fn may_leave(&self, _: &Name, _: usize, _: usize) -> Result<(), String> {
+        Ok(())
+    }
 
     fn unconfirmed_for(&self, _: &Name) -> Option<Duration> {
         None

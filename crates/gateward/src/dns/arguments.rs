@@ -4,6 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::ValueHint;
+use gateward_zone::Name;
+
+use super::copies::Copied;
 
 /// What `--help` says below the flags.
 pub(crate) const AFTER_HELP: &str = "\
@@ -11,7 +14,7 @@ Files in the zones' folder:
   ORIGIN.zone         a zone file (RFC 1035; $INCLUDE within the folder, $GENERATE, RFC 3597)
   ORIGIN.policy.yaml  who may change the zone, and guardrails that hold for every change
   keys.yaml           TSIG keys
-  audit.log, and everything that begins with a dot: the server's own
+  audit.log, the files of copied zones, and everything that begins with a dot: the server's own
 SIGHUP reads all files again; so does the server itself when they change. SIGTERM and SIGINT end it.
 
 Try it:
@@ -19,6 +22,8 @@ Try it:
   printf '$TTL 300\\n@ SOA ns hostmaster 1 3600 900 1209600 300\\n@ NS ns\\nns A 127.0.0.1\\n' > zones/example.com.zone
   gateward dns --zones-dir zones
   dig @127.0.0.1 -p 5300 example.com SOA
+A second server that copies every zone of a first one, which runs with --catalog catalog.example:
+  gateward dns --zones-dir copies --secondary-catalog catalog.example=192.0.2.1#transfer.key
 
 Exit codes: 0 ended as asked; 1 could not start; 2 wrong usage.";
 
@@ -49,6 +54,16 @@ pub(crate) struct Arguments {
     /// Loopback address for external-dns's webhook protocol; none without it
     #[arg(long, value_name = "ADDR")]
     pub(crate) webhook_listen: Option<SocketAddr>,
+    /// Zone to copy from a primary, as example.com=192.0.2.1:53#KEY; several primaries with commas between them. The key is one of keys.yaml.
+    /// May be repeated
+    #[arg(long, value_name = "ORIGIN=PRIMARY[:PORT][#KEY]")]
+    pub(crate) secondary: Vec<Copied>,
+    /// Catalog zone (RFC 9432) to copy, and with it every zone that it lists, from the same primaries; may be repeated
+    #[arg(long, value_name = "CATALOG=PRIMARY[:PORT][#KEY]")]
+    pub(crate) secondary_catalog: Vec<Copied>,
+    /// Catalog zone to keep: it lists the zones of this server that are not copies
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) catalog: Option<Name>,
     /// Threads that answer over UDP [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,

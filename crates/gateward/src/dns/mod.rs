@@ -2,6 +2,7 @@
 
 mod arguments;
 pub(crate) mod check;
+mod copies;
 pub(crate) mod example;
 mod limits;
 pub(crate) mod register;
@@ -66,6 +67,7 @@ async fn serve(arguments: &Arguments) -> Result<()> {
         ..authority::Options::default()
     };
     let authority = Authority::new(folder, Arc::clone(&shared.zones), options)?;
+    copies::settle(arguments, &authority, &keys)?;
     let started = std::time::Instant::now();
     let (zones_dir, loaded) = ZonesDir::load(Arc::clone(&authority), Arc::clone(&keys), cores())?;
     let certificate = match (&arguments.tls_cert, &arguments.tls_key) {
@@ -73,10 +75,11 @@ async fn serve(arguments: &Arguments) -> Result<()> {
         _ => None,
     };
     let leases = Leases::open(Arc::clone(&authority));
-    let exchange = {
+    let mut exchange = {
         let keys = Arc::clone(&keys);
         Exchange::start(&shared, &authority, Arc::new(move || keys.keys()), Limits::default())
     };
+    copies::begin(arguments, &authority, &mut exchange);
     let options = server_options(arguments, certificate.as_ref())?;
     limits::keep(&authority);
     let server = Server::start(shared, &options, &exchange.service)?;
