@@ -13,6 +13,7 @@ pub mod filters;
 pub mod fronted;
 pub mod grpc;
 mod metrics;
+pub mod name_daemons;
 pub mod names;
 mod nginx;
 pub mod nlb;
