@@ -1,6 +1,6 @@
 //! Name servers of others, started for a test: BIND's and Knot's.
 
-use crate::names::{free_port, program, said};
+use crate::names::{program, said};
 use gateward_testkit::{TempDir, eventually};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -74,7 +74,8 @@ impl Daemon {
             Brand::Knot => command.arg("-c").arg(&conf),
         };
         let both = log.try_clone().expect("a handle");
-        let child = command.stdin(Stdio::null()).stdout(both).stderr(log).spawn().expect(brand.program());
+        let child = command.stdin(Stdio::null()).stdout(both).stderr(log).spawn();
+        let child = child.unwrap_or_else(|error| panic!("{}: {error}", brand.program()));
         let daemon = Daemon { brand, child, address, folder };
         eventually(PATIENCE, || TcpStream::connect(address).is_ok());
         daemon

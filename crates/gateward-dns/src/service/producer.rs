@@ -86,7 +86,7 @@ fn members(authority: &Authority) -> Vec<Member> {
         let generation = deleted.ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
         Member::new(
             zone,
-            generation.map_or(0, |since| u32::try_from(since.as_nanos() / 1_000 & 0xffff_ffff).unwrap_or(0)),
+            generation.map_or(0, |since| u32::try_from((since.as_nanos() / 1_000) & 0xffff_ffff).unwrap_or(0)),
         )
     })
     .collect()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gateward_dns::answer::Settings;
-use gateward_dns::authority::{Actor, Authority, Base, Door, Edit, Kind, Options, Proposal};
+use gateward_dns::authority::{Actor, Authority, Base, Door, Edit, Kind, Options, PolicyBase, Proposal};
 use gateward_dns::catalog;
 use gateward_dns::cookies::CookieKeys;
 use gateward_dns::folder::Folder;
@@ -250,7 +250,7 @@ impl Pair {
         let actor = Actor::new(Door::Api, "test");
         self.primary.authority.apply(Proposal::new(name(zone), edit, actor.clone())).await.expect("it is new");
         let policy = policy(Some(&self.secondary)).into_bytes();
-        self.primary.authority.put_policy(&name(zone), policy, actor).await.expect("a policy");
+        self.primary.authority.put_policy(&name(zone), policy, PolicyBase::Any, actor).await.expect("a policy");
     }
 
     async fn remove(&self, zone: &str) {
@@ -332,7 +332,7 @@ async fn a_catalog_that_becomes_empty_takes_nothing_away() {
     // The operator says that it is meant.
     let allow = b"max_deleted_percent: 100\n".to_vec();
     let actor = Actor::new(Door::Api, "test");
-    pair.secondary.authority.put_policy(&name(CATALOG), allow, actor).await.expect("a policy");
+    pair.secondary.authority.put_policy(&name(CATALOG), allow, PolicyBase::Any, actor).await.expect("a policy");
     let proposal = Proposal::new(name(CATALOG), Edit::Decide(Box::new(empty)), Actor::new(Door::Catalog, ""));
     pair.primary.authority.apply(proposal).await.expect("a change");
     eventually("nothing", || pair.members().is_empty());
@@ -363,10 +363,10 @@ async fn files_of_copies_are_not_for_editing() {
     assert_eq!(reload(&secondary), [], "the server's own writing is no edit");
     for undo in ["edited", "removed"] {
         if undo == "edited" {
-            edit()
+            edit();
         } else {
-            fs::remove_file(&file).expect("it is there")
-        };
+            fs::remove_file(&file).expect("it is there");
+        }
         let problems = reload(&secondary);
         assert_eq!(problems.iter().map(|problem| problem.rule).collect::<Vec<_>>(), ["copy"], "{undo}");
         assert_eq!(secondary.data("example.com", "www.example.com", Rtype::A), ["192.0.2.1"]);

@@ -58,6 +58,8 @@ struct State {
     arrivals: Vec<&'static str>,
     requesters: Vec<Requester>,
     sources: BTreeMap<Name, Arc<Provenance>>,
+    /// For how long secondary zones have been without confirmation.
+    unconfirmed: Option<Duration>,
 }
 
 impl Memory {
@@ -165,7 +167,7 @@ impl Keeper for Memory {
     }
 
     fn unconfirmed_for(&self, _: &Name) -> Option<Duration> {
-        None
+        self.state().unconfirmed
     }
 }
 
@@ -221,6 +223,11 @@ impl TestServer {
 
     pub(crate) fn follow(&self, zone: &str, primary: Primary, is_catalog: bool) {
         self.followers.follow(&Followed { zone: name(zone), primaries: vec![primary], is_catalog });
+    }
+
+    /// Its secondary zones were last confirmed so long ago.
+    pub(crate) fn unconfirmed_for(&self, age: Duration) {
+        self.memory.state().unconfirmed = Some(age);
     }
 
     pub(crate) fn tell(&self, secondary: SocketAddr, key: Option<&str>) {

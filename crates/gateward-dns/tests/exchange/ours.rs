@@ -56,6 +56,23 @@ async fn who_does_not_have_the_key_gets_nothing() {
     assert_eq!(stranger.serial("example.com"), None);
 }
 
+/// RFC 1035, 3.3.13: a primary that keeps its secondary waiting does not keep the zone alive there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zone_expires_while_its_primary_is_silent() {
+    let lines = ["@ 300 SOA ns hostmaster 7 3600 600 120 300", "@ 300 NS ns", "ns 300 A 192.0.2.53"];
+    // Nobody reads what comes here, and the wait for an answer is longer than the zone's time.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let primary = gateward_dns::secondary::Primary { address: silent.local_addr().expect("it is bound"), key: None };
+    let secondary = TestServer::start(vec![zone("example.com", &lines), zone("example.org", &lines)]);
+    secondary.unconfirmed_for(Duration::from_secs(118));
+    secondary.follow("example.com", primary.clone(), false);
+    eventually("the end of its time", || secondary.served("example.com").is_none());
+    // What was over before anybody followed it is not served meanwhile.
+    secondary.unconfirmed_for(Duration::from_secs(121));
+    secondary.follow("example.org", primary, false);
+    assert!(secondary.served("example.org").is_none());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_zone_is_transferred() {
     let mut lines: Vec<String> = LINES.iter().map(|line| (*line).to_owned()).collect();

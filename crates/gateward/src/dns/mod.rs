@@ -77,7 +77,9 @@ async fn serve(arguments: &Arguments) -> Result<()> {
     let leases = Leases::open(Arc::clone(&authority));
     let mut exchange = {
         let keys = Arc::clone(&keys);
-        Exchange::start(&shared, &authority, Arc::new(move || keys.keys()), Limits::default())
+        // A whole zone comes with its SOA record twice.
+        let limits = Limits { records: arguments.max_records.saturating_add(1), ..Limits::default() };
+        Exchange::start(&shared, &authority, Arc::new(move || keys.keys()), limits)
     };
     copies::begin(arguments, &authority, &mut exchange);
     let options = server_options(arguments, certificate.as_ref())?;
