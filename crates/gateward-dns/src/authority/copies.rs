@@ -37,7 +37,7 @@ fn content_of(zone: &dyn ZoneView) -> String {
     format!("{:032x} {}", digest::of_zone(zone), zone.serial())
 }
 
-fn edited(file: &str) -> Problem {
+pub(super) fn edited(file: &str) -> Problem {
     problem(
         "copy",
         format!("{file} was edited or removed, but the zone is a copy: the server writes the file anew"),

@@ -12,7 +12,7 @@ use super::kept::Kept;
 use super::line::{Kind, Line, State};
 use super::proposal::Refused;
 use super::turn::conflict;
-use super::{Authority, digest, plan, problem, text};
+use super::{Authority, copies, digest, plan, problem, text};
 use crate::folder::{Included, Stamp, read_stamped, remove_durably};
 use crate::journal::{Delta, History, Journal, JournalError, position};
 use crate::store::{Zone, ZoneError};
@@ -99,6 +99,9 @@ impl Authority {
         }
         loaded.problems.extend(state.damaged.iter().chain(&state.bad_file).cloned());
         if is_copy && (is_lost || state.is_unjudged) {
+            if is_lost && state.zone.is_some() && state.bad_file.is_empty() {
+                loaded.problems.push(copies::edited(&file_name(origin, self)));
+            }
             return self.mend_copy(line, state);
         }
         state.is_unjudged &= state.zone.is_some();
@@ -151,6 +154,7 @@ impl Authority {
         error: &JournalError,
     ) {
         state.damaged = vec![damage(error)];
+        state.digest = None;
         match file {
             Ok(Some(zone)) => state.zone = taken(build(zone), loaded),
             Ok(None) => state.zone = self.recall(origin, None).map(|last| last.zone),

@@ -7,6 +7,7 @@ use gateward_zone::{Change, Rtype, parse_record};
 
 use super::*;
 
+mod copies;
 mod files;
 mod policies;
 
