@@ -250,7 +250,7 @@ impl Pair {
         let actor = Actor::new(Door::Api, "test");
         self.primary.authority.apply(Proposal::new(name(zone), edit, actor.clone())).await.expect("it is new");
         let policy = policy(Some(&self.secondary)).into_bytes();
-        self.primary.authority.put_policy(&name(zone), policy, PolicyBase::Any, actor).await.expect("a policy");
+        self.primary.authority.put_policy(&name(zone), policy, PolicyBase::Any, actor, None).await.expect("a policy");
     }
 
     async fn remove(&self, zone: &str) {
@@ -332,7 +332,7 @@ async fn a_catalog_that_becomes_empty_takes_nothing_away() {
     // The operator says that it is meant.
     let allow = b"max_deleted_percent: 100\n".to_vec();
     let actor = Actor::new(Door::Api, "test");
-    pair.secondary.authority.put_policy(&name(CATALOG), allow, PolicyBase::Any, actor).await.expect("a policy");
+    pair.secondary.authority.put_policy(&name(CATALOG), allow, PolicyBase::Any, actor, None).await.expect("a policy");
     let proposal = Proposal::new(name(CATALOG), Edit::Decide(Box::new(empty)), Actor::new(Door::Catalog, ""));
     pair.primary.authority.apply(proposal).await.expect("a change");
     eventually("nothing", || pair.members().is_empty());
