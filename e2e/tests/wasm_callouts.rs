@@ -360,7 +360,8 @@ fn a_callee_that_says_goodbye_costs_no_call() {
     let began = Instant::now();
     while server.connections() < 20 {
         assert!(began.elapsed() < PATIENCE, "{} connections", server.connections());
-        assert_eq!(noted(&get(&gateway, "/unary/One", &[("X-Messages", "hello")])).0, "ended:0");
+        let (events, text) = noted(&get(&gateway, "/unary/One", &[("X-Messages", "hello")]));
+        assert_eq!(events, "ended:0", "{text}");
     }
     // Likewise over HTTP/1.1, where connections are closed without a word.
     let backend = Backend::echo();
