@@ -4,14 +4,15 @@ use crate::code::Served;
 use crate::socket::Sockets;
 use crate::state::State;
 use crate::timers::Timers;
+use crate::vm::Vm;
 use gateward_model::Snapshot;
 use gateward_plugin::LocalResponse;
 use mlua::{IntoLuaMulti, Lua, MultiValue, Thread, UserData, Value};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::c_void;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) snapshot: RefCell<Option<Arc<Snapshot>>>,
     /// What plugins look up of it.
     pub(crate) served: RefCell<Arc<Served>>,
+    /// The machine, when it is a worker's.
+    pub(crate) machine: OnceCell<Weak<Vm>>,
     /// By slot, the request that has it; 0: none.
     pub(crate) under_way: RefCell<Vec<f64>>,
 }

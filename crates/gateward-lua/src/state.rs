@@ -18,6 +18,8 @@ pub(crate) enum Phase {
     Certificate = 0x0002,
     Rewrite = 0x0010,
     Access = 0x0020,
+    /// Between two tries; no handler runs in it.
+    Balancer = 0x0040,
     Response = 0x0080,
     HeaderFilter = 0x0200,
     BodyFilter = 0x0400,
@@ -28,11 +30,12 @@ pub(crate) enum Phase {
 
 impl Phase {
     /// Every phase.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::InitWorker,
         Self::Certificate,
         Self::Rewrite,
         Self::Access,
+        Self::Balancer,
         Self::Response,
         Self::HeaderFilter,
         Self::BodyFilter,
@@ -53,6 +56,7 @@ impl Phase {
             Self::Certificate => "certificate",
             Self::Rewrite => "rewrite",
             Self::Access => "access",
+            Self::Balancer => "balancer",
             Self::Response => "response",
             Self::HeaderFilter => "header_filter",
             Self::BodyFilter => "body_filter",

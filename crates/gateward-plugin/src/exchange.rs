@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::origin::ProxyOrigin;
-use crate::{ClientTls, RecordChanges};
+use crate::{ClientTls, Detour, RecordChanges};
 use gateward_http::uri::split_authority;
 use gateward_http::{Headers, Method, RequestHead};
 use gateward_model::{Consumer, EntityId, Route, Service};
@@ -135,25 +135,6 @@ pub struct UpstreamRequest {
     pub host: Option<String>,
     /// What else is not as the service says; seldom anything.
     pub detour: Option<Box<Detour>>,
-}
-
-/// What a plugin wants otherwise than the service says, for one request. `None`: as the service says.
-#[derive(Debug, Clone, Default)]
-pub struct Detour {
-    /// Host and port to go to, past the balancer.
-    pub target: Option<(String, u16)>,
-    /// Name of the upstream whose targets are balanced over.
-    pub upstream: Option<String>,
-    /// With or without TLS.
-    pub scheme: Option<Scheme>,
-    /// Tries after the first.
-    pub retries: Option<u16>,
-    /// Milliseconds to connect, between two writes and between two reads.
-    pub timeouts_ms: Option<[u32; 3]>,
-    /// Verify the upstream's certificate.
-    pub tls_verify: Option<bool>,
-    /// Most intermediate certificates.
-    pub tls_verify_depth: Option<u8>,
 }
 
 impl UpstreamRequest {

@@ -13,6 +13,7 @@ pub mod context;
 mod contract;
 pub mod counter_store;
 pub mod counters;
+pub mod detour;
 pub mod env;
 pub mod exchange;
 pub mod handshake;
@@ -32,9 +33,10 @@ pub use contract::{
     Step,
 };
 pub use counter_store::{Addition, Answer, Ask, CounterStore, Limited, Redis, RedisSettings, StoreError};
+pub use detour::{BeforeRetry, Detour, TlsAuthorities, TlsIdentity};
 pub use env::{BuildContext, HttpPost, PluginEnv, PluginStats, PostRequest, RecordFields, RequestTemplates, Templates};
 pub use exchange::{
-    Authentication, Captures, Client, Credential, Detour, Exchange, MetricGroups, ResponseState, Scheme, Source,
+    Authentication, Captures, Client, Credential, Exchange, MetricGroups, ResponseState, Scheme, Source,
     UpstreamRequest,
 };
 pub use handshake::{Admission, Handshake};

@@ -1,11 +1,34 @@
 //! Where a request goes that a plugin sends elsewhere than its service says, or in another way.
 
+use crate::error::ProxyError;
 use crate::plan::{Backend, Plan};
 use gateward_model::{Protocol, Service};
 use gateward_net::resolve::literal;
 use gateward_net::tls::{Client, TlsError};
 use gateward_plugin::{Detour, Scheme};
 use std::sync::Arc;
+
+/// What the configuration says about the way of a request.
+pub(crate) struct AsSaid<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) service: &'a Service,
+    pub(crate) backend: Backend,
+    pub(crate) tls: Option<&'a Arc<Client>>,
+}
+
+impl AsSaid<'_> {
+    /// What `detour` makes of it.
+    ///
+    /// # Errors
+    /// What it wants of TLS cannot be used, which is logged.
+    pub(crate) fn detoured(&self, detour: &Detour) -> Result<Box<Detoured>, ProxyError> {
+        let detoured = Detoured::new(self.plan, self.service, self.backend, self.tls, detour);
+        detoured.map(Box::new).map_err(|error| {
+            tracing::error!(service = self.service.name, %error, "a plugin's TLS settings cannot be used");
+            ProxyError::UpstreamTls
+        })
+    }
+}
 
 /// A service as one request sees it.
 pub(crate) struct Detoured {
@@ -18,7 +41,7 @@ impl Detoured {
     /// What `detour` makes of `service`.
     ///
     /// # Errors
-    /// Its certificate cannot be verified, because there are no authorities.
+    /// Its certificate cannot be verified, because there are no authorities, or what the plugin gave for TLS cannot be used.
     pub(crate) fn new(
         plan: &Plan,
         service: &Service,
@@ -59,11 +82,15 @@ impl Detoured {
             (Some(Scheme::Https), _) => Protocol::Https,
         };
         let speaks_tls = matches!(protocol, Protocol::Https | Protocol::Grpcs | Protocol::Tls);
-        let as_said = self.tls.is_some() && detour.tls_verify.is_none() && detour.tls_verify_depth.is_none();
+        let as_said = self.tls.is_some()
+            && detour.tls_verify.is_none()
+            && detour.tls_verify_depth.is_none()
+            && detour.tls_authorities.is_none()
+            && detour.tls_identity.is_none();
         if !speaks_tls {
             self.tls = None;
         } else if !as_said {
-            self.tls = Some(plan.tls.changed_client(self.service.id, detour.tls_verify, detour.tls_verify_depth)?);
+            self.tls = Some(plan.tls.changed_client(self.service.id, detour)?);
         }
         Ok(())
     }

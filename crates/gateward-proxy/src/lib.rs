@@ -51,6 +51,7 @@ mod relay;
 mod repeat;
 mod reply;
 mod request;
+mod retry;
 mod screening;
 mod secure;
 mod server_name;

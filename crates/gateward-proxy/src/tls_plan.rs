@@ -7,6 +7,7 @@ use gateward_model::{Certificate, Config, EntityId, Protocol, Service, Upstream}
 use gateward_net::tls::{
     Certificates, Client, ClientOptions, Context, Identity, KeyPair, Server, TlsError, check_authority,
 };
+use gateward_plugin::Detour;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,8 +32,16 @@ pub enum TlsPlanError {
     Settings(TlsError),
 }
 
-/// Another verification for the upstream of a service: whether, and the depth.
-type Change = (EntityId, Option<bool>, Option<u8>);
+/// What a plugin wants otherwise of the TLS of a service's upstream; equal ones have one client.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Change {
+    service: EntityId,
+    verify: Option<bool>,
+    depth: Option<u8>,
+    /// Fingerprints.
+    authorities: Option<[u8; 32]>,
+    identity: Option<[u8; 32]>,
+}
 
 /// Changed clients that are kept.
 const CHANGED: usize = 1024;
@@ -113,30 +122,48 @@ impl TlsPlan {
         self.clients.get(&service).cloned()
     }
 
-    /// How the upstream of a service is spoken to over TLS when a plugin wants it verified otherwise.
+    /// How the upstream of a service is spoken to over TLS when a plugin wants it verified otherwise, or shown another
+    /// certificate.
     ///
     /// # Errors
-    /// There is nothing to verify with.
-    pub(crate) fn changed_client(
-        &self,
-        service: EntityId,
-        verify: Option<bool>,
-        depth: Option<u8>,
-    ) -> Result<Arc<Client>, TlsError> {
+    /// There is nothing to verify with, or what the plugin gave cannot be used.
+    pub(crate) fn changed_client(&self, service: EntityId, detour: &Detour) -> Result<Arc<Client>, TlsError> {
+        let change = Change {
+            service,
+            verify: detour.tls_verify,
+            depth: detour.tls_verify_depth,
+            authorities: detour.tls_authorities.as_ref().map(|authorities| authorities.fingerprint()),
+            identity: detour.tls_identity.as_ref().map(|identity| identity.fingerprint()),
+        };
         let changed = || self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = changed().get(&(service, verify, depth)) {
+        if let Some(client) = changed().get(&change) {
             return Ok(client.clone());
         }
         // Made without the lock: others are not to wait for it.
-        let mut options = self.said.get(&service).cloned().unwrap_or_default();
-        options.verify = verify.or(options.verify);
-        options.depth = depth.or(options.depth);
-        let client = self.context.client(options)?;
+        let client = self.context.client(self.changed_options(service, detour)?)?;
         let mut changed = changed();
-        if changed.len() < CHANGED {
-            changed.insert((service, verify, depth), client.clone());
+        // Certificates of plugins may be without number: all are made anew from time to time.
+        if changed.len() >= CHANGED {
+            changed.clear();
         }
+        changed.insert(change, client.clone());
         Ok(client)
+    }
+
+    fn changed_options(&self, service: EntityId, detour: &Detour) -> Result<ClientOptions, TlsError> {
+        let mut options = self.said.get(&service).cloned().unwrap_or_default();
+        options.verify = detour.tls_verify.or(options.verify);
+        options.depth = detour.tls_verify_depth.or(options.depth);
+        if let Some(authorities) = &detour.tls_authorities {
+            options.authorities = Some(authorities.certs().to_vec());
+            options.with_trusted = authorities.with_trusted();
+        }
+        if let Some(identity) = &detour.tls_identity {
+            let pair = KeyPair::parse(identity.cert(), identity.key().expose(), None)?;
+            // An entity's text may be two certificates for two kinds of keys: never the same as one with its chain.
+            options.identity = Some(Identity { pair: Arc::new(pair), cert: format!("\0{}", identity.cert()) });
+        }
+        Ok(options)
     }
 
     /// Certificates that are out of their time at `now` (seconds since 1970), and how.
@@ -217,6 +244,7 @@ fn options(service: &Service, config: &Config, pairs: &HashMap<EntityId, Identit
         verify: service.tls_verify,
         depth: service.tls_verify_depth,
         authorities: authorities.map(|ids| ids.iter().filter_map(authority).collect()),
+        with_trusted: false,
         identity: certificate.and_then(|id| pairs.get(&id).cloned()),
     }
 }

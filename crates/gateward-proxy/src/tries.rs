@@ -6,7 +6,7 @@
 //! upstream's `resilience` record adds is asked of its [`Protection`](crate::protection::Protection).
 
 use crate::client::Connection;
-use crate::detour::Detoured;
+use crate::detour::{AsSaid, Detoured};
 use crate::error::ProxyError;
 use crate::forward;
 use crate::hashing;
@@ -14,7 +14,8 @@ use crate::hedge;
 use crate::outcome::Local;
 use crate::plan::Backend;
 use crate::repeat;
-use crate::upstream::{self, Answered, Asking, Tries, body_limit};
+use crate::retry;
+use crate::upstream::{self, Answered, Asking, Failed, Tries, body_limit};
 use crate::worker::WorkerPlan;
 use gateward_http::BodyFraming;
 
@@ -27,15 +28,10 @@ pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> R
         return Err(Local::Error(ProxyError::NoService));
     };
     let tls = session.route.and_then(|route| plan.shared.routes[route].tls.as_ref());
+    let said = AsSaid { plan: &plan.shared, service, backend, tls };
     let detoured = match &session.exchange.upstream.detour {
         None => None,
-        Some(detour) => match Detoured::new(&plan.shared, service, backend, tls, detour) {
-            Ok(detoured) => Some(Box::new(detoured)),
-            Err(error) => {
-                tracing::error!(service = service.name, %error, "a plugin's TLS settings cannot be used");
-                return Err(Local::Error(ProxyError::UpstreamTls));
-            }
-        },
+        Some(detour) => Some(said.detoured(detour).map_err(Local::Error)?),
     };
     let (service, backend, tls) = match &detoured {
         None => (service, backend, tls),
@@ -61,22 +57,46 @@ pub(crate) async fn ask(connection: &mut Connection<'_>, plan: &WorkerPlan) -> R
         protection.begin();
     }
     let asking = Asking { plan, service, backend, hash, tls: tls.map(|tls| &**tls), protection };
-    let answered = ask_until_answered(connection, &asking).await;
+    let answered = ask_until_answered(connection, &asking, &said).await;
     answered.map_err(|error| connection.session.course.get_mut().local(error))
 }
 
-async fn ask_until_answered(connection: &mut Connection<'_>, asking: &Asking<'_>) -> Result<Box<Answered>, ProxyError> {
+async fn ask_until_answered(
+    connection: &mut Connection<'_>,
+    asking: &Asking<'_>,
+    said: &AsSaid<'_>,
+) -> Result<Box<Answered>, ProxyError> {
     let mut tries = Tries { left: asking.service.retries, fresh_only: false };
+    let mut elsewhere: Option<Box<Detoured>> = None;
     loop {
-        let outcome = match &asking.protection {
-            None => upstream::attempt(connection, asking, tries.fresh_only).await,
-            Some(protection) => Box::pin(hedge::attempt(connection, asking, protection, &mut tries)).await,
+        let outcome = match (&elsewhere, &asking.protection) {
+            (Some(elsewhere), _) => Box::pin(ask_elsewhere(connection, asking, elsewhere, tries.fresh_only)).await,
+            (None, None) => upstream::attempt(connection, asking, tries.fresh_only).await,
+            (None, Some(protection)) => Box::pin(hedge::attempt(connection, asking, protection, &mut tries)).await,
         };
         match outcome {
             Ok(answered) => return Ok(answered),
-            Err(failed) => repeat::prepare(connection, asking, &mut tries, failed).map_err(|failed| failed.error)?,
+            Err(failed) => {
+                let stale = failed.stale;
+                repeat::prepare(connection, asking, &mut tries, failed).map_err(|failed| failed.error)?;
+                if !stale && let Some(other) = retry::other_way(connection, asking, said)? {
+                    elsewhere = Some(other);
+                }
+            }
         }
     }
+}
+
+/// One try on the way that a plugin chose after an earlier one.
+async fn ask_elsewhere(
+    connection: &mut Connection<'_>,
+    asking: &Asking<'_>,
+    way: &Detoured,
+    fresh_only: bool,
+) -> Result<Box<Answered>, Failed> {
+    let (service, backend, tls) = (&way.service, way.backend, way.tls.as_deref());
+    let asking = Asking { plan: asking.plan, service, backend, hash: asking.hash, tls, protection: None };
+    upstream::attempt(connection, &asking, fresh_only).await
 }
 
 /// Length of the request body as far as it is known before it is received.

@@ -24,6 +24,7 @@ mod thread;
 mod time;
 mod timer;
 mod wire;
+mod x509;
 
 use crate::code::Code;
 use crate::shared::Shared;
@@ -55,5 +56,6 @@ pub(crate) fn add(lua: &Lua, functions: &Table, code: &Arc<Code>, shared: &Rc<Sh
     thread::add(lua, functions, shared)?;
     time::add(lua, functions)?;
     timer::add(lua, functions, shared)?;
-    wire::add(lua, functions, shared)
+    wire::add(lua, functions, shared)?;
+    x509::add(lua, functions)
 }

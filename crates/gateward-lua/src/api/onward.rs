@@ -1,11 +1,19 @@
 //! `detour(name, ...)`: what of its service a request does not follow; and what came back from there.
 
 use crate::shared::Shared;
-use gateward_plugin::{Detour, Scheme};
+use crate::vm::RetryCallback;
+use gateward_model::Secret;
+use gateward_plugin::{Detour, Scheme, TlsAuthorities, TlsIdentity};
 use mlua::{Lua, LuaString, Result, Table};
 use std::rc::Rc;
 
 pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<()> {
+    add_ways(lua, functions, shared)?;
+    add_tls(lua, functions, shared)?;
+    add_response(lua, functions, shared)
+}
+
+fn add_ways(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<()> {
     let own = shared.clone();
     let target = lua.create_function(move |_, (host, port): (String, u16)| {
         own.state.exchange(|exchange| {
@@ -36,6 +44,34 @@ pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<(
         Ok(())
     })?;
     functions.raw_set("detour", detour)?;
+    let own = shared.clone();
+    let before_retry = lua.create_function(move |_, ()| {
+        let machine = own.machine.get().cloned().unwrap_or_default();
+        let callback = Rc::new(RetryCallback::new(machine, own.state.instance.get()));
+        own.state.exchange(|exchange| exchange.upstream.detour_mut().before_retry = Some(callback));
+        Ok(())
+    })?;
+    functions.raw_set("ask_before_retry", before_retry)
+}
+
+fn add_tls(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<()> {
+    let own = shared.clone();
+    let identity = lua.create_function(move |_, (cert, key): (String, String)| {
+        let identity = Rc::new(TlsIdentity::new(cert, Secret::new(key)));
+        own.state.exchange(|exchange| exchange.upstream.detour_mut().tls_identity = Some(identity));
+        Ok(())
+    })?;
+    functions.raw_set("set_tls_identity", identity)?;
+    let own = shared.clone();
+    let authorities = lua.create_function(move |_, (certs, with_trusted): (Vec<String>, bool)| {
+        let authorities = Rc::new(TlsAuthorities::new(certs, with_trusted));
+        own.state.exchange(|exchange| exchange.upstream.detour_mut().tls_authorities = Some(authorities));
+        Ok(())
+    })?;
+    functions.raw_set("set_tls_authorities", authorities)
+}
+
+fn add_response(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<()> {
     let own = shared.clone();
     let hold = lua.create_function(move |_, ()| {
         own.state.exchange(|exchange| exchange.response.hold = true);

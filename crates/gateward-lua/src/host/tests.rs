@@ -15,6 +15,7 @@ mod ngx;
 mod pdk;
 mod phases;
 mod streams;
+mod ways;
 
 /// One handler in a file, and the plugin made of it.
 fn plugin(name: &str, handler: &str) -> (Folder, LuaPlugin) {

@@ -45,5 +45,6 @@ files["pdk.db"](core)
 boot.templates = files.template(core)
 boot.record_fields = files.record_fields(core)
 boot.answer_printed, boot.tables = core.answer_printed, core.request_tables
+boot.ask_before_retry = core.ask_before_retry
 boot.about = files.check(core)
 return require

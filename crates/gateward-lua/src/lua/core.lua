@@ -44,7 +44,7 @@ core.phases = boot.phases
 local name_of = {}
 for name, number in pairs(boot.phases) do name_of[number] = name end
 -- Phases that only Kong has; plugins find them in its messages.
-local foreign = { client_hello = 0x8, balancer = 0x40, cluster_listener = 0x100, error = 0x1000000, admin_api = 0x10000000 }
+local foreign = { client_hello = 0x8, cluster_listener = 0x100, error = 0x1000000, admin_api = 0x10000000 }
 for name, number in pairs(foreign) do name_of[number] = name end
 
 -- A set of phases as a number.

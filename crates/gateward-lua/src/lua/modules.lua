@@ -30,6 +30,7 @@ local brought = {
     "pl.utils", "table.clone", "table.isarray", "table.isempty", "table.nkeys",
   },
   ["lib.url"] = { "resty.url", "socket.url" },
+  ["lib.x509"] = { "resty.openssl.x509", "resty.openssl.x509.store" },
 }
 for file, names in pairs(brought) do
   for _, name in ipairs(names) do

@@ -31,6 +31,7 @@ const FILES: &[(&str, &str)] = &[
     ("lib.redis", include_str!("../lua/lib/redis.lua")),
     ("lib.ssl", include_str!("../lua/lib/ssl.lua")),
     ("lib.tools", include_str!("../lua/lib/tools.lua")),
+    ("lib.x509", include_str!("../lua/lib/x509.lua")),
     ("lib.url", include_str!("../lua/lib/url.lua")),
     ("modules", include_str!("../lua/modules.lua")),
     ("ngx", include_str!("../lua/ngx.lua")),
@@ -91,6 +92,7 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
     let (schemas, about) = (boot.raw_get("schema")?, boot.raw_get("about")?);
     let (templates, record_fields) = (boot.raw_get("templates")?, boot.raw_get("record_fields")?);
     let (answer_printed, tables) = (boot.raw_get("answer_printed")?, boot.raw_get("tables")?);
+    let ask_before_retry = boot.raw_get("ask_before_retry")?;
     lua.set_memory_limit(MEMORY)?;
     Ok(Vm {
         watched: Watched::new(main),
@@ -104,6 +106,7 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
         templates,
         record_fields,
         answer_printed,
+        ask_before_retry,
         tables,
         lua,
         shared,

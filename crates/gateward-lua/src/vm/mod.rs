@@ -7,6 +7,7 @@ mod adopt;
 mod ask;
 mod boot;
 mod fields;
+mod retry;
 mod run;
 mod schema;
 mod template;
@@ -14,6 +15,7 @@ mod timers;
 mod waiting;
 
 pub(crate) use adopt::adopt;
+pub(crate) use retry::RetryCallback;
 pub(crate) use run::{Ended, Started};
 pub(crate) use schema::{Said, ask, check_field, check_template, describe_here};
 pub(crate) use waiting::Waiting;
@@ -59,6 +61,8 @@ pub(crate) struct Vm {
     record_fields: Table,
     /// Makes an answer of what a handler printed (`ngx_http.lua`).
     answer_printed: Function,
+    /// Asks what a request wants asked between two tries (`pdk/service.lua`).
+    ask_before_retry: Function,
     /// The tables of requests, by slot (`core.lua`).
     tables: Table,
     lua: Lua,
@@ -102,6 +106,7 @@ pub(crate) fn of(code: &Arc<Code>) -> Result<Rc<Vm>, String> {
         }
         machines.retain(|vm| vm.code.strong_count() > 0);
         let vm = Rc::new(Vm::new(code)?);
+        let _ = vm.shared.machine.set(Rc::downgrade(&vm));
         let _ = vm.memory.set(code.machines.join());
         vm.tell_memory();
         machines.push(vm.clone());
@@ -300,6 +305,9 @@ impl Handler {
         let mut functions = [const { None }; Phase::ALL.len()];
         let mut phases = 0;
         for (function, phase) in functions.iter_mut().zip(Phase::ALL) {
+            if phase == Phase::Balancer {
+                continue;
+            }
             match table.get::<Value>(phase.as_str()) {
                 Ok(Value::Function(found)) => {
                     *function = Some(found);

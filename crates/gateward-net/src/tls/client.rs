@@ -33,6 +33,8 @@ pub struct ClientOptions {
     pub depth: Option<u8>,
     /// PEM texts of authorities; `None`: as the process is set.
     pub authorities: Option<Vec<String>>,
+    /// Those of the process beside `authorities`.
+    pub with_trusted: bool,
     /// The certificate to show when asked.
     pub identity: Option<Identity>,
 }

@@ -112,10 +112,17 @@ impl Context {
     /// Authorities that cannot be read.
     pub fn client(&self, options: ClientOptions) -> Result<Arc<Client>, TlsError> {
         let verify = options.verify.unwrap_or(self.settings.upstream_verify);
+        let trusted = || self.trusted.get_or_init(|| trusted(&self.settings.upstream_authorities)).clone();
         let authorities = match &options.authorities {
             _ if !verify => Vec::new(),
-            Some(texts) => authorities(texts)?,
-            None => self.trusted.get_or_init(|| trusted(&self.settings.upstream_authorities)).clone()?,
+            Some(texts) => {
+                let mut all = authorities(texts)?;
+                if options.with_trusted {
+                    all.extend(trusted()?);
+                }
+                all
+            }
+            None => trusted()?,
         };
         let depth = options.depth.unwrap_or(self.settings.upstream_depth);
         self.clients.get(Resolved { verify, depth, authorities, identity: options.identity })

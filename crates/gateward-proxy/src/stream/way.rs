@@ -19,7 +19,7 @@ impl<'a> Way<'a> {
     /// The way of a stream that takes `route`.
     ///
     /// # Errors
-    /// The route has no service, or a plugin wants what cannot be verified.
+    /// The route has no service, or what a plugin wants of TLS cannot be used.
     pub(super) fn of(plan: &'a WorkerPlan, session: &Session, route: usize) -> Result<Self, StreamError> {
         let entry = &plan.shared.stream_router.routes()[route];
         let route = &plan.shared.stream_routes[route];
@@ -31,7 +31,7 @@ impl<'a> Way<'a> {
         };
         let detoured = Detoured::new(&plan.shared, service, backend, route.tls.as_ref(), detour);
         let detoured = detoured.map_err(|error| {
-            tracing::warn!(service = service.name, %error, "a plugin wants an upstream verified for which there are no authorities");
+            tracing::warn!(service = service.name, %error, "a plugin's TLS settings cannot be used");
             ProxyError::UpstreamTls
         })?;
         Ok(Self::Detoured(Box::new(detoured)))

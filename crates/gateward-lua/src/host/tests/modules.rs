@@ -28,6 +28,11 @@ fn things_are_sent_together_and_again() {
     holds("queue", include_str!("lua/queue.lua"));
 }
 
+#[test]
+fn certificates() {
+    holds("x509", include_str!("lua/x509.lua"));
+}
+
 /// The guide's list, which is what plugins' authors go by.
 #[test]
 fn the_guide_names_what_the_gateway_brings() {

@@ -56,9 +56,8 @@ end
 -- Certificates of plugins -------------------------------------------------------------------------------------------------
 
 -- Parsed PEM: what kong.service.set_tls_cert_key takes.
-local parsed = {}
+local parsed = core.parsed_pem
 parsed.__index = parsed
-core.parsed_pem = parsed
 
 local function parse(text, kind)
   if type(text) ~= "string" or not host.is_pem(text, kind) then return nil, "PEM_read_bio failed: no " .. kind end

@@ -5,6 +5,8 @@ local floor = math.floor
 
 local service = { request = {}, response = {} }
 core.kong.service = service
+-- What ngx.ssl and resty.openssl.x509.store make is of these.
+core.parsed_pem, core.x509_store = {}, {}
 
 local access = core.set_of("access")
 local before = core.set_of("rewrite", "access", "balancer", "preread")
@@ -25,11 +27,22 @@ function service.set_target(name, port)
   host.set_target(name, port)
 end
 
--- The gateway's own tries go to the same target again, or to the next of an upstream.
+-- Asked by the gateway before a try that follows a failed one, in the balancer phase.
 function service.set_target_retry_callback(callback)
   check(before)
   if type(callback) ~= "function" then error("retry_callback must be a function", 2) end
-  return nil, "retry callbacks are not supported: tries after the first go where the balancer says"
+  core.tables().retry_callback = callback
+  host.ask_before_retry()
+end
+
+-- Why the next try goes where the last one did; nothing when it goes by what the callback said: a host and a port that it
+-- returned, or what it set.
+function core.ask_before_retry()
+  local callback = core.tables().retry_callback
+  if not callback then return "there is none any more" end
+  local said, port, err = callback()
+  if not said then return tostring(err or port or "it says no target and not why") end
+  if type(said) == "string" then service.set_target(said, port) end
 end
 
 function service.set_retries(retries)
@@ -56,10 +69,17 @@ function service.set_timeouts(connect_timeout, write_timeout, read_timeout)
   host.set_timeouts(connect_timeout, write_timeout, read_timeout)
 end
 
--- Certificates of one request's own would need a connection of its own: they belong into the configuration.
-function service.set_tls_cert_key()
+-- What ngx.ssl parsed, of this kind.
+local function is_parsed(object, kind)
+  return type(object) == "table" and getmetatable(object) == core.parsed_pem and object.kind == kind
+end
+
+function service.set_tls_cert_key(chain, key)
   check(before)
-  return nil, "certificates are set with client_certificate of the service"
+  if not is_parsed(chain, "certificate") then error("chain must be a parsed cdata object", 2) end
+  if not is_parsed(key, "key") then error("key must be a parsed cdata object", 2) end
+  host.set_tls_identity(chain.pem, key.pem)
+  return true
 end
 
 function service.set_tls_verify(on)
@@ -79,6 +99,11 @@ end
 
 function service.set_tls_verify_store(store)
   check(before)
-  if type(store) ~= "table" then error("argument must be a resty.openssl.x509.store object", 2) end
-  return nil, "authorities are set with ca_certificates of the service"
+  if type(store) ~= "table" or getmetatable(store) ~= core.x509_store then
+    error("argument must be a resty.openssl.x509.store object", 2)
+  end
+  local certificates = {}
+  for i, certificate in ipairs(store.certificates) do certificates[i] = certificate:to_PEM() end
+  host.set_tls_authorities(certificates, store.trusted)
+  return true
 end

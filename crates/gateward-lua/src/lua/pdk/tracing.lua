@@ -3,7 +3,7 @@
 --
 -- No spans are recorded: the functions are there and do what they do in a Kong whose tracing is off.
 local core = ...
-local kong = core.kong
+local host, kong = core.host, core.kong
 
 local function nothing() end
 
@@ -34,11 +34,21 @@ function tracing.get_sampling_decision() return false end
 
 kong.telemetry = {}
 
-function kong.telemetry.log(plugin_name, _, message_type, message)
-  if type(plugin_name) ~= "string" then error("plugin_name must be a string", 2) end
-  if type(message_type) ~= "string" then error("message_type must be a string", 2) end
-  if message ~= nil and type(message) ~= "string" then error("message must be a string or nil", 2) end
-  return nil, "telemetry logging is not enabled"
+-- There is no exporter of logs: a record of the gateway's own log, where it takes those of this level (kong.log.info).
+function kong.telemetry.log(plugin_name, plugin_config, message_type, message, attributes)
+  if type(plugin_name) ~= "string" then return nil, "plugin_name must be a string" end
+  if type(plugin_config) ~= "table" then return nil, "plugin_config must be a table" end
+  if type(message_type) ~= "string" then return nil, "message_type must be a string" end
+  if message and type(message) ~= "string" then return nil, "message must be a string" end
+  if attributes and type(attributes) ~= "table" then return nil, "attributes must be a table" end
+  if not host.logs(6) then return true end
+  local function text(value) return value ~= nil and value ~= core.null and tostring(value) or nil end
+  local err = host.telemetry({
+    plugin = plugin_name, id = text(plugin_config.__plugin_id), instance = text(plugin_config.plugin_instance_name),
+    type = message_type, message = message or nil,
+  }, attributes or {})
+  if err then return nil, "attributes cannot be logged: " .. err end
+  return true
 end
 
 kong.vault = kong.vault or {}
