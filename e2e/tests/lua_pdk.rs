@@ -1,7 +1,8 @@
 //! What Lua plugins do with an exchange, in a running gateway: bodies, other targets, other answers.
 
-use gateward_e2e::echoed_header;
-use gateward_testkit::{Backend, Gateway, RawClient, RawResponse, TempDir, eventually, http};
+use gateward_e2e::streams::dead_port;
+use gateward_e2e::{Authority, Nginx, echoed_header, has_tool};
+use gateward_testkit::{Backend, Gateway, Next, RawClient, RawResponse, TempDir, eventually, http};
 
 /// A gateway with the plugin `p`, whose phases are these bodies of functions.
 struct Fixture {
@@ -11,6 +12,11 @@ struct Fixture {
 
 impl Fixture {
     fn new(backend: &Backend, phases: &[(&str, &str)]) -> Self {
+        Self::before(&backend.url(), phases)
+    }
+
+    /// In front of what is at `url`.
+    fn before(url: &str, phases: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().expect("a folder can be made");
         let plugin = folder.path().join("p");
         std::fs::create_dir_all(&plugin).expect("folders can be made");
@@ -21,7 +27,7 @@ impl Fixture {
         let config = format!(
             "_format_version: '3.0'\nservices:\n- {{name: s, url: {}, routes: [{{name: r, paths: [/]}}]}}\n\
              plugins:\n- {{name: p}}\n",
-            backend.url()
+            url
         );
         let builder = Gateway::builder(&config).arg(format!("--plugins-dir={}", folder.path().display()));
         let gateway = builder.arg("--plugin-body-size=64k").workers(1).start();
@@ -262,4 +268,135 @@ fn answers_have_kongs_form() {
     let response = fixture.send("GET /other", &[("Accept", "text/html")], b"");
     assert!(response.text().starts_with("bad\nrequest_id: "), "{}", response.text());
     assert_eq!(response.header("content-type"), Some("text/plain"));
+}
+
+#[test]
+fn a_callback_says_where_the_next_try_goes() {
+    let (first, second) = (Backend::echo(), Backend::echo());
+    // Takes requests and answers none.
+    let silent = Backend::scripted(|_, _| Next::Close);
+    let access = format!(
+        "local ways, tries = {{ a = {first}, b = {second} }}, 0\n\
+         kong.service.set_target('127.0.0.1', kong.request.get_path() == '/silent' and {silent} or {dead})\n\
+         kong.service.set_retries(3)\n\
+         local said = kong.request.get_query_arg('say')\n\
+         kong.service.set_target_retry_callback(function()\n\
+           tries = tries + 1\n\
+           kong.service.request.set_header('X-Tries', tries)\n\
+           local way = said:sub(tries, tries)\n\
+           if way == 'n' then return nil, 'nothing to say' end\n\
+           if way == 'e' then error('no idea') end\n\
+           if way == 'd' then return '127.0.0.1', {dead} end\n\
+           if way == 's' then kong.service.set_target('localhost', ways.b) return true end\n\
+           return '127.0.0.1', ways[way]\n\
+         end)",
+        first = first.addr().port(),
+        second = second.addr().port(),
+        silent = silent.addr().port(),
+        dead = dead_port(),
+    );
+    let fixture = Fixture::new(&first, &[("access", &access)]);
+    for (line, backend, tries) in [
+        ("GET /?say=a", &first, "1"),
+        ("GET /?say=b", &second, "1"),
+        ("GET /?say=db", &second, "2"),
+        ("GET /?say=nea", &first, "3"),
+        ("GET /?say=s", &second, "1"),
+        ("GET /silent?say=db", &second, "2"),
+    ] {
+        let before = backend.request_count();
+        let response = fixture.send(line, &[], b"");
+        assert_eq!(response.status, 200, "{line}: {}", response.text());
+        assert_eq!(echoed_header(&response, "x-tries").as_deref(), Some(tries), "{line}");
+        assert_eq!(backend.request_count(), before + 1, "{line}");
+        let host = if line.ends_with("=s") { "localhost" } else { "127.0.0.1" };
+        assert!(echoed_header(&response, "host").is_some_and(|named| named.starts_with(host)), "{line}");
+    }
+    // A body goes along.
+    let response = fixture.send("POST /?say=b", &[("Content-Length", "5")], b"hello");
+    assert_eq!((response.status, second.requests().pop().map(|request| request.body)), (200, Some(b"hello".to_vec())));
+    // What may have been carried out is not sent again.
+    assert_eq!(fixture.send("POST /silent?say=b", &[("Content-Length", "5")], b"hello").status, 502);
+    assert_eq!(fixture.send("GET /?say=ddd", &[], b"").status, 502, "three tries after the first");
+    fixture.gateway.expect_log("retry callback: nothing to say");
+    fixture.gateway.expect_log("no idea");
+}
+
+#[test]
+fn plugins_bring_certificates_and_authorities_for_the_upstream() {
+    if !has_tool("nginx") {
+        return;
+    }
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let nginx = Nginx::start(&authority, "localhost");
+    let (ann, bob) = (authority.issue("ann"), authority.issue("bob"));
+    let access = format!(
+        "local ssl, x509, store = require 'ngx.ssl', require 'resty.openssl.x509', require 'resty.openssl.x509.store'\n\
+         local chains = {{ ann = [[{}]], bob = [[{}]] }}\n\
+         local keys = {{ ann = [[{}]], bob = [[{}]] }}\n\
+         local roots = {{ right = [[{}]], wrong = [[{}]] }}\n\
+         local as, key = kong.request.get_query_arg('as'), kong.request.get_query_arg('key')\n\
+         if as then\n\
+           assert(kong.service.set_tls_cert_key(assert(ssl.parse_pem_cert(chains[as])),\n\
+             assert(ssl.parse_pem_priv_key(keys[key or as]))))\n\
+         end\n\
+         local by = kong.request.get_query_arg('by')\n\
+         if by then\n\
+           local own = assert(store.new())\n\
+           if roots[by] then assert(own:add(assert(x509.new(roots[by], 'PEM')))) end\n\
+           if by == 'default' then own:use_default() end\n\
+           assert(kong.service.set_tls_verify(true))\n\
+           assert(kong.service.set_tls_verify_store(own))\n\
+         end",
+        ann.cert,
+        bob.cert,
+        ann.key,
+        bob.key,
+        authority.pem(),
+        stranger.pem()
+    );
+    let fixture = Fixture::before(&format!("https://localhost:{}/", nginx.port()), &[("access", &access)]);
+    // What one request may use of kept connections another may not.
+    for _ in 0..3 {
+        for (query, status, subject) in [
+            ("", 200, "NONE|subject="),
+            ("as=ann", 200, "SUCCESS|subject=CN=ann"),
+            ("as=bob", 200, "SUCCESS|subject=CN=bob"),
+            ("as=ann&by=right", 200, "SUCCESS|subject=CN=ann"),
+            ("by=right", 200, "NONE|subject="),
+            ("by=wrong", 502, ""),
+            ("by=nothing", 502, ""),
+            ("by=default", 502, ""),
+            ("as=bob&by=wrong", 502, ""),
+            ("as=ann&key=bob", 502, ""),
+        ] {
+            let response = fixture.send(&format!("GET /?{query}"), &[], b"");
+            assert_eq!(response.status, status, "{query}: {}", response.text());
+            let shown = format!("|verify={subject}|");
+            assert!(status != 200 || response.text().contains(&shown), "{query}: {}", response.text());
+        }
+    }
+    // The same certificate uses the same connection.
+    let connection = |query: &str| {
+        let text = fixture.send(&format!("GET /?{query}"), &[], b"").text();
+        text.split('|').find_map(|part| part.strip_prefix("connection=").map(str::to_owned))
+    };
+    assert!(connection("as=ann").is_some() && connection("as=ann") == connection("as=ann"));
+    assert_ne!(connection("as=ann"), connection("as=bob"));
+    let log = fixture.gateway.log().join("\n");
+    assert!(log.contains("does not belong to the certificate") && !log.contains("PRIVATE KEY"), "{log}");
+}
+
+#[test]
+fn telemetry_is_a_record_of_the_log() {
+    let backend = Backend::echo();
+    let access = "assert(kong.telemetry.log('mine', conf, 'result', 'it went well', { [\"node.id\"] = 'n1', list = { 1, 2 } }) == true)";
+    let fixture = Fixture::new(&backend, &[("access", access)]);
+    assert_eq!(fixture.send("GET /", &[], b"").status, 200);
+    fixture.gateway.expect_log("it went well");
+    let log = fixture.gateway.log();
+    let record = log.iter().find(|line| line.contains("it went well")).expect("it is there");
+    for part in ["mine", "result", "node.id", "n1", "[1,2]"] {
+        assert!(record.contains(part), "{record}");
+    }
 }

@@ -79,7 +79,7 @@ fn a_callback_says_where_the_next_try_goes() {
     assert_eq!(exchange.upstream.host.as_deref(), Some("third.test"));
     let counts = &plugin.instance().counts;
     let of = |counts: &[std::sync::atomic::AtomicU64]| {
-        let balancer = crate::state::Phase::ALL.iter().position(|phase| phase.as_str() == "balancer").unwrap();
+        let balancer = Phase::ALL.iter().position(|phase| phase.as_str() == "balancer").unwrap();
         counts[balancer].load(std::sync::atomic::Ordering::Relaxed)
     };
     assert_eq!((of(&counts.calls), of(&counts.errors)), (9, 6));
@@ -88,8 +88,10 @@ fn a_callback_says_where_the_next_try_goes() {
 
 #[test]
 fn a_callback_is_its_requests() {
-    let access = "if kong.request.get_header('set') then\n\
-        kong.service.set_target_retry_callback(function() return kong.request.get_header('set'), 1 end) end";
+    let access = r#"
+        kong.ctx.plugin.host = kong.request.get_header("set")
+        kong.service.set_target_retry_callback(function() return kong.ctx.plugin.host, 1 end)
+    "#;
     let (_folder, plugin) = phases("retry-own", &[("access", access)]);
     let mut exchanges: Vec<Exchange> = ["a.test", "b.test"].into_iter().map(with_header).collect();
     for exchange in &mut exchanges {
@@ -130,7 +132,7 @@ fn a_certificate_of_the_plugin_goes_upstream() {
         local key = assert(ssl.parse_pem_priv_key("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"))
         local function fails(why, ...)
           local fine, err = pcall(set, ...)
-          assert(not fine and err:find(why, 1, true) and err:find("handler.lua", 1, true), err)
+          assert(not fine and err:find(why, 1, true), err)
         end
         for _, wrong in ipairs {{ 1, "pem", {{}}, key }} do fails("chain must be a parsed cdata object", wrong, key) end
         for _, wrong in ipairs {{ 1, "pem", {{}}, chain }} do fails("key must be a parsed cdata object", chain, wrong) end
