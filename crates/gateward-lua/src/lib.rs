@@ -22,6 +22,7 @@ mod host;
 mod instance;
 mod plugin;
 mod record_fields;
+mod retry;
 mod sandbox;
 mod schema;
 mod shared;

@@ -1,10 +1,10 @@
 //! What a machine and the functions in Rust that it calls have in common.
 
 use crate::code::Served;
+use crate::retry::Machine;
 use crate::socket::Sockets;
 use crate::state::State;
 use crate::timers::Timers;
-use crate::vm::Vm;
 use gateward_model::Snapshot;
 use gateward_plugin::LocalResponse;
 use mlua::{IntoLuaMulti, Lua, MultiValue, Thread, UserData, Value};
@@ -45,7 +45,7 @@ pub(crate) struct Shared {
     /// What plugins look up of it.
     pub(crate) served: RefCell<Arc<Served>>,
     /// The machine, when it is a worker's.
-    pub(crate) machine: OnceCell<Weak<Vm>>,
+    pub(crate) machine: OnceCell<Weak<dyn Machine>>,
     /// By slot, the request that has it; 0: none.
     pub(crate) under_way: RefCell<Vec<f64>>,
 }

@@ -2,12 +2,14 @@
 
 use crate::context::Context;
 use crate::origin::ProxyOrigin;
-use crate::{ClientTls, Detour, RecordChanges};
+use crate::{ClientTls, RecordChanges, TlsAuthorities, TlsIdentity};
 use gateward_http::uri::split_authority;
 use gateward_http::{Headers, Method, RequestHead};
 use gateward_model::{Consumer, EntityId, Route, Service};
 use std::any::Any;
+use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// State of one exchange. A connection reuses the value: [`Exchange::reset`] keeps the memory.
@@ -135,6 +137,37 @@ pub struct UpstreamRequest {
     pub host: Option<String>,
     /// What else is not as the service says; seldom anything.
     pub detour: Option<Box<Detour>>,
+}
+
+/// What a plugin wants otherwise than the service says, for one request. `None`: as the service says.
+#[derive(Debug, Clone, Default)]
+pub struct Detour {
+    /// Host and port to go to, past the balancer.
+    pub target: Option<(String, u16)>,
+    /// Name of the upstream whose targets are balanced over.
+    pub upstream: Option<String>,
+    /// With or without TLS.
+    pub scheme: Option<Scheme>,
+    /// Tries after the first.
+    pub retries: Option<u16>,
+    /// Milliseconds to connect, between two writes and between two reads.
+    pub timeouts_ms: Option<[u32; 3]>,
+    /// Verify the upstream's certificate.
+    pub tls_verify: Option<bool>,
+    /// Most intermediate certificates.
+    pub tls_verify_depth: Option<u8>,
+    /// What its certificate is verified against.
+    pub tls_authorities: Option<Rc<TlsAuthorities>>,
+    /// The certificate that the upstream is shown.
+    pub tls_identity: Option<Rc<TlsIdentity>>,
+    /// Asked before a try that follows a failed one, where no upstream is balanced over.
+    pub before_retry: Option<Rc<dyn BeforeRetry>>,
+}
+
+/// Says where the next try goes.
+pub trait BeforeRetry: Debug {
+    /// Change what `exchange` has of the way to the upstream; whether the next try goes by it.
+    fn ask(&self, exchange: &mut Exchange) -> bool;
 }
 
 impl UpstreamRequest {

@@ -13,7 +13,6 @@ pub mod context;
 mod contract;
 pub mod counter_store;
 pub mod counters;
-pub mod detour;
 pub mod env;
 pub mod exchange;
 pub mod handshake;
@@ -25,6 +24,7 @@ pub mod record;
 mod record_changes;
 pub mod registry;
 pub mod stream;
+pub mod upstream_tls;
 
 pub use client_tls::{ClientCertificate, ClientTls};
 pub use context::Context;
@@ -33,11 +33,10 @@ pub use contract::{
     Step,
 };
 pub use counter_store::{Addition, Answer, Ask, CounterStore, Limited, Redis, RedisSettings, StoreError};
-pub use detour::{BeforeRetry, Detour, TlsAuthorities, TlsIdentity};
 pub use env::{BuildContext, HttpPost, PluginEnv, PluginStats, PostRequest, RecordFields, RequestTemplates, Templates};
 pub use exchange::{
-    Authentication, Captures, Client, Credential, Exchange, MetricGroups, ResponseState, Scheme, Source,
-    UpstreamRequest,
+    Authentication, BeforeRetry, Captures, Client, Credential, Detour, Exchange, MetricGroups, ResponseState, Scheme,
+    Source, UpstreamRequest,
 };
 pub use handshake::{Admission, Handshake};
 pub use host::{Hosts, NoHost, PluginHost, RuntimeStatus, WorkerStart, WorkerState};
@@ -46,3 +45,4 @@ pub use record::{RequestRecord, Try};
 pub use record_changes::{CHANGES_MAX, ChangeMode, RecordChanges};
 pub use registry::{NativePlugins, definition, definitions};
 pub use stream::{Preread, StreamExchange, StreamRecord};
+pub use upstream_tls::{TlsAuthorities, TlsIdentity};

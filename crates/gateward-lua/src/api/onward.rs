@@ -1,7 +1,7 @@
 //! `detour(name, ...)`: what of its service a request does not follow; and what came back from there.
 
+use crate::retry::RetryCallback;
 use crate::shared::Shared;
-use crate::vm::RetryCallback;
 use gateward_model::Secret;
 use gateward_plugin::{Detour, Scheme, TlsAuthorities, TlsIdentity};
 use mlua::{Lua, LuaString, Result, Table};
@@ -46,7 +46,7 @@ fn add_ways(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<()> {
     functions.raw_set("detour", detour)?;
     let own = shared.clone();
     let before_retry = lua.create_function(move |_, ()| {
-        let machine = own.machine.get().cloned().unwrap_or_default();
+        let Some(machine) = own.machine.get().cloned() else { return Ok(()) };
         let callback = Rc::new(RetryCallback::new(machine, own.state.instance.get()));
         own.state.exchange(|exchange| exchange.upstream.detour_mut().before_retry = Some(callback));
         Ok(())

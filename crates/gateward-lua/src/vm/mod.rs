@@ -15,7 +15,6 @@ mod timers;
 mod waiting;
 
 pub(crate) use adopt::adopt;
-pub(crate) use retry::RetryCallback;
 pub(crate) use run::{Ended, Started};
 pub(crate) use schema::{Said, ask, check_field, check_template, describe_here};
 pub(crate) use waiting::Waiting;
@@ -23,6 +22,7 @@ pub(crate) use waiting::Waiting;
 use crate::code::Code;
 use crate::convert::config_to_lua;
 use crate::instance::{Info, Instance};
+use crate::retry::Machine;
 use crate::shared::Shared;
 use crate::slot::{FreeSlots, Slot};
 use crate::state::{Phase, Reach, Scene};
@@ -31,7 +31,7 @@ use adopt::Adopted;
 use mlua::{Function, Lua, Table, Thread, Value};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::rc::Rc;
+use std::rc::{self, Rc};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -106,7 +106,8 @@ pub(crate) fn of(code: &Arc<Code>) -> Result<Rc<Vm>, String> {
         }
         machines.retain(|vm| vm.code.strong_count() > 0);
         let vm = Rc::new(Vm::new(code)?);
-        let _ = vm.shared.machine.set(Rc::downgrade(&vm));
+        let machine: rc::Weak<dyn Machine> = Rc::downgrade(&vm);
+        let _ = vm.shared.machine.set(machine);
         let _ = vm.memory.set(code.machines.join());
         vm.tell_memory();
         machines.push(vm.clone());
@@ -176,7 +177,11 @@ impl Vm {
             return Ok((known.handler.clone(), known.conf.clone()));
         }
         let handler = self.handler(&instance.entity.name)?;
-        let conf = config_to_lua(&self.lua, &instance.entity.config)?;
+        let conf = match config_to_lua(&self.lua, &instance.entity.config)? {
+            // Handlers find a table, as in Kong, also where there is no schema that would have made one.
+            Value::Nil => Value::Table(self.lua.create_table()?),
+            conf => conf,
+        };
         if let Value::Table(conf) = &conf {
             identify(conf, instance)?;
         }

@@ -1,42 +1,13 @@
-//! What a plugin wants asked before a try that follows a failed one (`kong.service.set_target_retry_callback`).
-//!
-//! The function stays in Lua with the tables of its request; what the proxy holds says only which machine to ask, and for whom.
+//! Asking the function of a request that says where its next try goes.
 
 use super::Vm;
+use crate::retry::Machine;
 use crate::state::{Phase, Reach, Scene};
 use crate::timing;
-use gateward_plugin::{BeforeRetry, Exchange};
-use std::fmt::{Debug, Formatter};
-use std::rc::Weak;
+use gateward_plugin::Exchange;
 use std::sync::atomic::Ordering;
 
-/// Asks the function that an instance has set for the request.
-pub(crate) struct RetryCallback {
-    machine: Weak<Vm>,
-    /// Number of the instance.
-    instance: u32,
-}
-
-impl RetryCallback {
-    pub(crate) fn new(machine: Weak<Vm>, instance: u32) -> Self {
-        Self { machine, instance }
-    }
-}
-
-impl Debug for RetryCallback {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "RetryCallback({})", self.instance)
-    }
-}
-
-impl BeforeRetry for RetryCallback {
-    fn ask(&self, exchange: &mut Exchange) -> bool {
-        self.machine.upgrade().is_some_and(|vm| vm.ask_before_retry(self.instance, exchange))
-    }
-}
-
-impl Vm {
-    /// Whether the next try goes by what the function said; why not is logged.
+impl Machine for Vm {
     fn ask_before_retry(&self, number: u32, exchange: &mut Exchange) -> bool {
         let instance = self.configurations.borrow().get(&number).and_then(|known| known.instance.upgrade());
         let Some(instance) = instance else { return false };
