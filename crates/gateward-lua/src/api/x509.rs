@@ -33,7 +33,7 @@ fn parse(bytes: &[u8], format: &str) -> std::result::Result<Vec<u8>, String> {
         _ => from_pem().unwrap_or_else(|_| bytes.to_vec()),
     };
     match X509Certificate::from_der(&der) {
-        Ok((rest, _)) if rest.is_empty() => Ok(der),
+        Ok(([], _)) => Ok(der),
         Ok(_) => Err("more than a certificate".to_owned()),
         Err(error) => Err(error.to_string()),
     }

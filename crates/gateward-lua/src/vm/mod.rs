@@ -22,7 +22,6 @@ pub(crate) use waiting::Waiting;
 use crate::code::Code;
 use crate::convert::config_to_lua;
 use crate::instance::{Info, Instance};
-use crate::retry::Machine;
 use crate::shared::Shared;
 use crate::slot::{FreeSlots, Slot};
 use crate::state::{Phase, Reach, Scene};
@@ -106,7 +105,7 @@ pub(crate) fn of(code: &Arc<Code>) -> Result<Rc<Vm>, String> {
         }
         machines.retain(|vm| vm.code.strong_count() > 0);
         let vm = Rc::new(Vm::new(code)?);
-        let machine: rc::Weak<dyn Machine> = Rc::downgrade(&vm);
+        let machine: rc::Weak<Vm> = Rc::downgrade(&vm);
         let _ = vm.shared.machine.set(machine);
         let _ = vm.memory.set(code.machines.join());
         vm.tell_memory();
