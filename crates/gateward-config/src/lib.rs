@@ -31,7 +31,7 @@ mod walk;
 pub use diagnostic::{Diagnostic, EntityRef, Place, Severity};
 pub use dump::dump;
 pub use names::{Host, HostPort, host_port};
-pub use pem::is_pem;
+pub use pem::{is_pem, pem_blocks};
 pub use schema_json::schema_to_json;
 
 use diagnostic::Report;

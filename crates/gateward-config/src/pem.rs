@@ -6,12 +6,12 @@ use std::fmt::Write;
 
 /// Whether `text` has at least one block and every block's label is one of those wanted.
 pub fn is_pem(text: &str, label: impl Fn(&str) -> bool) -> bool {
-    blocks(text).is_some_and(|blocks| !blocks.is_empty() && blocks.iter().any(|(name, _)| label(name)))
+    pem_blocks(text).is_some_and(|blocks| !blocks.is_empty() && blocks.iter().any(|(name, _)| label(name)))
 }
 
 /// Hex SHA-256 of the one certificate in `text`, as Kong fills `cert_digest`.
 pub(crate) fn digest(text: &str) -> Result<String, String> {
-    let blocks = blocks(text).unwrap_or_default();
+    let blocks = pem_blocks(text).unwrap_or_default();
     match blocks.as_slice() {
         [(label, der)] if label == "CERTIFICATE" => {
             Ok(Sha256::digest(der).iter().fold(String::new(), |mut hex, byte| {
@@ -25,8 +25,8 @@ pub(crate) fn digest(text: &str) -> Result<String, String> {
     }
 }
 
-/// (label, content) of each block; `None` when one is broken.
-fn blocks(text: &str) -> Option<Vec<(String, Vec<u8>)>> {
+/// (label, content) of each block in `text`; `None` when one is broken.
+pub fn pem_blocks(text: &str) -> Option<Vec<(String, Vec<u8>)>> {
     let mut blocks = Vec::new();
     let mut rest = text;
     while let Some((_, after)) = rest.split_once("-----BEGIN ") {

@@ -12,6 +12,7 @@ mod api;
 mod check;
 mod code;
 mod convert;
+mod crypto;
 mod dict;
 mod facts;
 mod fast;

@@ -1,6 +1,7 @@
-//! `digest(algorithm, text)`, `hmac(algorithm, key, text)` (nothing for an unknown algorithm) and `random(bytes)`.
+//! `digest(algorithm, text)`, `hmac(algorithm, key, text)` (nothing for an unknown algorithm), `random(bytes)` and
+//! `same_bytes(a, b)`, which takes as long whatever differs.
 
-use aws_lc_rs::{digest, hmac, rand};
+use aws_lc_rs::{constant_time, digest, hmac, rand};
 use md5::{Digest, Md5};
 use mlua::{BString, Lua, LuaString, Result, Table};
 
@@ -23,10 +24,14 @@ pub(super) fn add(lua: &Lua, functions: &Table) -> Result<()> {
         rand::fill(&mut random).map_err(|_| mlua::Error::runtime("the system has no random bytes"))?;
         Ok(BString::from(random))
     })?;
-    functions.raw_set("random", random)
+    functions.raw_set("random", random)?;
+    let same = lua.create_function(|_, (one, other): (LuaString, LuaString)| {
+        Ok(constant_time::verify_slices_are_equal(&one.as_bytes(), &other.as_bytes()).is_ok())
+    })?;
+    functions.raw_set("same_bytes", same)
 }
 
-fn digest(name: &str, text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn digest(name: &str, text: &[u8]) -> Option<Vec<u8>> {
     let algorithm = match name {
         "md5" => return Some(Md5::digest(text).to_vec()),
         "sha1" => &digest::SHA1_FOR_LEGACY_USE_ONLY,

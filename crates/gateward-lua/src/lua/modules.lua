@@ -11,6 +11,7 @@ loaded["ngx.semaphore"] = core.semaphore
 
 -- By the file that makes each of them.
 local brought = {
+  ["lib.aes"] = { "resty.aes" },
   ["lib.buffer"] = { "string.buffer" },
   ["lib.cjson"] = { "cjson", "cjson.safe" },
   ["lib.digest"] = {
@@ -19,8 +20,11 @@ local brought = {
     "resty.sha224", "resty.sha256", "resty.sha384", "resty.sha512", "resty.string", "uuid",
   },
   ["lib.http"] = { "resty.http" },
+  ["lib.jwt"] = { "resty.jwt" },
+  ["lib.jwt_validators"] = { "resty.jwt-validators" },
   ["lib.lock"] = { "resty.lock" },
   ["lib.lrucache"] = { "resty.lrucache", "resty.lrucache.pureffi" },
+  ["lib.openssl"] = { "resty.openssl.cipher", "resty.openssl.kdf", "resty.openssl.pkey" },
   ["lib.queue"] = { "kong.tools.queue" },
   ["lib.redis"] = { "resty.redis" },
   ["lib.ssl"] = { "ngx.ssl" },

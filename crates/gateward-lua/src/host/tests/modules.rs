@@ -14,6 +14,16 @@ fn digests_and_small_helpers() {
 }
 
 #[test]
+fn keys_and_ciphers() {
+    holds("crypto", concat!(include_str!("lua/keys.lua"), include_str!("lua/crypto.lua")));
+}
+
+#[test]
+fn tokens() {
+    holds("jwt", concat!(include_str!("lua/keys.lua"), include_str!("lua/jwt.lua")));
+}
+
+#[test]
 fn caches_and_locks() {
     holds("caches", include_str!("lua/caches.lua"));
 }

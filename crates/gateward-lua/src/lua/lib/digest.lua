@@ -42,7 +42,10 @@ local function digest_module()
     new = function(name)
       local known, err = algorithm(name)
       if not known then return nil, err end
-      return gathering(function(text) return host.digest(known, text) end)
+      local object = gathering(function(text) return host.digest(known, text) end)
+      -- What resty.openssl.pkey signs with it.
+      object.algorithm = known
+      return object
     end,
   }
 end

@@ -1,0 +1,289 @@
+-- resty.openssl.{pkey,cipher,kdf}: https://github.com/fffonion/lua-resty-openssl
+-- The library behind them signs, encrypts and derives with what is in use today; the rest answers nil and why.
+local core, module = ...
+local host = core.host
+
+-- Methods of theirs that are not there say so.
+local function absent(methods, of, names)
+  for name in names:gmatch("%S+") do
+    methods[name] = function() return nil, of .. ":" .. name .. " is not there on this gateway" end
+  end
+end
+
+local function digest_name(name)
+  return (tostring(name):lower():gsub("[%-_]", ""))
+end
+
+-- pkey --------------------------------------------------------------------------------------------------------------------
+
+local PADDINGS = {
+  RSA_PKCS1_PADDING = 1, RSA_SSLV23_PADDING = 2, RSA_NO_PADDING = 3, RSA_PKCS1_OAEP_PADDING = 4, RSA_X931_PADDING = 5,
+  RSA_PKCS1_PSS_PADDING = 6,
+}
+local curves = {
+  ["prime256v1"] = "P-256", ["P-256"] = "P-256", ["secp384r1"] = "P-384", ["P-384"] = "P-384", ["secp521r1"] = "P-521",
+  ["P-521"] = "P-521",
+}
+local key_types = {
+  RSA = { sn = "rsaEncryption", ln = "rsaEncryption", nid = 6, id = 6 },
+  ["P-256"] = { sn = "id-ecPublicKey", ln = "id-ecPublicKey", nid = 408, id = 408 },
+  Ed25519 = { sn = "ED25519", ln = "ED25519", nid = 1087, id = 1087 },
+}
+key_types["P-384"], key_types["P-521"] = key_types["P-256"], key_types["P-256"]
+local digest_bytes = { sha256 = 32, sha384 = 48, sha512 = 64 }
+
+local pkey = { PADDINGS = PADDINGS }
+for name, number in pairs(PADDINGS) do pkey[name] = number end
+local key = {}
+key.__index = key
+key.__tostring = function(self) return self:to_PEM() end
+
+local function wrap(read, err)
+  if not read then return nil, err end
+  local kind, private, size = host.key_about(read)
+  return setmetatable({ ctx = read, kind = kind, private = private, size = size }, key)
+end
+
+local function generate(wanted)
+  local kind = tostring(wanted.type or "RSA"):upper()
+  if kind == "RSA" then
+    return wrap(host.key_make("RSA"))
+  elseif kind == "EC" then
+    local curve = curves[wanted.curve or "prime256v1"]
+    if not curve then return nil, "pkey.new: the curves are prime256v1, secp384r1 and secp521r1" end
+    return wrap(host.key_make(curve))
+  elseif kind == "ED25519" then
+    return wrap(host.key_make("Ed25519"))
+  end
+  return nil, "pkey.new: keys are made of the types EC and Ed25519"
+end
+
+function pkey.new(text, options)
+  if text == nil or type(text) == "table" then return generate(text or {}) end
+  if type(text) ~= "string" then return nil, "pkey.new: expect nil, a string or a table at #1" end
+  options = options or {}
+  if options.passphrase or options.passphrase_cb then return nil, "pkey.new: keys are taken without a passphrase" end
+  local made, err = wrap(host.key_read(text, options.format or "*"))
+  if not made then return nil, "pkey.new: " .. err end
+  if options.type == "pr" and not made.private then return nil, "pkey.new: the key is a public one" end
+  if options.type == "pu" then made.private = false end
+  return made
+end
+
+function pkey.istype(value) return getmetatable(value) == key end
+
+function key:is_private() return self.private end
+function key:get_size() return self.size end
+function key:get_key_type() return key_types[self.kind] end
+function key:get_default_digest_type()
+  if self.kind == "Ed25519" then return nil, "Ed25519 has its digest in itself" end
+  return { sn = "SHA256", ln = "sha256", nid = 672, id = 672 }
+end
+
+function key:tostring(half, format)
+  local private = half == "private" or half == "PrivateKey"
+  if private and not self.private then return nil, "pkey:tostring: the key is a public one" end
+  format = format or "PEM"
+  if format ~= "PEM" and format ~= "DER" then return nil, "pkey:tostring: keys are written as PEM and DER" end
+  return host.key_write(self.ctx, private, format == "PEM")
+end
+function key:to_PEM(half) return self:tostring(half, "PEM") end
+
+-- The text and the digest's name of what was given to sign or verify: a text, or an object of resty.openssl.digest.
+local function signed_text(given, name)
+  if type(given) == "table" and given.parts and given.algorithm then
+    return table.concat(given.parts), given.algorithm
+  elseif type(given) ~= "string" then
+    return nil, "expect a string or a digest to sign"
+  end
+  return given, digest_name(name or "sha256")
+end
+
+-- How signatures of this key are made, by name; for verifying PSS there may be two.
+local function schemes(self, digest, padding, options, verifying)
+  if self.kind == "Ed25519" then return { "whole" } end
+  if self.kind ~= "RSA" then return { options.ecdsa_use_raw and "raw" or "der" } end
+  if padding == nil or padding == PADDINGS.RSA_PKCS1_PADDING then return { "pkcs1" } end
+  if padding ~= PADDINGS.RSA_PKCS1_PSS_PADDING then return nil, "signatures have the paddings PKCS1 and PKCS1_PSS" end
+  if options.mgf1_md and digest_name(options.mgf1_md) ~= digest then return nil, "mgf1_md is the digest itself here" end
+  local own, salt = digest_bytes[digest], options.pss_saltlen
+  local longest = own and self.size - own - 2
+  if salt == nil or salt == -2 and verifying then return verifying and { "pss", "pss-max" } or { "pss" } end
+  if salt == -1 or salt == own then return { "pss" } end
+  if salt == -2 or salt == -3 or salt == longest then return { "pss-max" } end
+  return nil, "pss_saltlen is that of the digest (-1) or the longest (-3) here"
+end
+
+function key:sign(given, md, padding, options)
+  if not self.private then return nil, "pkey:sign: the key is a public one" end
+  local text, digest = signed_text(given, md)
+  if not text then return nil, "pkey:sign: " .. digest end
+  local found, err = schemes(self, digest, padding, options or {})
+  if not found then return nil, "pkey:sign: " .. err end
+  local signature
+  signature, err = host.key_sign(self.ctx, text, digest, found[1])
+  if not signature then return nil, "pkey:sign: " .. err end
+  return signature
+end
+
+function key:verify(signature, given, md, padding, options)
+  if type(signature) ~= "string" then return nil, "pkey:verify: expect a string at #1" end
+  local text, digest = signed_text(given, md)
+  if not text then return nil, "pkey:verify: " .. digest end
+  local found, err = schemes(self, digest, padding, options or {}, true)
+  if not found then return nil, "pkey:verify: " .. err end
+  for _, scheme in ipairs(found) do
+    local right
+    right, err = host.key_verify(self.ctx, signature, text, digest, scheme)
+    if right == nil then return nil, "pkey:verify: " .. err end
+    if right then return true end
+  end
+  return false
+end
+
+local function encryption(padding, options)
+  if padding == nil or padding == PADDINGS.RSA_PKCS1_PADDING then return "pkcs1" end
+  if padding == PADDINGS.RSA_PKCS1_OAEP_PADDING then
+    local digest = digest_name(options and options.oaep_md or "sha1")
+    if options and options.mgf1_md and digest_name(options.mgf1_md) ~= digest then return "mgf1_md is not oaep_md" end
+    return "oaep-" .. digest
+  end
+  return "another"
+end
+
+function key:encrypt(text, padding, options)
+  if type(text) ~= "string" then return nil, "pkey:encrypt: expect a string at #1" end
+  local made, err = host.key_encrypt(self.ctx, text, encryption(padding, options))
+  if not made then return nil, "pkey:encrypt: " .. err end
+  return made
+end
+
+function key:decrypt(text, padding, options)
+  if type(text) ~= "string" then return nil, "pkey:decrypt: expect a string at #1" end
+  if not self.private then return nil, "pkey:decrypt: the key is a public one" end
+  local made, err = host.key_decrypt(self.ctx, text, encryption(padding, options))
+  if not made then return nil, "pkey:decrypt: " .. err end
+  return made
+end
+
+absent(key, "pkey", [[
+  derive get_parameters set_parameters get_property set_property get_provider_name gettable_params settable_params get_param
+  set_params sign_raw verify_raw verify_recover sign_raw_recover
+]])
+
+-- cipher ------------------------------------------------------------------------------------------------------------------
+
+local cipher = {}
+cipher.__index = cipher
+
+local function cipher_new(name)
+  if type(name) ~= "string" then return nil, "cipher.new: expect a string at #1" end
+  local key_size, iv_size, tag_size = host.cipher_about(name:lower())
+  if not key_size then return nil, "cipher.new: invalid cipher type \"" .. name .. "\": AES of 128, 192, 256 bits with cbc, ctr, ecb, gcm" end
+  return setmetatable({ name = name:lower(), key_size = key_size, iv_size = iv_size, tag_size = tag_size }, cipher)
+end
+
+local function run(self, encrypt, own, iv, text, no_padding, beside)
+  return host.cipher_run(encrypt, self.name, own, iv or "", text, not no_padding, beside or "")
+end
+
+function cipher:encrypt(own, iv, text, no_padding, beside)
+  local made, err = run(self, true, own, iv, text, no_padding, beside)
+  if not made then return nil, "cipher:encrypt: " .. err end
+  if self.tag_size > 0 then
+    self.tag = made:sub(-self.tag_size)
+    made = made:sub(1, -self.tag_size - 1)
+  end
+  return made
+end
+
+function cipher:decrypt(own, iv, text, no_padding, beside, tag)
+  if self.tag_size > 0 then
+    if type(tag) ~= "string" or #tag ~= self.tag_size then
+      return nil, "cipher:decrypt: the tag has " .. self.tag_size .. " bytes"
+    end
+    text = text .. tag
+  end
+  local made, err = run(self, false, own, iv, text, no_padding, beside)
+  if not made then return nil, "cipher:decrypt: " .. err end
+  return made
+end
+
+function cipher:get_aead_tag(size)
+  if not self.tag then return nil, "cipher:get_aead_tag: nothing was encrypted with a tag" end
+  return self.tag:sub(1, size or self.tag_size)
+end
+
+-- What is encrypted in pieces is put together first: all of it comes with `final`.
+function cipher:init(own, iv, options)
+  options = options or {}
+  self.begun = { key = own, iv = iv, encrypt = options.is_encrypt, no_padding = options.no_padding, parts = {}, beside = {} }
+  return true
+end
+function cipher:update(...)
+  if not self.begun then return nil, "cipher:update: cipher not initialized, call cipher:init first" end
+  for i = 1, select("#", ...) do table.insert(self.begun.parts, (select(i, ...))) end
+  return ""
+end
+function cipher:update_aead_aad(beside)
+  if not self.begun then return nil, "cipher:update_aead_aad: cipher not initialized, call cipher:init first" end
+  table.insert(self.begun.beside, beside)
+  return true
+end
+function cipher:set_aead_tag(tag)
+  if not self.begun then return nil, "cipher:set_aead_tag: cipher not initialized, call cipher:init first" end
+  self.begun.tag = tag
+  return true
+end
+function cipher:final(last)
+  local begun = self.begun
+  if not begun then return nil, "cipher:final: cipher not initialized, call cipher:init first" end
+  self.begun = nil
+  local text, beside = table.concat(begun.parts) .. (last or ""), table.concat(begun.beside)
+  if begun.encrypt then return self:encrypt(begun.key, begun.iv, text, begun.no_padding, beside) end
+  return self:decrypt(begun.key, begun.iv, text, begun.no_padding, beside, begun.tag)
+end
+
+-- A key and a vector from a password, as `openssl enc` makes them.
+function cipher:derive(password, salt, rounds, md)
+  local bytes, err = host.derive_chained(digest_name(md or "sha1"), password, salt or "", rounds or 1, self.key_size + self.iv_size)
+  if not bytes then return nil, "cipher:derive: " .. err end
+  return bytes:sub(1, self.key_size), bytes:sub(self.key_size + 1)
+end
+
+-- kdf ---------------------------------------------------------------------------------------------------------------------
+
+local kdf = {
+  PBKDF2 = "PBKDF2", HKDF = "HKDF", SCRYPT = "id-scrypt", TLS1_PRF = "TLS1-PRF",
+  HKDEF_MODE_EXTRACT_AND_EXPAND = 0, HKDEF_MODE_EXTRACT_ONLY = 1, HKDEF_MODE_EXPAND_ONLY = 2,
+  HKDF_MODE_EXTRACT_AND_EXPAND = 0, HKDF_MODE_EXTRACT_ONLY = 1, HKDF_MODE_EXPAND_ONLY = 2,
+}
+
+function kdf.derive(options)
+  if type(options) ~= "table" then return nil, "kdf.derive: expect a table at #1" end
+  local length, digest = tonumber(options.outlen) or 0, digest_name(options.md or "sha1")
+  local made, err
+  if options.type == kdf.PBKDF2 then
+    made, err = host.derive_pbkdf2(digest, options.pass or "", options.salt or "", options.pbkdf2_iter or 1, length)
+  elseif options.type == kdf.HKDF then
+    local mode = options.hkdf_mode or kdf.HKDF_MODE_EXTRACT_AND_EXPAND
+    if mode == kdf.HKDF_MODE_EXTRACT_ONLY then
+      made, err = host.hmac(digest, options.salt or "", options.hkdf_key or ""), "HKDF with " .. digest .. " is not there"
+    else
+      made, err = host.derive_hkdf(digest, options.hkdf_key or "", options.salt or "", options.hkdf_info or "", length,
+        mode == kdf.HKDF_MODE_EXPAND_ONLY)
+    end
+  else
+    err = "the type is kdf.PBKDF2 or kdf.HKDF"
+  end
+  if not made then return nil, "kdf.derive: " .. err end
+  return made
+end
+kdf.derive_legacy = kdf.derive
+
+local modules = {
+  ["resty.openssl.pkey"] = pkey,
+  ["resty.openssl.cipher"] = { new = cipher_new, istype = function(value) return getmetatable(value) == cipher end },
+  ["resty.openssl.kdf"] = kdf,
+}
+return modules[module]
