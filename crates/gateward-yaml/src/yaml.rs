@@ -9,10 +9,10 @@ use crate::tree::{Key, Node, Position, SyntaxError, Tree, check_duplicates};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use std::collections::HashMap;
 
-/// Parse a text of at most one document.
-pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
+/// Parse a text of at most one document with at most `values` values.
+pub(crate) fn parse(text: &str, values: usize) -> Result<Node, SyntaxError> {
     check_characters(text)?;
-    let mut builder = Builder::default();
+    let mut builder = Builder { values, ..Builder::default() };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = event
@@ -67,6 +67,8 @@ struct Builder {
     anchors: HashMap<usize, Anchored>,
     root: Option<Node>,
     nodes: usize,
+    /// Most nodes.
+    values: usize,
 }
 
 type Built = Result<(), SyntaxError>;
@@ -147,8 +149,8 @@ impl Builder {
 
     fn count(&mut self, at: Position, nodes: usize) -> Built {
         self.nodes += nodes;
-        if self.nodes > limits::NODES {
-            let message = format!("more than {} values in one file, aliases expanded", limits::NODES);
+        if self.nodes > self.values {
+            let message = format!("more than {} values in one file, aliases expanded", self.values);
             return Err(SyntaxError::new(at, message));
         }
         Ok(())
@@ -291,6 +293,10 @@ fn number(text: &str) -> Option<Tree> {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Node, SyntaxError> {
+        super::parse(text, limits::NODES)
+    }
+
     fn check(text: &str, expected: &str) {
         let outcome = match parse(text) {
             Ok(node) => show(&node),
@@ -367,5 +373,12 @@ mod tests {
         check("a: \0", "1:4 a control character; YAML allows it only as an escape inside double quotes");
         check("? [a]\n: b", "1:3 a key of a map must be a text");
         check("a: !foo x", "1:4 the YAML tag '!foo' is not supported; remove it");
+    }
+
+    #[test]
+    fn values_are_counted_where_aliases_repeat_them() {
+        let text = "a: &a [1, 2, 3]\nb: [*a, *a]\n";
+        assert!(super::parse(text, 20).is_ok());
+        assert!(super::parse(text, 12).unwrap_err().message.contains("more than 12 values"));
     }
 }

@@ -7,7 +7,7 @@ mod body;
 mod ciphers;
 mod codec;
 mod dict;
-pub(crate) mod digest;
+mod digest;
 mod entities;
 mod fields;
 mod figures;
@@ -27,6 +27,7 @@ mod time;
 mod timer;
 mod wire;
 mod x509;
+mod yaml;
 
 use crate::code::Code;
 use crate::shared::Shared;
@@ -61,5 +62,6 @@ pub(crate) fn add(lua: &Lua, functions: &Table, code: &Arc<Code>, shared: &Rc<Sh
     time::add(lua, functions)?;
     timer::add(lua, functions, shared)?;
     wire::add(lua, functions, shared)?;
-    x509::add(lua, functions)
+    x509::add(lua, functions)?;
+    yaml::add(lua, functions)
 }

@@ -1,6 +1,6 @@
 //! Keys made of passwords and of other keys.
 
-use crate::api::digest;
+use super::digest::digest;
 use aws_lc_rs::hkdf::{self, KeyType, Prk, Salt};
 use aws_lc_rs::pbkdf2;
 use std::num::NonZeroU32;
@@ -93,14 +93,14 @@ pub(crate) fn chained(
 ) -> Result<Vec<u8>, String> {
     let unknown = || format!("the digest {name} is not there");
     bounded(length)?;
-    let block = digest::digest(name, b"").ok_or_else(unknown)?.len();
+    let block = digest(name, b"").ok_or_else(unknown)?.len();
     rounds_bounded(rounds, length.div_ceil(block))?;
     let mut key = Vec::with_capacity(length + block);
     let mut last = Vec::new();
     while key.len() < length {
-        last = digest::digest(name, &[last.as_slice(), password, salt].concat()).ok_or_else(unknown)?;
+        last = digest(name, &[last.as_slice(), password, salt].concat()).ok_or_else(unknown)?;
         for _ in 1..rounds {
-            last = digest::digest(name, &last).ok_or_else(unknown)?;
+            last = digest(name, &last).ok_or_else(unknown)?;
         }
         key.extend_from_slice(&last);
     }

@@ -1,7 +1,8 @@
-//! Keys, signatures and ciphers for plugins, as aws-lc has them. Errors name what is wrong, never what a key or a text holds.
+//! Digests, keys, signatures and ciphers for plugins, as aws-lc has them. Errors name what is wrong, never what a key or a text holds.
 
 pub(crate) mod cipher;
 pub(crate) mod derive;
+pub(crate) mod digest;
 mod jwk;
 pub(crate) mod key;
 pub(crate) mod sign;

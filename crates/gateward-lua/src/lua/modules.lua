@@ -2,7 +2,7 @@
 local core = ...
 local files, preload, loaded = core.files, core.preload, core.loaded
 -- Whoever brings a library of their own, of these kinds, means that one.
-local theirs = { "^resty%.", "^pl%.", "^uuid$", "^socket" }
+local theirs = { "^resty%.", "^pl%.", "^uuid$", "^socket", "^lyaml$" }
 
 loaded.ngx = core.ngx
 loaded.kong = core.kong
@@ -35,6 +35,7 @@ local brought = {
   },
   ["lib.url"] = { "resty.url", "socket.url" },
   ["lib.x509"] = { "resty.openssl.x509", "resty.openssl.x509.store" },
+  ["lib.yaml"] = { "lyaml" },
 }
 for file, names in pairs(brought) do
   for _, name in ipairs(names) do

@@ -37,6 +37,7 @@ const FILES: &[(&str, &str)] = &[
     ("lib.tools", include_str!("../lua/lib/tools.lua")),
     ("lib.x509", include_str!("../lua/lib/x509.lua")),
     ("lib.url", include_str!("../lua/lib/url.lua")),
+    ("lib.yaml", include_str!("../lua/lib/yaml.lua")),
     ("modules", include_str!("../lua/modules.lua")),
     ("ngx", include_str!("../lua/ngx.lua")),
     ("pdk.cache", include_str!("../lua/pdk/cache.lua")),

@@ -24,6 +24,11 @@ fn tokens() {
 }
 
 #[test]
+fn yaml() {
+    holds("yaml", include_str!("lua/yaml.lua"));
+}
+
+#[test]
 fn caches_and_locks() {
     holds("caches", include_str!("lua/caches.lua"));
 }
