@@ -400,3 +400,39 @@ fn telemetry_is_a_record_of_the_log() {
         assert!(record.contains(part), "{record}");
     }
 }
+
+#[test]
+fn a_plugin_lets_in_whoever_has_a_token() {
+    let backend = Backend::echo();
+    // RFC 7515 A.3; expired for long, which this plugin does not look at.
+    let access = r#"local jwt, validators = require "resty.jwt", require "resty.jwt-validators"
+        local key = '{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",'
+          .. '"y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}'
+        local token = (kong.request.get_header("authorization") or ""):match("^Bearer (.+)$")
+        local spec = { iss = validators.equals("joe") }
+        if kong.request.get_path() == "/fresh" then spec.exp = validators.is_not_expired() end
+        local read = jwt:verify(key, token, spec)
+        if not read.verified then return kong.response.exit(401, { message = read.reason }) end
+        kong.service.request.set_header("X-Issuer", read.payload.iss)"#;
+    let fixture = Fixture::new(&backend, &[("access", access)]);
+    let signed = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+    let token =
+        format!("{signed}.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q");
+    let send = |path: &str, token: &str| {
+        fixture.send(&format!("GET {path}"), &[("Authorization", &format!("Bearer {token}"))], b"")
+    };
+    let response = send("/", &token);
+    assert_eq!((response.status, echoed_header(&response, "x-issuer").as_deref()), (200, Some("joe")));
+    for (path, token, why) in [
+        ("/fresh", token.as_str(), "claim expired at"),
+        ("/", signed, "invalid jwt string"),
+        ("/", &token.replace(".Dt", ".Et"), "signature verification failed"),
+        ("/", &token.replace("Ijp0cnVl", "IjpudWxs"), "signature verification failed"),
+        ("/", &token.replace("eyJhbGciOiJFUzI1NiJ9", "eyJhbGciOiJIUzI1NiJ9"), "no secret"),
+        ("/", &token.replace("eyJhbGciOiJFUzI1NiJ9", "eyJhbGciOiJub25lIn0"), "Unsupported algorithm none"),
+    ] {
+        let response = send(path, token);
+        assert!(response.status == 401 && response.text().contains(why), "{why}: {}", response.text());
+    }
+    assert_eq!(backend.request_count(), 1);
+}

@@ -26,6 +26,9 @@ local function reason_of(raised, otherwise)
   return type(raised) == "table" and raised.reason or otherwise
 end
 
+-- So much of what a client sent is told of it.
+local function quoted(text) return #text > 60 and text:sub(1, 60) .. ".." or text end
+
 -- Parts -------------------------------------------------------------------------------------------------------------------
 
 function jwt:jwt_encode(part)
@@ -78,7 +81,7 @@ local function secret_of(secret, token, alg)
     if kid == nil then failed("secret function specified without kid in header") end
     if type(kid) ~= "string" then failed("secret function specified with non-string kid in header") end
     secret = secret(kid)
-    if secret == nil then failed("function returned nil for kid: " .. kid) end
+    if secret == nil then failed("function returned nil for kid: " .. quoted(kid)) end
   end
   if type(secret) ~= "string" then failed("invalid secret type (must be string or function)") end
   -- Everybody has a public key, and could sign with it.
@@ -129,14 +132,14 @@ local function parse(self, text)
     failed(select(2, text:gsub("%.", "")) == 4 and "encrypted tokens (JWE) are not there on this gateway" or "invalid jwt string")
   end
   local header = self:jwt_decode(raw_header, true)
-  if type(header) ~= "table" then failed("invalid header: " .. raw_header) end
+  if type(header) ~= "table" then failed("invalid header: " .. quoted(raw_header)) end
   local payload = self:jwt_decode(raw_payload)
   if payload and self.payload_decoder then
     payload = self.payload_decoder(payload)
   elseif payload then
     payload = core.decode(payload)
   end
-  if payload == nil then failed("invalid payload: " .. raw_payload) end
+  if payload == nil then failed("invalid payload: " .. quoted(raw_payload)) end
   return {
     raw_header = raw_header, raw_payload = raw_payload, signature = signature, header = header, payload = payload,
   }
@@ -155,7 +158,7 @@ local function check_signature(self, secret, token, alg)
   if how.hmac then
     local expected = self:jwt_encode(host.hmac(how.hmac, secret_of(secret, token, alg), text))
     if type(encoded) ~= "string" or not host.same_bytes(encoded, expected) then
-      failed("signature mismatch: " .. tostring(encoded))
+      failed("signature mismatch: " .. quoted(tostring(encoded)))
     end
     return
   end
@@ -238,8 +241,8 @@ local function check(self, secret, token, specs)
   local alg = type(header) == "table" and header.alg
   if alg == nil then failed("No algorithm supplied") end
   if type(alg) ~= "string" then failed("invalid alg: must be a string") end
-  if self.alg_whitelist and not self.alg_whitelist[alg] then failed("whitelist unsupported alg: " .. alg) end
-  if not algorithms[alg] then failed("Unsupported algorithm " .. alg) end
+  if self.alg_whitelist and not self.alg_whitelist[alg] then failed("whitelist unsupported alg: " .. quoted(alg)) end
+  if not algorithms[alg] then failed("Unsupported algorithm " .. quoted(alg)) end
   if header.crit ~= nil then failed("unsupported critical header parameters (crit)") end
   check_signature(self, secret, token, alg)
   check_claims(token, specs)
