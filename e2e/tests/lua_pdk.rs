@@ -25,9 +25,8 @@ impl Fixture {
         let handler = format!("local P = {{ PRIORITY = 5 }}\n{bodies}return P");
         std::fs::write(plugin.join("handler.lua"), handler).expect("plugins can be written");
         let config = format!(
-            "_format_version: '3.0'\nservices:\n- {{name: s, url: {}, routes: [{{name: r, paths: [/]}}]}}\n\
-             plugins:\n- {{name: p}}\n",
-            url
+            "_format_version: '3.0'\nservices:\n- {{name: s, url: {url}, routes: [{{name: r, paths: [/]}}]}}\n\
+             plugins:\n- {{name: p}}\n"
         );
         let builder = Gateway::builder(&config).arg(format!("--plugins-dir={}", folder.path().display()));
         let gateway = builder.arg("--plugin-body-size=64k").workers(1).start();
