@@ -427,7 +427,7 @@ mod tests {
             let ((slow, ..), (dead, reset, _), (fast, ..)) =
                 (target("").await, target("reset").await, target(OK).await);
             let (gateway, telemetry) =
-                start(&[slow, dead, fast], "hedging: {delay_ms: 30}", ", read_timeout: 3000, connect_timeout: 1");
+                start(&[slow, dead, fast], "hedging: {delay_ms: 30}", ", read_timeout: 3000, connect_timeout: 3000");
             for _ in 0..4 {
                 assert!(get(gateway).await.ends_with("ok"));
             }
