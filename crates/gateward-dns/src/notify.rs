@@ -136,8 +136,12 @@ impl Notifier {
             && let Some(mut entry) = self.take(&place)
         {
             if entry.attempts >= ATTEMPTS {
-                found.silent.push(place);
-                continue;
+                // What came after the last message was never told.
+                if entry.sent.as_ref().is_none_or(|sent| sent.soa == entry.soa) {
+                    found.silent.push(place);
+                    continue;
+                }
+                entry.attempts = 0;
             }
             self.next_id = self.next_id.wrapping_mul(0x6255).wrapping_add(0x3619);
             let (zone, target) = place.clone();
@@ -363,6 +367,25 @@ mod tests {
         assert_eq!(sent_after, [0, 2, 6, 14, 30]);
         assert_eq!(silent, [(name(ZONE), target(1))]);
         assert!(notifier.entries.is_empty());
+    }
+
+    #[test]
+    fn a_version_that_comes_after_the_last_attempt_is_told() {
+        let start = Instant::now();
+        let mut notifier = Notifier::default();
+        notifier.changed(&name(ZONE), &soa(7), target(1), None, 1, start);
+        for _ in 0..ATTEMPTS {
+            let due = notifier.deadline().expect("more attempts");
+            assert_eq!(notifier.poll(due, usize::MAX).messages.len(), 1);
+        }
+        notifier.changed(&name(ZONE), &soa(8), target(1), None, 1, notifier.deadline().expect("the last wait"));
+        let (mut versions, mut silent) = (Vec::new(), 0);
+        while let Some(due) = notifier.deadline() {
+            let found = notifier.poll(due, usize::MAX);
+            versions.extend(found.messages.iter().map(told));
+            silent += found.silent.len();
+        }
+        assert_eq!((versions, silent), (vec![8; ATTEMPTS as usize], 1));
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Author {
     fn with_leave(&self, zone: &Name, digest: impl FnOnce() -> String) -> By {
         let force = match self.tokens.0.is_empty() {
             true => None,
-            false => self.tokens.find(zone, &digest()).map(|(_, token)| token.clone()),
+            false => self.tokens.for_changes(zone, &digest()).next().map(|(_, token)| token.clone()),
         };
         By { actor: self.actor.clone(), force }
     }
@@ -66,9 +66,16 @@ impl Tokens {
         Ok(Tokens(read))
     }
 
-    /// The token for the changes with this digest.
-    pub(crate) fn find(&self, zone: &Name, changes: &str) -> Option<&(Claims, Secret)> {
-        let is_for = |claims: &Claims| claims.zone.parse::<Name>().as_ref() == Ok(zone) && claims.changes == changes;
-        self.0.iter().find(|(claims, _)| is_for(claims))
+    /// The tokens for the changes with this digest.
+    pub(crate) fn for_changes(&self, zone: &Name, changes: &str) -> impl Iterator<Item = &(Claims, Secret)> {
+        let is_for =
+            move |claims: &Claims| claims.zone.parse::<Name>().as_ref() == Ok(zone) && claims.changes == changes;
+        self.0.iter().filter(move |(claims, _)| is_for(claims))
+    }
+
+    /// The same tokens, of which `first` are preferred.
+    pub(crate) fn with_first(&self, mut first: Vec<(Claims, Secret)>) -> Self {
+        first.extend(self.0.iter().cloned());
+        Tokens(first)
     }
 }

@@ -33,7 +33,9 @@ impl Need {
     #[must_use]
     pub fn way(&self, origin: &str) -> String {
         let rules: Vec<String> = self.rules.iter().map(|broken| format!("--rule {}", broken.rule)).collect();
-        let token = format!("force-token issue --zone {origin} --changes {} {}", self.changes, rules.join(" "));
+        let people = "--reason 'WHY' --issuer NAME --approver NAME --key FILE";
+        let token =
+            format!("force-token issue --zone {origin} --changes {} {} {people}", self.changes, rules.join(" "));
         match &self.signers[..] {
             [] => "nobody can give leave for it: `guardrails.force` names too few people".to_owned(),
             signers => format!("or with a token that {} sign: gateward domain {token}", signers.join(", ")),

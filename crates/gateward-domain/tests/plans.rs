@@ -346,8 +346,8 @@ fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed(&[seed; 32]).expect("32 octets")
 }
 
-fn token(zone: &str, changes: &str, rules: &[&str]) -> String {
-    let claims = Claims {
+fn claims(zone: &str, changes: &str, rules: &[&str]) -> Claims {
+    Claims {
         zone: zone.to_owned(),
         rules: rules.iter().map(ToString::to_string).collect(),
         reason: "ticket 42".to_owned(),
@@ -356,8 +356,16 @@ fn token(zone: &str, changes: &str, rules: &[&str]) -> String {
         not_before: 1_800_000_000,
         expires: 1_800_003_600,
         changes: changes.to_owned(),
-    };
-    approve(&issue(&claims, &key(1)).expect("plain data"), &key(2)).expect("it waits for approval")
+    }
+}
+
+/// Claims with two signatures, by the keys of these seeds.
+fn signed(claims: &Claims, issuer: u8, approver: u8) -> String {
+    approve(&issue(claims, &key(issuer)).expect("plain data"), &key(approver)).expect("it waits for approval")
+}
+
+fn token(zone: &str, changes: &str, rules: &[&str]) -> String {
+    signed(&claims(zone, changes, rules), 1, 2)
 }
 
 #[test]
@@ -385,16 +393,22 @@ fn a_token_goes_to_the_changes_that_it_is_for_and_to_nothing_else() {
         tokens: Tokens::read(tokens.iter().map(String::as_str)).expect("tokens"),
     };
     let right = token(&gone.origin, &need.changes, &["protected-zone"]);
+    let right_claims = claims(&gone.origin, &need.changes, &["protected-zone"]);
+    let over = Claims { not_before: 1_700_000_000, expires: 1_700_003_600, ..right_claims.clone() };
+    let late = signed(&over, 1, 2);
     for wrong in [
         token("voice.example.", &need.changes, &["protected-zone"]),
         token(&gone.origin, &"0".repeat(64), &["protected-zone"]),
         token(&gone.origin, &need.changes, &["freeze"]),
+        issue(&right_claims, &key(1)).expect("plain data"),
+        signed(&right_claims, 1, 3),
+        signed(&over, 1, 2),
     ] {
         let refused = world.apply_as(&document, &author(&[wrong]));
         assert!(matches!(refused, Err(Error::NeedsLeave { .. })), "{refused:?}");
     }
     let other = token("voice.example.", &"1".repeat(64), &["ttl"]);
-    let account = world.apply_as(&document, &author(&[other, right.clone()])).expect("leave is given");
+    let account = world.apply_as(&document, &author(&[other, late, right.clone()])).expect("leave is given");
     assert!(account.is_complete(), "{}", account.to_text());
     assert_eq!(world.server.forced(), [format!("delete {} {right}", gone.origin)]);
     assert!(Tokens::read(["v1.x"]).is_err());

@@ -15,13 +15,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Shared;
 use super::limit::Quotas;
 use super::log::QueryLog;
 use super::slow::{Ask, Slow};
 use super::stats::{Drop, Stats};
+use super::{Answers, Shared};
 use crate::answer::{Context, Reply, STREAM_IDLE, Transport, Verdict, header_only, rcode, refuse, respond};
 use crate::message;
+use crate::store::ZoneMap;
 
 /// How long a client may take to read an answer, or for the whole of a message from when its first octet came.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -127,6 +128,21 @@ struct Conversation<S> {
     answers: mpsc::Sender<Vec<u8>>,
 }
 
+/// What is served and how, for the messages that came together.
+struct Present {
+    zones: Arc<ZoneMap>,
+    answers: Arc<Answers>,
+    /// Seconds since 1970.
+    now: u64,
+}
+
+impl Present {
+    fn of(shared: &Shared) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        Present { zones: shared.zones.map(), answers: shared.answers.load_full(), now }
+    }
+}
+
 impl<S> std::ops::Drop for Conversation<S> {
     /// A message that was taken is served, even if nobody is there to read its answer: an update must not be made by half.
     fn drop(&mut self) {
@@ -138,11 +154,13 @@ impl<S: AsyncWrite> Conversation<S> {
     /// Answers whole messages until nothing but a part of one is left, or enough are served elsewhere.
     async fn answer_inbox(&mut self) -> io::Result<()> {
         let mut at = 0;
+        let mut present = None;
         while self.slow.len() < MOST_SLOW
             && let Some(query) = message_at(&self.inbox, at)
         {
             at = query.end;
-            if !self.answer(query) {
+            let present = present.get_or_insert_with(|| Present::of(&self.streams.shared));
+            if !self.answer(query, present) {
                 // Not a query, so who knows where the next begins. What was asked before is still answered.
                 (self.open, at) = (false, self.inbox.len());
             }
@@ -160,16 +178,13 @@ impl<S: AsyncWrite> Conversation<S> {
     }
 
     /// Answers the message at a place of the inbox. `false` when it is none that has an answer.
-    fn answer(&mut self, query: Range<usize>) -> bool {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    fn answer(&mut self, query: Range<usize>, present: &Present) -> bool {
         let octets = &self.inbox[query.clone()];
-        let shared = &self.streams.shared;
-        let (zones, answers) = (shared.zones.map(), shared.answers.load());
         let context = Context {
-            zones: &zones,
-            settings: &answers.settings,
-            cookies: &answers.cookies,
-            now,
+            zones: &present.zones,
+            settings: &present.answers.settings,
+            cookies: &present.answers.cookies,
+            now: present.now,
             client: self.client.ip(),
             transport: self.transport,
             room: 0,
@@ -179,7 +194,7 @@ impl<S: AsyncWrite> Conversation<S> {
                 self.streams.dropped(Drop::Malformed);
                 return false;
             }
-            Verdict::Reply(reply) => self.reply(query, reply, now),
+            Verdict::Reply(reply) => self.reply(query, reply, present.now),
             Verdict::Elsewhere => self.elsewhere(self.inbox[query].to_vec()),
         }
         true

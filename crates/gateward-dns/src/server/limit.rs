@@ -10,6 +10,7 @@
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use siphasher::sip::SipHasher13;
 
 use crate::answer::Reply;
@@ -62,7 +63,7 @@ pub enum Limited {
 pub struct RateLimiter {
     per_second: i64,
     slip: u32,
-    exempt: Vec<(IpAddr, u8)>,
+    exempt: Vec<IpNet>,
     buckets: Box<[Bucket]>,
     seed: [u64; 2],
 }
@@ -77,14 +78,14 @@ struct Bucket {
 
 impl RateLimiter {
     /// `per_second` answers of a kind about a subject per network; 0 limits nothing. Every `slip`-th answer above passes with TC; 0 lets none
-    /// pass. Networks in `exempt` (address, prefix length) are not limited.
+    /// pass. Networks in `exempt` are not limited.
     #[must_use]
-    pub fn new(per_second: u32, slip: u32, exempt: Vec<(IpAddr, u8)>) -> Self {
+    pub fn new(per_second: u32, slip: u32, exempt: Vec<IpNet>) -> Self {
         // The standard library's keys are random for each process, and differ with every call.
         Self::seeded(per_second, slip, exempt, [0, 1].map(|word: u64| RandomState::new().hash_one(word)))
     }
 
-    fn seeded(per_second: u32, slip: u32, exempt: Vec<(IpAddr, u8)>, seed: [u64; 2]) -> Self {
+    fn seeded(per_second: u32, slip: u32, exempt: Vec<IpNet>, seed: [u64; 2]) -> Self {
         let buckets = if per_second == 0 { 0 } else { BUCKETS };
         let buckets = vec![Bucket::default(); buckets].into();
         RateLimiter { per_second: i64::from(per_second), slip, exempt, buckets, seed }
@@ -107,7 +108,8 @@ impl RateLimiter {
 
     #[inline]
     fn spend(&mut self, subject: u64, kind: u8, client: IpAddr, now: u64) -> Limited {
-        if self.buckets.is_empty() || self.exempt.iter().any(|(network, bits)| contains(*network, *bits, client)) {
+        let client = client.to_canonical();
+        if self.buckets.is_empty() || self.exempt.iter().any(|network| network.contains(&client)) {
             return Limited::Send;
         }
         let at = self.place(subject, kind, client);
@@ -135,16 +137,6 @@ impl RateLimiter {
         hasher.write_u8(kind);
         usize::try_from(hasher.finish() % BUCKETS as u64).expect("buckets are in memory")
     }
-}
-
-fn contains(network: IpAddr, bits: u8, client: IpAddr) -> bool {
-    let (a, b, width) = match (network, client) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(u32::from(a)), u128::from(u32::from(b)), 32),
-        (IpAddr::V6(a), IpAddr::V6(b)) => (u128::from(a), u128::from(b), 128),
-        _ => return false,
-    };
-    let shift = width - u32::from(bits).min(width);
-    a.checked_shr(shift).unwrap_or(0) == b.checked_shr(shift).unwrap_or(0)
 }
 
 /// Counts of queries per zone in the current second, by the zones' numbers: a share of the server's count.
@@ -224,8 +216,11 @@ mod tests {
 
     #[test]
     fn exempt_networks_are_not_limited() {
-        let mut limiter =
-            RateLimiter::new(1, 0, vec![([127, 0, 0, 0].into(), 8), ("2001:db8::".parse().expect("address"), 32)]);
+        let mut limiter = RateLimiter::new(
+            1,
+            0,
+            ["127.0.0.0/8", "2001:db8::/32"].map(|network| network.parse().expect("a network")).to_vec(),
+        );
         for client in ["127.3.2.1", "2001:db8:1::1"] {
             assert!(
                 (0..10)

@@ -11,12 +11,13 @@ pub mod tls;
 mod udp;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::answer::Settings;
@@ -76,7 +77,7 @@ pub struct Options {
     /// Every so many limited answers one passes with TC.
     pub slip: u32,
     /// Networks that are not limited.
-    pub exempt: Vec<(IpAddr, u8)>,
+    pub exempt: Vec<IpNet>,
     /// The query log.
     pub log: Option<QueryLog>,
 }

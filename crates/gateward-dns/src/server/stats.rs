@@ -52,7 +52,7 @@ const KINDS: [(Kind, &str); 5] = [
 const EXCHANGES: [(u8, &str); 3] = [(0, "query"), (4, "notify"), (5, "update")];
 const TRANSPORTS: [(Transport, &str); 3] = [(Transport::Udp, "udp"), (Transport::Tcp, "tcp"), (Transport::Tls, "tls")];
 
-/// Why a message got no answer, or not all of one.
+/// Why a message got no answer, not all of one, or a refusal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Drop {
     /// It was no query.
@@ -187,7 +187,7 @@ pub fn render(workers: &[std::sync::Arc<Stats>]) -> String {
     );
     family(
         "dropped_total",
-        "Messages that got no answer, or a truncated one, by reason.",
+        "Messages that got no answer, a truncated one or a refusal, by reason.",
         "reason",
         DROPS.iter().map(|(why, name)| (*name, sum(&|stats| &stats.drops[*why as usize]))).collect(),
     );

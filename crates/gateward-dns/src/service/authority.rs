@@ -194,7 +194,7 @@ impl Keeper for AuthorityKeeper {
             return Ok(());
         }
         Err(format!(
-            "{leaving} of {members} zones would go or begin anew at once; if that is meant, set `max_deleted_percent: 100` in the              policy of {catalog} here, and take it back afterwards"
+            "{leaving} of {members} zones would go or begin anew at once; if that is meant, set `max_deleted_percent: 100` in the policy of {catalog} here, and take it back afterwards"
         ))
     }
 
@@ -223,14 +223,12 @@ impl Keeper for AuthorityKeeper {
         self.authority.expire(zone);
     }
 
-    fn left(&self, zone: &Name) -> Later<()> {
+    fn left(&self, zone: &Name) -> Later<Result<(), String>> {
         let (authority, zone) = (Arc::clone(&self.authority), zone.clone());
         self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).remove(&zone);
         Box::pin(async move {
             let actor = Actor::new(Door::Catalog, String::new());
-            if let Err(error) = authority.drop_copy(&zone, actor).await {
-                tracing::error!(%zone, %error, "a zone that its catalog lists no more is still served");
-            }
+            authority.drop_copy(&zone, actor).await.map_err(|refused| refused.to_string())
         })
     }
 

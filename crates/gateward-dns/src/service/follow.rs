@@ -78,14 +78,17 @@ impl Followers {
             return;
         }
         for (zone, provenance) in self.keeper.sources() {
-            if provenance.is_member_of(&followed.zone) {
+            if provenance.is_member_of(&followed.zone) && !self.is_asked_for(&zone, &followed.zone) {
                 let member = Followed { zone, primaries: followed.primaries.clone(), is_catalog: false };
                 self.begin(&member, provenance.role.clone());
             }
         }
-        if let Some(served) = self.served(&followed.zone) {
-            tokio::spawn(Arc::clone(self).read_catalog(followed.clone(), served));
-        }
+    }
+
+    /// Whether a zone is followed for another reason than that `catalog` lists it.
+    fn is_asked_for(&self, zone: &Name, catalog: &Name) -> bool {
+        let is_member = |role: &Role| matches!(role, Role::Member { catalog: of, .. } if of == catalog);
+        self.zones().get(zone).is_some_and(|entry| !is_member(&entry.role))
     }
 
     /// Starts a zone's task, unless it has one that does the same.
@@ -178,21 +181,16 @@ impl Followers {
         match step {
             Step::Remove(zone) => {
                 tracing::info!(%catalog, %zone, "the catalog lists a zone no more");
-                self.leave(&zone).await;
-                true
+                self.leave(&zone).await
             }
             Step::Reset(member) => {
                 tracing::info!(%catalog, zone = %member.zone, "a zone of the catalog begins anew");
-                self.leave(&member.zone).await;
-                Arc::clone(self).join(followed.clone(), member).await
+                self.leave(&member.zone).await && Arc::clone(self).join(followed.clone(), member).await
             }
             Step::Add(member) | Step::Change(member) => Arc::clone(self).join(followed.clone(), member).await,
             Step::TakeOver { member, from, keeps_data } => {
                 tracing::info!(%catalog, zone = %member.zone, %from, "the catalog takes a zone over");
-                if !keeps_data {
-                    self.leave(&member.zone).await;
-                }
-                Arc::clone(self).join(followed.clone(), member).await
+                (keeps_data || self.leave(&member.zone).await) && Arc::clone(self).join(followed.clone(), member).await
             }
             Step::Clash { zone, .. } => {
                 tracing::warn!(%catalog, %zone, "the catalog lists a zone that is here from elsewhere; that one stays");
@@ -214,9 +212,15 @@ impl Followers {
         true
     }
 
-    async fn leave(&self, zone: &Name) {
-        self.unfollow(zone);
-        self.keeper.left(zone).await;
+    /// Whether a zone is not served any more. One that could not be taken away is followed on, so that it still expires.
+    async fn leave(self: &Arc<Self>, zone: &Name) -> bool {
+        let entry = self.zones().remove(zone);
+        let Err(error) = self.keeper.left(zone).await else { return true };
+        tracing::error!(%zone, error, "a zone that its catalog lists no more is still served");
+        if let Some(entry) = entry {
+            self.begin(&entry.followed, entry.role.clone());
+        }
+        false
     }
 
     /// Whether a catalog has to be looked at again though it did not change.
@@ -280,6 +284,10 @@ enum Outcome {
 impl Follower {
     async fn run(self, mut machine: Secondary, mut notices: mpsc::Receiver<Option<SocketAddr>>) {
         self.remember().await;
+        // A catalog that was here before may list what could not be followed then.
+        if let Some(all) = self.all.upgrade() {
+            self.read_catalog(&all).await;
+        }
         loop {
             while let Some(action) = machine.poll(Instant::now()) {
                 let Some(all) = self.all.upgrade() else { return };
@@ -423,7 +431,8 @@ impl Follower {
     }
 }
 
-async fn until(deadline: Option<Instant>) {
+/// Never, if there is no deadline.
+pub(super) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,

@@ -11,6 +11,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 
 use super::dial::random;
+use super::follow::until;
 use super::keeper::Keeper;
 use super::transfers::soa_of;
 use super::unix_seconds;
@@ -52,7 +53,7 @@ impl Herald {
             let changed = std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner));
             teller.take(changed);
             teller.send_portion().await;
-            let wait = teller.deadline().map(tokio::time::Instant::from_std);
+            let wait = teller.deadline();
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = until(wait) => {}
@@ -60,13 +61,6 @@ impl Herald {
                 Ok((len, from)) = receive(teller.v6.as_ref(), &mut from_v6) => teller.answered(&from_v6[..len], from),
             }
         }
-    }
-}
-
-async fn until(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
 

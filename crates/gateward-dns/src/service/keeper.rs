@@ -87,8 +87,8 @@ pub trait Keeper: Send + Sync + 'static {
     /// A zone is going to be transferred for the first time: until then it is answered with SERVFAIL.
     fn joined(&self, zone: &Name);
 
-    /// A catalog lists a zone no more: it is not served any more, and what is kept of it is forgotten.
-    fn left(&self, zone: &Name) -> Later<()>;
+    /// A catalog lists a zone no more: it is not served any more, and what is kept of it is forgotten; or why it is served still.
+    fn left(&self, zone: &Name) -> Later<Result<(), String>>;
 
     /// For how long a kept secondary zone has been without confirmation; `None` when it is not known.
     fn unconfirmed_for(&self, zone: &Name) -> Option<Duration>;

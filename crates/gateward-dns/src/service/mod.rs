@@ -12,6 +12,7 @@ mod pace;
 mod places;
 mod producer;
 mod reply;
+mod seldom;
 mod transfers;
 mod updates;
 
@@ -38,6 +39,7 @@ pub use herald::Herald;
 pub use keeper::{Content, Keeper, Later, MakeChange, Permits, Requester};
 use places::Places;
 use reply::{Room, reply};
+use seldom::Seldom;
 
 /// Seconds since 1970.
 fn unix_seconds() -> u64 {
@@ -54,13 +56,22 @@ struct Inner {
     keeper: Arc<dyn Keeper>,
     followers: Arc<Followers>,
     transfers: Places,
+    strangers: Seldom,
 }
 
 impl Service {
     /// A service over what is served and who keeps it. Notices go to `followers`.
     #[must_use]
     pub fn new(shared: Arc<Shared>, keeper: Arc<dyn Keeper>, followers: Arc<Followers>) -> Self {
-        Service { inner: Arc::new(Inner { shared, keeper, followers, transfers: Places::new() }) }
+        Service {
+            inner: Arc::new(Inner {
+                shared,
+                keeper,
+                followers,
+                transfers: Places::new(),
+                strangers: Seldom::default(),
+            }),
+        }
     }
 }
 
@@ -128,7 +139,10 @@ impl Inner {
                         reply(&octets, Rcode::FORMERR, None, Room { payload, transport, signature: 0 })
                     }
                     Rejected::Refused(refusal) => {
-                        tracing::info!(%client, key = %refusal.key_name(), error = %refusal.error(), "a signed DNS message is refused");
+                        if let Some(left_out) = self.strangers.line(unix_seconds()) {
+                            let (key, error) = (refusal.key_name(), refusal.error());
+                            tracing::info!(%client, %key, %error, left_out, "a signed DNS message is refused");
+                        }
                         refusal.answer(&octets, unix_seconds())
                     }
                 };
@@ -190,7 +204,10 @@ impl Inner {
         let serial = served.map(|zone| gateward_zone::ZoneView::serial(&*zone));
         match notify::judge(&notice, asked.client.ip(), asked.key_name(), &primaries, serial) {
             notify::Verdict::NotAPrimary => {
-                tracing::warn!(zone = %notice.zone, client = %asked.client, "a NOTIFY comes from none of the zone's primaries");
+                if let Some(left_out) = self.strangers.line(unix_seconds()) {
+                    let (zone, client) = (&notice.zone, asked.client);
+                    tracing::warn!(%zone, %client, left_out, "a NOTIFY comes from none of the zone's primaries");
+                }
                 return asked.refuse(Rcode::REFUSED, "not from a primary of the zone").await;
             }
             notify::Verdict::Refresh => self.followers.notified(&notice.zone, Some(asked.client)),

@@ -1,10 +1,12 @@
 //! Places for transfers out: so many at once, and of these so many for one client, so that none of them keeps the others out.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+
+use crate::server::limit::network_of;
 
 /// Transfers at once; the next ones wait.
 const MOST: usize = 64;
@@ -12,13 +14,13 @@ const MOST: usize = 64;
 const MOST_OF_CLIENT: usize = 8;
 /// Transfers of one client, those that wait included; it is told to come again for more.
 const MOST_ASKED: usize = 128;
-/// The part of an IPv6 address that one client has to itself.
-const CLIENT_BITS: u32 = 64;
+/// An IPv4 address is one client.
+const IPV4_BITS: u32 = 32;
 
 /// The places.
 pub(super) struct Places {
     all: Semaphore,
-    clients: Mutex<HashMap<IpAddr, Client>>,
+    clients: Mutex<HashMap<u64, Client>>,
 }
 
 struct Client {
@@ -36,7 +38,7 @@ pub(super) struct Place<'a> {
 /// One transfer that a client asked for.
 struct Asked<'a> {
     places: &'a Places,
-    client: IpAddr,
+    client: u64,
 }
 
 impl Places {
@@ -54,7 +56,7 @@ impl Places {
     }
 
     fn ask(&self, client: IpAddr) -> Option<(Asked<'_>, Arc<Semaphore>)> {
-        let client = host(client);
+        let client = network_of(client, IPV4_BITS);
         let mut clients = self.clients();
         let new = || Client { places: Arc::new(Semaphore::new(MOST_OF_CLIENT)), asked: 0 };
         let entry = clients.entry(client).or_insert_with(new);
@@ -65,7 +67,7 @@ impl Places {
         Some((Asked { places: self, client }, Arc::clone(&entry.places)))
     }
 
-    fn clients(&self) -> MutexGuard<'_, HashMap<IpAddr, Client>> {
+    fn clients(&self) -> MutexGuard<'_, HashMap<u64, Client>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -79,14 +81,6 @@ impl Drop for Asked<'_> {
                 clients.remove(&self.client);
             }
         }
-    }
-}
-
-/// What stands for one client.
-fn host(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << CLIENT_BITS)).into(),
     }
 }
 
@@ -123,7 +117,7 @@ mod tests {
             matches!(polled(pin!(places.enter(client("2001:db8::ffff")))), Poll::Ready(None)),
             "it asked for too many"
         );
-        let other = match polled(pin!(places.enter(client("2001:db8:0:1::1")))) {
+        let other = match polled(pin!(places.enter(client("2001:db8:0:100::1")))) {
             Poll::Ready(place) => place,
             Poll::Pending => None,
         };

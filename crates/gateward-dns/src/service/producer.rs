@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use gateward_zone::{Name, Soa, ZoneText, ZoneView};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::unix_seconds;
 use crate::authority::{Actor, Authority, Door, Edit, Event, Happened, Kind, Numbering, Proposal, Refused};
@@ -39,18 +39,22 @@ pub(super) async fn produce(authority: Weak<Authority>, mut events: Receiver<Eve
 
 /// Waits until zones came or went, and a little longer. False: it is the end.
 async fn is_due(events: &mut Receiver<Event>, catalog: &Name) -> bool {
-    let mut is_due = false;
+    // From the first of them on: other events, of which there may be many, do not put it off.
+    let mut due = None;
     loop {
-        let event = if is_due {
-            let Ok(event) = timeout(GATHER, events.recv()).await else { return true };
-            event
-        } else {
-            events.recv().await
+        let event = match due {
+            Some(due) => match timeout_at(due, events.recv()).await {
+                Ok(event) => event,
+                Err(_) => return true,
+            },
+            None => events.recv().await,
         };
         match event {
             Ok(Event { origin, .. }) if origin == *catalog => {}
             Ok(Event { what: Happened::Changed(_) | Happened::Policy, .. }) => {}
-            Ok(Event { what: Happened::Added(_) | Happened::Removed, .. }) | Err(RecvError::Lagged(_)) => is_due = true,
+            Ok(Event { what: Happened::Added(_) | Happened::Removed, .. }) | Err(RecvError::Lagged(_)) => {
+                due.get_or_insert_with(|| Instant::now() + GATHER);
+            }
             Err(RecvError::Closed) => return false,
         }
     }

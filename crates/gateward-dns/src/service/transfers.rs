@@ -23,7 +23,9 @@ pub(super) async fn serve(inner: &Inner, asked: Asked, request: Request) {
         return asked.refuse(Rcode::NOTAUTH, "no such zone is served here").await;
     };
     if !inner.keeper.may_transfer(&request.zone, asked.client.ip(), asked.key_name()) {
-        tracing::info!(zone = %request.zone, client = %asked.client, "a transfer is refused");
+        if let Some(left_out) = inner.strangers.line(unix_seconds()) {
+            tracing::info!(zone = %request.zone, client = %asked.client, left_out, "a transfer is refused");
+        }
         return asked.refuse(Rcode::REFUSED, "the zone may not be copied by this client or key").await;
     }
     if over_udp { answer_serial(asked, &request, &slot).await } else { stream(inner, asked, request, &slot).await }

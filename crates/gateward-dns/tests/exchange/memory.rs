@@ -147,10 +147,10 @@ impl Keeper for Memory {
         self.shared.zones.put_empty(zone);
     }
 
-    fn left(&self, zone: &Name) -> Later<()> {
+    fn left(&self, zone: &Name) -> Later<Result<(), String>> {
         self.shared.zones.remove(zone);
         self.state().sources.remove(zone);
-        Box::pin(std::future::ready(()))
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn following(&self, zone: &Name, provenance: Provenance) -> Later<Result<(), String>> {

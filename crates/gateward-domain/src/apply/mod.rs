@@ -54,9 +54,9 @@ pub fn apply(
     }
     let progress = fence::check(document, fleet)?;
     let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    leave::check(document, &progress, &author.tokens, i64::try_from(seconds).unwrap_or(i64::MAX))?;
+    let tokens = leave::check(document, &progress, &author.tokens, i64::try_from(seconds).unwrap_or(i64::MAX))?;
     let actor = format!("{} {}", author.actor, fence::actor(document)).trim_start().to_owned();
-    let author = Author { actor, ..author.clone() };
+    let author = Author { actor, tokens };
     let mut run = Run { document, fleet, author, account: Account::new(document), progress, held: Vec::new() };
     run.keys(declaration, secrets);
     for step in steps(plan) {

@@ -1,10 +1,11 @@
 //! Flags of `gateward dns`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::ValueHint;
 use gateward_zone::Name;
+use ipnet::IpNet;
 
 use super::copies::Copied;
 
@@ -76,7 +77,7 @@ pub(crate) struct Arguments {
     pub(crate) rate_limit_slip: u32,
     /// Networks that are not limited
     #[arg(long, value_name = "CIDR", value_delimiter = ',', default_value = "127.0.0.0/8,::1/128")]
-    pub(crate) rate_limit_exempt: Vec<Network>,
+    pub(crate) rate_limit_exempt: Vec<IpNet>,
     /// Longest answer over UDP, octets
     #[arg(long, value_name = "N", default_value_t = 1232, value_parser = clap::value_parser!(u16).range(512..=4096))]
     pub(crate) udp_payload: u16,
@@ -105,17 +106,4 @@ pub(crate) struct Arguments {
     /// Most changes of a zone in a second, by API, updates and leases; 0 limits nothing
     #[arg(long, value_name = "N", default_value_t = 2_000)]
     pub(crate) max_changes_per_second: u32,
-}
-
-/// A network as address and prefix length.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Network(pub(crate) IpAddr, pub(crate) u8);
-
-impl std::str::FromStr for Network {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let network: ipnet::IpNet = text.parse().map_err(|_| format!("{text:?} is not a network like 192.0.2.0/24"))?;
-        Ok(Self(network.addr(), network.prefix_len()))
-    }
 }

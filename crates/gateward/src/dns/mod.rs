@@ -163,7 +163,7 @@ fn server_options(arguments: &Arguments, certificate: Option<&Arc<Certificate>>)
         workers: arguments.workers.map_or_else(cores, usize::from),
         rate_limit: arguments.rate_limit,
         slip: arguments.rate_limit_slip,
-        exempt: arguments.rate_limit_exempt.iter().map(|network| (network.0, network.1)).collect(),
+        exempt: arguments.rate_limit_exempt.clone(),
         log,
     })
 }

@@ -4,6 +4,7 @@
 
 use super::{Ended, Step, failed};
 use crate::cli::{USAGE, complain, print};
+use crate::reload::unix_seconds;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use clap::{Args, Subcommand};
@@ -14,7 +15,6 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Octets of a key file or token that are read.
 const MAX_FILE: u64 = 32_768;
@@ -184,9 +184,8 @@ fn told(claims: &Claims) -> String {
         ("holds for", &format!("{hours} hours; {state}")),
     ];
     for (name, value) in rows {
-        // What a token says was written by others: it must not steer a terminal.
-        let value: String = value.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        let _ = writeln!(text, "{name:<18} {value}");
+        // What a token says was written by others: it must neither steer a terminal nor change the order of what is read.
+        let _ = writeln!(text, "{name:<18} {}", value.escape_debug());
     }
     text
 }
@@ -220,8 +219,7 @@ fn text(path: &Path) -> Step<String> {
 
 /// Seconds since 1970.
 fn now() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+    i64::try_from(unix_seconds()).unwrap_or(i64::MAX)
 }
 
 fn wrong(message: &str) -> Ended {
