@@ -256,9 +256,10 @@ fn two_people_let_a_protected_level_go_and_nothing_happens_without_them() {
     // The plan prints the command.
     let command =
         plan.lines().find_map(|line| line.split_once("gateward domain force-token issue ")).expect("it is said").1;
+    let blanks = [("'WHY'", "closed"), ("NAME", "alice"), ("NAME", "bob"), ("FILE", "alice.key")];
+    let command = blanks.iter().fold(command.to_owned(), |command, (blank, with)| command.replacen(blank, with, 1));
     let mut issue = vec!["force-token", "issue"];
     issue.extend(command.split(' '));
-    issue.extend(["--reason", "closed", "--issuer", "alice", "--approver", "bob", "--key", "alice.key"]);
     std::fs::write(levels.path("token"), levels.run(&issue, 0)).expect("files can be written");
     assert!(levels.run(&["force-token", "show", "--token-file", "token"], 0).contains("protected-zone"));
     let approved = levels.run(&["force-token", "approve", "--token-file", "token", "--key", "bob.key"], 0);
