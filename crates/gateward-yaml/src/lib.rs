@@ -20,15 +20,16 @@ pub use tree::{Key, Node, Position, SyntaxError, Tree, quote};
 /// # Errors
 /// The first mistake: not UTF-8, not YAML, a key given twice, too large or too deep.
 pub fn parse_yaml(text: &[u8]) -> Result<Node, SyntaxError> {
-    parse_yaml_within(text, limits::NODES)
+    parse_yaml_within(text, limits::NODES, limits::BYTES)
 }
 
-/// [`parse_yaml`] of a text with at most `values` values, those that aliases repeat counted every time.
+/// [`parse_yaml`] of a text with at most `values` values and `bytes` of texts in them, those that aliases repeat counted every time.
 ///
 /// # Errors
 /// As for [`parse_yaml`].
-pub fn parse_yaml_within(text: &[u8], values: usize) -> Result<Node, SyntaxError> {
-    decode(text).and_then(|text| yaml::parse(text, values.min(limits::NODES)))
+pub fn parse_yaml_within(text: &[u8], values: usize, bytes: usize) -> Result<Node, SyntaxError> {
+    let most = yaml::Amount { nodes: values.min(limits::NODES), bytes: bytes.min(limits::BYTES) };
+    decode(text).and_then(|text| yaml::parse(text, most))
 }
 
 /// The one value of a text in JSON (RFC 8259).

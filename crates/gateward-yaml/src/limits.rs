@@ -4,6 +4,8 @@
 pub(crate) const TEXT_BYTES: usize = 256 << 20;
 /// Values in the file, those that YAML aliases repeat counted every time.
 pub(crate) const NODES: usize = 5_000_000;
+/// Bytes of texts in a file of YAML, those that aliases repeat counted every time.
+pub(crate) const BYTES: usize = 2 * TEXT_BYTES;
 /// Nesting.
 pub(crate) const DEPTH: usize = 64;
 /// Candidates compared for one "did you mean".

@@ -1,7 +1,7 @@
 //! YAML 1.2 (core schema) to the positioned tree, with anchors, aliases and merge keys.
 //!
-//! Built from parser events on an explicit stack. Aliases copy the anchored value against a budget of nodes,
-//! so "billion laughs" is an error and not an allocation. YAML 1.1 booleans (`yes`, `off`) stay text here:
+//! Built from parser events on an explicit stack. Aliases copy the anchored value against a budget of nodes and of bytes,
+//! so "billion laughs" is an error and not an allocation, and so is one long text many times. YAML 1.1 booleans (`yes`, `off`) stay text here:
 //! whether they mean a boolean depends on the field.
 
 use crate::limits;
@@ -9,10 +9,10 @@ use crate::tree::{Key, Node, Position, SyntaxError, Tree, check_duplicates};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use std::collections::HashMap;
 
-/// Parse a text of at most one document with at most `values` values.
-pub(crate) fn parse(text: &str, values: usize) -> Result<Node, SyntaxError> {
+/// Parse a text of at most one document with at most so much in it.
+pub(crate) fn parse(text: &str, most: Amount) -> Result<Node, SyntaxError> {
     check_characters(text)?;
-    let mut builder = Builder { values, ..Builder::default() };
+    let mut builder = Builder { most, ..Builder::default() };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = event
@@ -39,12 +39,20 @@ fn check_characters(text: &str) -> Result<(), SyntaxError> {
     Err(SyntaxError::new(at, "a control character; YAML allows it only as an escape inside double quotes"))
 }
 
+/// How much of a tree.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Amount {
+    pub(crate) nodes: usize,
+    /// Of texts.
+    pub(crate) bytes: usize,
+}
+
 /// An open list or map.
 struct Frame {
     position: Position,
     anchor: usize,
-    /// Nodes counted before this one, to know how many it holds.
-    nodes_before: usize,
+    /// What was counted before this one, to know how much it holds.
+    before: Amount,
     /// Levels below this one.
     height: usize,
     content: Content,
@@ -57,7 +65,7 @@ enum Content {
 
 struct Anchored {
     node: Node,
-    nodes: usize,
+    amount: Amount,
     height: usize,
 }
 
@@ -66,9 +74,8 @@ struct Builder {
     stack: Vec<Frame>,
     anchors: HashMap<usize, Anchored>,
     root: Option<Node>,
-    nodes: usize,
-    /// Most nodes.
-    values: usize,
+    counted: Amount,
+    most: Amount,
 }
 
 type Built = Result<(), SyntaxError>;
@@ -77,9 +84,10 @@ impl Builder {
     fn event(&mut self, event: Event<'_>, at: Position) -> Built {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                self.count(at, 1)?;
+                let amount = Amount { nodes: 1, bytes: text.len() };
+                self.count(at, amount)?;
                 let node = Node { position: at, value: scalar(&text, style, tag.as_deref(), at)? };
-                self.remember(anchor, &node, 1, 0)?;
+                self.remember(anchor, &node, amount, 0)?;
                 self.place(node, 0)
             }
             Event::SequenceStart(anchor, tag) => {
@@ -103,9 +111,9 @@ impl Builder {
         if self.stack.len() >= limits::DEPTH {
             return Err(SyntaxError::new(position, format!("nested deeper than {} levels", limits::DEPTH)));
         }
-        let nodes_before = self.nodes;
-        self.count(position, 1)?;
-        self.stack.push(Frame { position, anchor, nodes_before, height: 0, content });
+        let before = self.counted;
+        self.count(position, Amount { nodes: 1, bytes: 0 })?;
+        self.stack.push(Frame { position, anchor, before, height: 0, content });
         Ok(())
     }
 
@@ -119,8 +127,9 @@ impl Builder {
             }
         };
         let node = Node { position: frame.position, value };
-        let nodes = self.nodes - frame.nodes_before;
-        self.remember(frame.anchor, &node, nodes, frame.height)?;
+        let Amount { nodes, bytes } = self.counted;
+        let amount = Amount { nodes: nodes - frame.before.nodes, bytes: bytes - frame.before.bytes };
+        self.remember(frame.anchor, &node, amount, frame.height)?;
         self.place(node, frame.height)
     }
 
@@ -131,29 +140,32 @@ impl Builder {
         if self.stack.len() + anchored.height > limits::DEPTH {
             return Err(SyntaxError::new(at, format!("nested deeper than {} levels", limits::DEPTH)));
         }
-        let (nodes, height) = (anchored.nodes, anchored.height);
-        self.count(at, nodes)?;
+        let (amount, height) = (anchored.amount, anchored.height);
+        self.count(at, amount)?;
         // The copy stands where the alias is; what is inside it, where it was written.
         let node = self.anchors.get(&anchor).map(|anchored| Node { position: at, value: anchored.node.value.clone() });
         node.map_or(Ok(()), |node| self.place(node, height))
     }
 
     /// Keep an anchored value for its aliases. The copy counts too: it is memory.
-    fn remember(&mut self, anchor: usize, node: &Node, nodes: usize, height: usize) -> Built {
+    fn remember(&mut self, anchor: usize, node: &Node, amount: Amount, height: usize) -> Built {
         if anchor > 0 {
-            self.count(node.position, nodes)?;
-            self.anchors.insert(anchor, Anchored { node: node.clone(), nodes, height });
+            self.count(node.position, amount)?;
+            self.anchors.insert(anchor, Anchored { node: node.clone(), amount, height });
         }
         Ok(())
     }
 
-    fn count(&mut self, at: Position, nodes: usize) -> Built {
-        self.nodes += nodes;
-        if self.nodes > self.values {
-            let message = format!("more than {} values in one file, aliases expanded", self.values);
-            return Err(SyntaxError::new(at, message));
-        }
-        Ok(())
+    /// Before anything is copied.
+    fn count(&mut self, at: Position, amount: Amount) -> Built {
+        self.counted.nodes += amount.nodes;
+        self.counted.bytes += amount.bytes;
+        let (unit, most) = match self.counted {
+            Amount { nodes, .. } if nodes > self.most.nodes => ("values", self.most.nodes),
+            Amount { bytes, .. } if bytes > self.most.bytes => ("bytes of text", self.most.bytes),
+            _ => return Ok(()),
+        };
+        Err(SyntaxError::new(at, format!("more than {most} {unit} in one file, aliases expanded")))
     }
 
     /// Put a finished value into the list or map that is open.
@@ -293,8 +305,10 @@ fn number(text: &str) -> Option<Tree> {
 mod tests {
     use super::*;
 
+    const MOST: Amount = Amount { nodes: limits::NODES, bytes: limits::BYTES };
+
     fn parse(text: &str) -> Result<Node, SyntaxError> {
-        super::parse(text, limits::NODES)
+        super::parse(text, MOST)
     }
 
     fn check(text: &str, expected: &str) {
@@ -378,7 +392,28 @@ mod tests {
     #[test]
     fn values_are_counted_where_aliases_repeat_them() {
         let text = "a: &a [1, 2, 3]\nb: [*a, *a]\n";
-        assert!(super::parse(text, 20).is_ok());
-        assert!(super::parse(text, 12).unwrap_err().message.contains("more than 12 values"));
+        assert!(super::parse(text, Amount { nodes: 20, ..MOST }).is_ok());
+        assert!(super::parse(text, Amount { nodes: 12, ..MOST }).unwrap_err().message.contains("more than 12 values"));
+    }
+
+    #[test]
+    fn texts_are_counted_where_aliases_repeat_them() {
+        // Written, kept for aliases, repeated twice, and four keys.
+        let text = format!("a: &a {}\nb: [*a]\nc: {{x: *a}}\n", "t".repeat(100));
+        assert!(super::parse(&text, Amount { bytes: 404, ..MOST }).is_ok());
+        let error = super::parse(&text, Amount { bytes: 403, ..MOST }).unwrap_err();
+        assert_eq!(
+            (error.position.line, error.message.as_str()),
+            (3, "more than 403 bytes of text in one file, aliases expanded")
+        );
+        let nested = format!("a: &a [&b {}, *b]\nb: [*a, *a]\n", "t".repeat(100));
+        assert!(
+            super::parse(&nested, Amount { bytes: 1202, ..MOST }).is_ok(),
+            "four times a with three texts, and two keys"
+        );
+        assert!(super::parse(&nested, Amount { bytes: 1201, ..MOST }).is_err());
+        // One mebibyte eight thousand times.
+        let bomb = format!("a: &a {}\nb: [{}]\n", "t".repeat(1 << 20), vec!["*a"; 8000].join(","));
+        assert!(parse(&bomb).unwrap_err().message.starts_with("more than 536870912 bytes of text"));
     }
 }

@@ -7,6 +7,8 @@ use mlua::{IntoLua, IntoLuaMulti, Lua, LuaString, Result, Table, Value};
 const TEXT: usize = 256 << 10;
 /// Most values in it, aliases expanded.
 const VALUES: usize = 20_000;
+/// Likewise bytes of the texts among them.
+const TEXTS: usize = 4 << 20;
 
 pub(super) fn add(lua: &Lua, functions: &Table) -> Result<()> {
     let yaml = lua.create_function(|lua, (text, null): (LuaString, Value)| match read(&text.as_bytes()) {
@@ -20,7 +22,7 @@ fn read(text: &[u8]) -> std::result::Result<Node, String> {
     if text.len() > TEXT {
         return Err(format!("a text in YAML has {TEXT} bytes at most, this one has {}", text.len()));
     }
-    parse_yaml_within(text, VALUES)
+    parse_yaml_within(text, VALUES, TEXTS)
         .map_err(|error| format!("{}:{}: {}", error.position.line, error.position.column, error.message))
 }
 

@@ -28,6 +28,7 @@ raises("at most", lyaml.load, ("x"):rep(300000))
 local laughs = "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
 for i = 1, 8 do laughs = laughs .. ("b%d: &%s [%s]\n"):format(i, ("abcdefghi"):sub(i + 1, i + 1), ("*" .. ("abcdefghi"):sub(i, i) .. ", "):rep(10)) end
 raises("aliases expanded", lyaml.load, laughs)
+raises("bytes of text", lyaml.load, "a: &a " .. ("x"):rep(100000) .. "\nb: [" .. ("*a, "):rep(1000) .. "]\n")
 raises("deeper", lyaml.load, ("["):rep(100))
 local round = {}
 round[1] = round
