@@ -24,20 +24,21 @@ pub(crate) struct Leaving<'a> {
 impl<'a> Leaving<'a> {
     /// Nobody is looked out for.
     pub(crate) fn nobody() -> Self {
-        Self { client: None, reading: None, patience: None, watch: None }
+        Self::new(None, None)
     }
 
     /// Of this client, from whom nothing is read meanwhile.
     pub(crate) fn of(client: Channel<'a>) -> Self {
-        match client {
-            Channel::Http1(stream) => Self { client: Some(stream), ..Self::nobody() },
-            Channel::Http2(_) => Self::nobody(),
-        }
+        Self::new(on_connection(client), None)
     }
 
     /// Of this client, once its request is not being read any more: what was sent before the end is not lost with it.
     pub(crate) fn after(reading: &'a Cell<bool>, client: Channel<'a>) -> Self {
-        Self { reading: Some(reading), ..Self::of(client) }
+        Self::new(on_connection(client), Some(reading))
+    }
+
+    fn new(client: Option<&'a Stream>, reading: Option<&'a Cell<bool>>) -> Self {
+        Self { client, reading, patience: None, watch: None }
     }
 
     /// Whether somebody else reads from the client.
@@ -66,6 +67,14 @@ impl<'a> Leaving<'a> {
     pub(crate) fn rest(&mut self) {
         self.patience = None;
         self.watch = None;
+    }
+}
+
+/// The connection to look at: none for a stream of HTTP/2, which tells by itself.
+fn on_connection(client: Channel<'_>) -> Option<&Stream> {
+    match client {
+        Channel::Http1(stream) => Some(stream),
+        Channel::Http2(_) => None,
     }
 }
 
@@ -100,7 +109,7 @@ mod tests {
     #[test]
     fn a_request_that_is_read_says_so() {
         let reading = Cell::new(true);
-        let leaving = Leaving { reading: Some(&reading), ..Leaving::nobody() };
+        let leaving = Leaving::new(None, Some(&reading));
         assert!(leaving.is_read());
         reading.set(false);
         assert!(!leaving.is_read() && !Leaving::nobody().is_read());
