@@ -1,11 +1,11 @@
 //! Semaphores of one worker: `semaphore(n)`, `semaphore_take`, `semaphore_wait`, `semaphore_post`, `semaphore_count`;
 //! and `under_way(slot, request)`: whether who would post is still there.
 
+use super::time::duration;
 use crate::shared::{Op, Shared};
 use mlua::{Lua, Table, UserData, UserDataRef};
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
 
 /// Most resources, of all that were ever posted and not taken.
 const MOST: usize = 1 << 30;
@@ -58,7 +58,7 @@ pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> mlua::Re
     functions.raw_set("semaphore_take", take)?;
     let wait = lua.create_function(|lua, (own, seconds): (UserDataRef<Semaphore>, f64)| {
         let (free, waits) = (own.free.clone(), Waits::new(&own.waiting));
-        let time = Duration::from_secs_f64(seconds.clamp(0.0, LONGEST));
+        let time = duration(seconds, LONGEST);
         Ok(Op::giving(lua, async move {
             let taken = tokio::time::timeout(time, free.acquire()).await;
             drop(waits);

@@ -3,11 +3,11 @@
 //!
 //! What a timer calls is kept in Lua: a machine has room for a few thousand values that Rust holds.
 
+use super::time::duration;
 use crate::shared::Shared;
 use crate::timers::Timer;
 use mlua::{Function, Lua, Result, Table};
 use std::rc::Rc;
-use std::time::Duration;
 
 /// Longest delay in seconds: a year.
 const LONGEST: f64 = 31_536_000.0;
@@ -21,7 +21,7 @@ pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<(
     functions.raw_set("on_timer", on_timer)?;
     let own = shared.clone();
     let timer = lua.create_function(move |_, (delay, again, number): (f64, bool, f64)| {
-        let delay = Duration::from_secs_f64(delay.clamp(0.0, LONGEST));
+        let delay = duration(delay, LONGEST);
         let timer = Timer { delay, again, number, instance: own.state.instance.get() };
         Ok(own.timers.start(timer).err())
     })?;

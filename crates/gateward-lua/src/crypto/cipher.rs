@@ -104,7 +104,7 @@ impl Keyed<'_> {
             return Err(format!("the key has {} bytes, this cipher's has {key}", self.key.len()));
         }
         let iv = self.cipher.iv();
-        if iv > 0 && self.iv.len() != iv {
+        if self.iv.len() != iv {
             return Err(format!("the initialization vector has {} bytes, this cipher's has {iv}", self.iv.len()));
         }
         let blocks = matches!(self.cipher.mode, Mode::Cbc | Mode::Ecb);
@@ -189,4 +189,54 @@ fn failed() -> String {
 /// The same for a wrong key, a changed text and a wrong padding, so that nobody learns which.
 fn undone() -> String {
     "the text cannot be decrypted with this key".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: [&str; 4] = ["cbc", "ecb", "ctr", "gcm"];
+
+    fn keyed<'a>(mode: &str, key: &'a [u8], iv: &'a [u8], padded: bool) -> Keyed<'a> {
+        Keyed { cipher: Cipher::named(&format!("aes-128-{mode}")).unwrap(), key, iv, padded, beside: b"" }
+    }
+
+    #[test]
+    fn keys_and_vectors_of_other_lengths_are_refused() {
+        for mode in NAMES {
+            let right = Cipher::named(&format!("aes-128-{mode}")).unwrap().iv();
+            for bytes in [0, 1, 11, 12, 13, 15, 16, 17, 32, 1000] {
+                let (key, iv, rest) = ([7; 16], vec![7; bytes], vec![7; right]);
+                let fine = keyed(mode, &key, &iv, true).encrypt(b"text").is_ok();
+                assert_eq!(fine, bytes == right, "{mode} with a vector of {bytes}");
+                let decrypted = keyed(mode, &key, &iv, true).decrypt(&[0; 16]);
+                assert!(bytes == right || decrypted.is_err(), "{mode} {bytes}");
+                let fine = keyed(mode, &iv, &rest, true).encrypt(b"text").is_ok();
+                assert_eq!(fine, bytes == 16, "{mode} with a key of {bytes}");
+            }
+        }
+    }
+
+    #[test]
+    fn texts_of_any_length_are_decrypted_or_refused() {
+        for mode in NAMES {
+            for padded in [true, false] {
+                for bytes in (0..=33).chain([4095, 4096]) {
+                    let (key, text) = ([7; 16], vec![1; bytes]);
+                    let iv = vec![7; Cipher::named(&format!("aes-128-{mode}")).unwrap().iv()];
+                    let keyed = keyed(mode, &key, &iv, padded);
+                    let blocks = matches!(mode, "cbc" | "ecb");
+                    let whole = bytes % BLOCK == 0;
+                    let sealed = keyed.encrypt(&text);
+                    assert_eq!(sealed.is_ok(), !blocks || padded || whole, "{mode} {padded} {bytes}");
+                    if let Ok(sealed) = sealed {
+                        assert_eq!(keyed.decrypt(&sealed).unwrap(), text, "{mode} {padded} {bytes}");
+                    }
+                    // What nobody encrypted: with a padding or a tag it is found out.
+                    let expected = if mode == "gcm" || blocks && padded { false } else { mode == "ctr" || whole };
+                    assert_eq!(keyed.decrypt(&text).is_ok(), expected, "{mode} {padded} {bytes}");
+                }
+            }
+        }
+    }
 }

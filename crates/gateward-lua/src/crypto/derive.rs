@@ -1,7 +1,6 @@
 //! Keys made of passwords and of other keys.
 
-use super::digest::digest;
-use aws_lc_rs::hkdf::{self, KeyType, Prk, Salt};
+use super::digest::{digest, hmac};
 use aws_lc_rs::pbkdf2;
 use std::num::NonZeroU32;
 
@@ -9,15 +8,10 @@ use std::num::NonZeroU32;
 const LENGTH: usize = 4096;
 /// Most rounds of a digest for one key: a call may not take a worker longer.
 const ROUNDS: usize = 100_000;
-
-/// A length that HKDF fills.
-struct Length(usize);
-
-impl KeyType for Length {
-    fn len(&self) -> usize {
-        self.0
-    }
-}
+/// Blocks of a digest's size that HKDF makes at most (RFC 5869 section 2.3).
+const BLOCKS: usize = 255;
+/// Most bytes of what an HKDF key is for: every block is a digest of it.
+const INFO: usize = 64 << 10;
 
 fn bounded(length: usize) -> Result<(), String> {
     if length == 0 || length > LENGTH {
@@ -58,7 +52,8 @@ pub(crate) fn pbkdf2(
     Ok(key)
 }
 
-/// HKDF (RFC 5869) with HMAC of `digest`; `extracted` when `secret` is a pseudorandom key already.
+/// HKDF (RFC 5869) with HMAC of `digest`; `extracted` when `secret` is a pseudorandom key already, of any length. The library's own
+/// panics where such a key is longer than its longest digest.
 pub(crate) fn hkdf(
     digest: &str,
     secret: &[u8],
@@ -67,19 +62,29 @@ pub(crate) fn hkdf(
     length: usize,
     extracted: bool,
 ) -> Result<Vec<u8>, String> {
-    let algorithm = match digest {
-        "sha1" => hkdf::HKDF_SHA1_FOR_LEGACY_USE_ONLY,
-        "sha256" => hkdf::HKDF_SHA256,
-        "sha384" => hkdf::HKDF_SHA384,
-        "sha512" => hkdf::HKDF_SHA512,
-        _ => return Err(format!("HKDF with {digest} is not there; it is with sha1, sha256, sha384 and sha512")),
-    };
+    let unknown = || format!("HKDF with {digest} is not there");
+    super::bounded(secret)?;
+    super::bounded(salt)?;
+    if info.len() > INFO {
+        return Err(format!("what a key is for has {INFO} bytes at most"));
+    }
+    let extract = || hmac(digest, salt, secret).ok_or_else(unknown);
+    let prk = if extracted { secret.to_vec() } else { extract()? };
+    let block = hmac(digest, b"", b"").ok_or_else(unknown)?.len();
     bounded(length)?;
-    let prk =
-        if extracted { Prk::new_less_safe(algorithm, secret) } else { Salt::new(algorithm, salt).extract(secret) };
-    let mut key = vec![0; length];
-    let failed = |_| format!("HKDF with {digest} does not make {length} bytes of this");
-    prk.expand(&[info], Length(length)).and_then(|okm| okm.fill(&mut key)).map_err(failed)?;
+    if length > BLOCKS * block {
+        return Err(format!("HKDF with {digest} makes {} bytes at most, not {length}", BLOCKS * block));
+    }
+    let mut key = Vec::with_capacity(length + block);
+    let mut last = Vec::new();
+    for number in 1..=u8::MAX {
+        if key.len() >= length {
+            break;
+        }
+        last = hmac(digest, &prk, &[&last, info, &[number]].concat()).ok_or_else(unknown)?;
+        key.extend_from_slice(&last);
+    }
+    key.truncate(length);
     Ok(key)
 }
 
@@ -106,4 +111,55 @@ pub(crate) fn chained(
     }
     key.truncate(length);
     Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn hkdf_is_that_of_the_rfc() {
+        // RFC 5869, A.2 (long), A.4 (SHA-1), A.3 (without salt and info).
+        let run = |from: u8, to: u8| (from..=to).collect::<Vec<u8>>();
+        let okm = hkdf("sha256", &run(0, 0x4f), &run(0x60, 0xaf), &run(0xb0, 0xff), 82, false).unwrap();
+        assert_eq!(
+            hex(&okm),
+            "b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb41c65e590e09da3275600c2f09b83\
+             67793a9aca3db71cc30c58179ec3e87c14c01d5c1f3434f1d87"
+        );
+        let okm = hkdf("sha1", &[11; 11], &run(0, 12), &run(0xf0, 0xf9), 42, false).unwrap();
+        assert_eq!(hex(&okm), "085a01ea1b10f36933068b56efa5ad81a4f14b822f5b091568a9cdd4f155fda2c22e422478d305f3f896");
+        let okm = hkdf("sha256", &[11; 22], b"", b"", 42, false).unwrap();
+        assert_eq!(hex(&okm), "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8");
+    }
+
+    #[test]
+    fn what_hkdf_does_not_make_is_an_error() {
+        let of = |digest: &str, secret: usize, info: usize, length: usize| {
+            hkdf(digest, &vec![1; secret], b"salt", &vec![2; info], length, true)
+        };
+        // Keys that are longer than a digest are keys, too.
+        for secret in [0, 1, 64, 65, 1000] {
+            assert_eq!(of("sha512", secret, 300, 100).unwrap().len(), 100);
+        }
+        assert_eq!(of("md5", 16, 0, 255 * 16).unwrap().len(), 4080);
+        assert!(of("md5", 16, 0, 255 * 16 + 1).unwrap_err().contains("4080 bytes at most"));
+        for length in [0, LENGTH + 1, usize::MAX] {
+            assert!(of("sha256", 32, 0, length).is_err(), "{length}");
+        }
+        assert!(of("sha256", 32, INFO + 1, 32).is_err());
+        assert!(of("sha3", 32, 0, 32).unwrap_err().contains("not there"));
+    }
+
+    #[test]
+    fn lengths_and_rounds_are_bounded() {
+        for (rounds, length) in [(0, 16), (1, 0), (1, usize::MAX), (usize::MAX, 16), (ROUNDS, 64), (1, LENGTH + 1)] {
+            assert!(pbkdf2("sha256", b"p", b"s", rounds, length).is_err(), "{rounds} {length}");
+            assert!(chained("md5", b"p", b"s", rounds, length).is_err(), "{rounds} {length}");
+        }
+    }
 }

@@ -17,15 +17,22 @@ end
 
 -- The key and the vector that a caller brings.
 local function brought(key, given, key_size, iv_size)
-  if type(given.iv) ~= "string" or #given.iv < iv_size then return nil, "bad iv" end
+  local iv = given.iv
+  if iv_size == 0 then iv = "" end
+  -- A longer one would not be another cipher's, it would be cut: two of them may be one then.
+  if type(iv) ~= "string" or #iv ~= iv_size then return nil, "bad iv: it has " .. iv_size .. " bytes" end
   if given.method then key = given.method(key) end
   if type(key) ~= "string" or #key ~= key_size then return nil, "bad key length" end
-  return key, given.iv:sub(1, iv_size)
+  return key, iv
 end
 
 -- The key and the vector that a password makes.
 local function made(password, salt, hash, rounds, key_size, iv_size)
-  if salt and #salt ~= 8 then return nil, "salt must be 8 characters or nil" end
+  if type(password) ~= "string" then return nil, "the key must be a string" end
+  if salt and (type(salt) ~= "string" or #salt ~= 8) then return nil, "salt must be 8 characters or nil" end
+  if type(rounds) ~= "number" or rounds < 1 or rounds % 1 ~= 0 or rounds >= 2 ^ 31 then
+    return nil, "hash_rounds must be a whole number above 0"
+  end
   local bytes, err = host.derive_chained(hash, password, salt or "", rounds, key_size + iv_size)
   if not bytes then return nil, err end
   return bytes:sub(1, key_size), bytes:sub(key_size + 1)
@@ -47,6 +54,7 @@ function aes.new(_, key, salt, cipher, hash, rounds, iv_length, padding)
 end
 
 local function run(self, encrypt, text, no_padding)
+  if type(text) ~= "string" then return nil, "the text must be a string" end
   return host.cipher_run(encrypt, self.name, self.key, self.iv, text, self.padded and not no_padding, "")
 end
 
@@ -62,7 +70,7 @@ end
 function methods:decrypt(text, tag)
   if self.tag_size == 0 then return run(self, false, text, tag) end
   if type(tag) ~= "string" or #tag ~= self.tag_size then return nil, "the tag has " .. self.tag_size .. " bytes" end
-  return run(self, false, text .. tag)
+  return run(self, false, type(text) == "string" and text .. tag)
 end
 
 return aes

@@ -10,6 +10,11 @@ local function absent(methods, of, names)
   end
 end
 
+-- Whether it is a whole number from 1 on, that functions in Rust can take.
+local function is_count(value)
+  return type(value) == "number" and value >= 1 and value < 2 ^ 31 and value % 1 == 0
+end
+
 local function digest_name(name)
   return (tostring(name):lower():gsub("[%-_]", ""))
 end
@@ -183,69 +188,117 @@ local function cipher_new(name)
   return setmetatable({ name = name:lower(), key_size = key_size, iv_size = iv_size, tag_size = tag_size }, cipher)
 end
 
-local function run(self, encrypt, own, iv, text, no_padding, beside)
-  return host.cipher_run(encrypt, self.name, own, iv or "", text, not no_padding, beside or "")
+-- What is encrypted in pieces is put together first: all of it comes with `final`, so that nothing is let out before its tag
+-- was looked at.
+function cipher:init(own, iv, options)
+  self.begun, self.tag = nil, nil
+  if self.iv_size == 0 then iv = iv or "" end
+  if type(own) ~= "string" or #own ~= self.key_size then
+    return false, "cipher:init: incorrect key size, expect " .. self.key_size
+  end
+  if type(iv) ~= "string" or #iv ~= self.iv_size then
+    return false, "cipher:init: incorrect iv size, expect " .. self.iv_size
+  end
+  options = options or {}
+  self.begun = { key = own, iv = iv, encrypt = options.is_encrypt, no_padding = options.no_padding, parts = {}, beside = {} }
+  return true
 end
 
-function cipher:encrypt(own, iv, text, no_padding, beside)
-  local made, err = run(self, true, own, iv, text, no_padding, beside)
-  if not made then return nil, "cipher:encrypt: " .. err end
-  if self.tag_size > 0 then
+-- What was begun, for the method `name` that is given `text`.
+local function begun(self, name, text)
+  if not self.begun then return nil, "cipher:" .. name .. ": cipher not initialized, call cipher:init first" end
+  if text ~= nil and type(text) ~= "string" then return nil, "cipher:" .. name .. ": expect a string at #1" end
+  return self.begun
+end
+
+-- Likewise one that has a tag.
+local function sealing(self, name, text)
+  local own, err = begun(self, name, text)
+  if own and (text == nil or self.tag_size == 0) then
+    return nil, "cipher:" .. name .. ": " .. (text == nil and "expect a string at #1" or self.name .. " has no tag")
+  end
+  return own, err
+end
+
+function cipher:update(...)
+  local own, err = begun(self, "update")
+  if not own then return nil, err end
+  for i = 1, select("#", ...) do
+    local part = select(i, ...)
+    if type(part) ~= "string" then return nil, "cipher:update: expect a string at #" .. i end
+    own.parts[#own.parts + 1] = part
+  end
+  return ""
+end
+
+function cipher:update_aead_aad(beside)
+  local own, err = sealing(self, "update_aead_aad", beside)
+  if not own then return nil, err end
+  own.beside[#own.beside + 1] = beside
+  return true
+end
+
+function cipher:set_aead_tag(tag)
+  local own, err = sealing(self, "set_aead_tag", tag)
+  if not own then return nil, err end
+  own.tag = tag
+  return true
+end
+
+function cipher:final(last)
+  local own, err = begun(self, "final", last)
+  if not own then return nil, err end
+  self.begun = nil
+  local text, beside = table.concat(own.parts) .. (last or ""), table.concat(own.beside)
+  local sealed = self.tag_size > 0
+  if sealed and not own.encrypt then
+    if not own.tag then return nil, "cipher:final: the tag is missing, which tells whether the text is right" end
+    if #own.tag ~= self.tag_size then return nil, "cipher:final: the tag has " .. self.tag_size .. " bytes" end
+    text = text .. own.tag
+  end
+  local made
+  made, err = host.cipher_run(own.encrypt and true or false, self.name, own.key, own.iv, text, not own.no_padding, beside)
+  if not made then return nil, "cipher:final: " .. err end
+  if sealed and own.encrypt then
     self.tag = made:sub(-self.tag_size)
     made = made:sub(1, -self.tag_size - 1)
   end
   return made
 end
 
-function cipher:decrypt(own, iv, text, no_padding, beside, tag)
-  if self.tag_size > 0 then
-    if type(tag) ~= "string" or #tag ~= self.tag_size then
-      return nil, "cipher:decrypt: the tag has " .. self.tag_size .. " bytes"
-    end
-    text = text .. tag
+local function at_once(self, encrypt, own, iv, text, no_padding, beside, tag)
+  local fine, err = self:init(own, iv, { is_encrypt = encrypt, no_padding = no_padding })
+  if fine and beside ~= nil then fine, err = self:update_aead_aad(beside) end
+  if fine and tag ~= nil then fine, err = self:set_aead_tag(tag) end
+  if not fine then
+    self.begun = nil
+    return nil, err
   end
-  local made, err = run(self, false, own, iv, text, no_padding, beside)
-  if not made then return nil, "cipher:decrypt: " .. err end
-  return made
+  return self:final(text)
+end
+
+function cipher:encrypt(own, iv, text, no_padding, beside)
+  return at_once(self, true, own, iv, text, no_padding, beside)
+end
+
+function cipher:decrypt(own, iv, text, no_padding, beside, tag)
+  return at_once(self, false, own, iv, text, no_padding, beside, tag)
 end
 
 function cipher:get_aead_tag(size)
   if not self.tag then return nil, "cipher:get_aead_tag: nothing was encrypted with a tag" end
-  return self.tag:sub(1, size or self.tag_size)
-end
-
--- What is encrypted in pieces is put together first: all of it comes with `final`.
-function cipher:init(own, iv, options)
-  options = options or {}
-  self.begun = { key = own, iv = iv, encrypt = options.is_encrypt, no_padding = options.no_padding, parts = {}, beside = {} }
-  return true
-end
-function cipher:update(...)
-  if not self.begun then return nil, "cipher:update: cipher not initialized, call cipher:init first" end
-  for i = 1, select("#", ...) do table.insert(self.begun.parts, (select(i, ...))) end
-  return ""
-end
-function cipher:update_aead_aad(beside)
-  if not self.begun then return nil, "cipher:update_aead_aad: cipher not initialized, call cipher:init first" end
-  table.insert(self.begun.beside, beside)
-  return true
-end
-function cipher:set_aead_tag(tag)
-  if not self.begun then return nil, "cipher:set_aead_tag: cipher not initialized, call cipher:init first" end
-  self.begun.tag = tag
-  return true
-end
-function cipher:final(last)
-  local begun = self.begun
-  if not begun then return nil, "cipher:final: cipher not initialized, call cipher:init first" end
-  self.begun = nil
-  local text, beside = table.concat(begun.parts) .. (last or ""), table.concat(begun.beside)
-  if begun.encrypt then return self:encrypt(begun.key, begun.iv, text, begun.no_padding, beside) end
-  return self:decrypt(begun.key, begun.iv, text, begun.no_padding, beside, begun.tag)
+  size = size or self.tag_size
+  if type(size) ~= "number" or size < 1 or size > self.tag_size or size % 1 ~= 0 then
+    return nil, "cipher:get_aead_tag: a tag has 1 to " .. self.tag_size .. " bytes"
+  end
+  return self.tag:sub(1, size)
 end
 
 -- A key and a vector from a password, as `openssl enc` makes them.
 function cipher:derive(password, salt, rounds, md)
+  if type(password) ~= "string" then return nil, "cipher:derive: expect a string at #1" end
+  if salt ~= nil and type(salt) ~= "string" then return nil, "cipher:derive: expect a string at #2" end
+  if not is_count(rounds or 1) then return nil, "cipher:derive: expect a whole number above 0 at #3" end
   local bytes, err = host.derive_chained(digest_name(md or "sha1"), password, salt or "", rounds or 1, self.key_size + self.iv_size)
   if not bytes then return nil, "cipher:derive: " .. err end
   return bytes:sub(1, self.key_size), bytes:sub(self.key_size + 1)
@@ -261,7 +314,13 @@ local kdf = {
 
 function kdf.derive(options)
   if type(options) ~= "table" then return nil, "kdf.derive: expect a table at #1" end
-  local length, digest = tonumber(options.outlen) or 0, digest_name(options.md or "sha1")
+  local length, digest = tonumber(options.outlen), digest_name(options.md or "sha1")
+  if not is_count(length) then return nil, "kdf.derive: outlen must be a whole number above 0" end
+  for _, name in ipairs { "pass", "salt", "hkdf_key", "hkdf_info" } do
+    local value = options[name]
+    if value ~= nil and type(value) ~= "string" then return nil, "kdf.derive: " .. name .. " must be a string" end
+  end
+  if not is_count(options.pbkdf2_iter or 1) then return nil, "kdf.derive: pbkdf2_iter must be a whole number above 0" end
   local made, err
   if options.type == kdf.PBKDF2 then
     made, err = host.derive_pbkdf2(digest, options.pass or "", options.salt or "", options.pbkdf2_iter or 1, length)

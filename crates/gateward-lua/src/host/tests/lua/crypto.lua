@@ -144,17 +144,29 @@ for name, expected in pairs {
   ["aes-192-ecb"] = "9df13fc3cf7d8be8d3ffb71487ee58d9",
 } do
   local own, K = assert(cipher.new(name)), K:sub(1, tonumber(name:match("%d+")) / 8)
-  assert(hex(own:encrypt(K, IV, text)) == expected, name)
+  assert(hex(own:encrypt(K, name:find("ecb") and "" or IV, text)) == expected, name)
+  local IV = name:find("ecb") and "" or IV
   assert(own:decrypt(K, IV, bytes(expected)) == text)
   assert(own:init(K, IV, { is_encrypt = true }) and own:update("what ", "is ") == "" and hex(own:final("signed")) == expected)
-  refused("bytes, this cipher's has", own:encrypt(K .. "x", IV, text))
+  refused("incorrect key size", own:encrypt(K .. "x", IV, text))
+  refused("incorrect key size", own:decrypt(nil, IV, text))
+  refused("incorrect iv size", own:encrypt(K, IV .. "x", text))
+  refused("expect a string", own:encrypt(K, IV, 5))
+  assert(own:init(K, IV))
+  refused("expect a string at #2", own:update("x", nil, "y"))
+  refused("has no tag", own:encrypt(K, IV, text, false, "beside"))
+  local fine, err = own:init(K .. "x", IV)
+  assert(fine == false and err:find("incorrect key size", 1, true))
+  refused("not initialized", own:update("x"))
+  assert(own:init(K, IV, { is_encrypt = true }) and own:final() )
+  refused("not initialized", own:final())
   assert(own:decrypt(K, IV, own:encrypt(K, IV, text .. text .. "1234", true), true) == text .. text .. "1234")
 end
 local cbc = cipher.new("AES-256-CBC")
 rest()
 refused("cannot be decrypted", cbc:decrypt(K:reverse(), IV, bytes "9a7f1002ff6c956df95b5ea58884586c"))
 refused("whole blocks", cbc:encrypt(K, IV, "x", true))
-refused("initialization vector", cbc:encrypt(K, "short", "x"))
+refused("incorrect iv size", cbc:encrypt(K, "short", "x"))
 refused("not initialized", cbc:update("x"))
 refused("invalid cipher", cipher.new("des-cbc"))
 -- The second case of the paper that defines GCM.
@@ -168,7 +180,33 @@ refused("cannot be decrypted", gcm:decrypt(zero, zero:sub(1, 12), sealed, false,
 rest()
 refused("cannot be decrypted", gcm:decrypt(zero, zero:sub(1, 12), sealed, false, nil, tag:reverse()))
 refused("16 bytes", gcm:decrypt(zero, zero:sub(1, 12), sealed, false, nil, tag:sub(1, 4)))
-refused("16 bytes", gcm:decrypt(zero, zero:sub(1, 12), sealed))
+refused("tag is missing", gcm:decrypt(zero, zero:sub(1, 12), sealed))
+refused("expect a string", gcm:decrypt(zero, zero:sub(1, 12), sealed, false, nil, 5))
+refused("cannot be decrypted", gcm:decrypt(zero, zero:sub(1, 12), nil, false, nil, tag))
+refused("incorrect iv size", gcm:encrypt(zero, zero, zero))
+-- In pieces: nothing comes before the tag was looked at.
+local nonce = zero:sub(1, 12)
+assert(gcm:init(zero, nonce, { is_encrypt = true }) and gcm:update_aead_aad("be") and gcm:update_aead_aad("side") and gcm:update(zero) == "")
+sealed = gcm:final()
+tag = gcm:get_aead_tag()
+assert(gcm:get_aead_tag(4) == tag:sub(1, 4))
+for _, size in ipairs { 0, -1, 17, 1.5, "x" } do refused("1 to 16", gcm:get_aead_tag(size)) end
+rest()
+assert(gcm:init(zero, nonce) and gcm:update_aead_aad("beside") and gcm:set_aead_tag(tag) and gcm:update(sealed) == "" and gcm:final() == zero)
+refused("nothing was encrypted", gcm:get_aead_tag())
+assert(gcm:init(zero, nonce) and gcm:update_aead_aad("other") and gcm:set_aead_tag(tag) and gcm:update(sealed) == "")
+refused("cannot be decrypted", gcm:final())
+refused("not initialized", gcm:final())
+assert(gcm:init(zero, nonce) and gcm:update(sealed) == "")
+refused("tag is missing", gcm:final())
+for _, name in ipairs { "update_aead_aad", "set_aead_tag" } do
+  refused("not initialized", gcm[name](gcm, "x"))
+  assert(gcm:init(zero, nonce))
+  refused("expect a string", gcm[name](gcm, nil))
+  gcm.begun = nil
+end
+refused("expect a string", gcm:derive(nil))
+refused("whole number", gcm:derive("x", nil, 0.5))
 
 rest()
 -- Derived keys: RFC 6070, RFC 5869, `openssl kdf`.
@@ -192,6 +230,18 @@ assert(hex(prk) == "077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2
 hkdf.hkdf_mode, hkdf.hkdf_key = kdf.HKDEF_MODE_EXPAND_ONLY, prk
 assert(hex(kdf.derive(hkdf)) == okm)
 refused("type", kdf.derive { type = kdf.SCRYPT, outlen = 16 })
+hkdf.hkdf_key = ("k"):rep(100)
+assert(#kdf.derive(hkdf) == 42)
+for _, length in ipairs { 0, -1, 1.5, 1e300, 0 / 0, 1 / 0, "x", {} } do
+  hkdf.outlen = length
+  refused("outlen", kdf.derive(hkdf))
+end
+hkdf.outlen = 255 * 32 + 1
+refused("4096", kdf.derive(hkdf))
+hkdf.outlen, hkdf.hkdf_info = 32, 5
+refused("hkdf_info", kdf.derive(hkdf))
+refused("pbkdf2_iter", kdf.derive { type = kdf.PBKDF2, outlen = 16, pbkdf2_iter = -1 })
+refused("expect a table", kdf.derive())
 
 rest()
 -- resty.aes, against `openssl enc -k password -S 73616c7473616c74`.
@@ -209,6 +259,13 @@ rest()
 refused("cannot be decrypted", one:decrypt(pair[1], pair[2]:reverse()))
 refused("bad key length", aes:new("short", nil, aes.cipher(256), { iv = IV }))
 refused("bad iv", aes:new(K, nil, aes.cipher(256), { iv = "x" }))
+refused("bad iv", aes:new(K, nil, aes.cipher(256, "gcm"), { iv = IV }))
+refused("bad key length", aes:new(nil, nil, aes.cipher(256), { iv = IV }))
+refused("must be a string", aes:new(nil, "saltsalt"))
+refused("whole number", aes:new("password", nil, nil, nil, -1))
+refused("must be a string", one:encrypt())
+refused("must be a string", one:decrypt(nil, pair[2]))
+refused("16 bytes", one:decrypt(pair[1]))
 refused("8 characters", aes:new("password", "salt"))
 refused("100000", aes:new("password", nil, aes.cipher(), aes.hash.md5, 1e9))
 assert(aes.cipher(512) == nil)
