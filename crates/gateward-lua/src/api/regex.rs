@@ -13,10 +13,22 @@ use std::rc::Rc;
 
 /// Compiled patterns kept.
 const KEPT: usize = 1024;
+/// Bytes that they take, as far as that is known.
+const KEPT_BYTES: usize = 64 << 20;
+/// Bytes of a pattern's text: PCRE's compiled form has no more.
+const TEXT: usize = 64 << 10;
+/// Likewise of one that goes back: what it has compiled grows with its parts.
+const TEXT_GOING_BACK: usize = 16 << 10;
 /// Bytes of one compiled pattern.
 const SIZE: usize = 1 << 20;
+/// Bytes that nearly all of them do with; tried first, to know which do.
+const SMALL: usize = 64 << 10;
+/// Bytes of all parts of a backtracking pattern, each of which is compiled on its own.
+const PARTS: usize = 16 << 20;
+/// What every one of them may have, however many there are.
+const LEAST: usize = 4 << 10;
 /// Instructions of one backtracking pattern.
-const INSTRUCTIONS: usize = 100_000;
+const INSTRUCTIONS: usize = 20_000;
 /// Steps back of one match in a short subject. PCRE's ten million for each place where a match may begin, which OpenResty leaves
 /// as they are, would take longer than a handler may.
 const BACKTRACKS: usize = 100_000;
@@ -25,11 +37,18 @@ const BACKTRACKS_PER_BYTE: usize = 16;
 /// How often the steps of a short subject are doubled at most for a long one.
 const DOUBLINGS: u32 = 7;
 
-type Known = FxHashMap<(Vec<u8>, Vec<u8>), Rc<Pattern>>;
+/// Patterns by their texts and options.
+#[derive(Default)]
+struct Known {
+    patterns: FxHashMap<(Vec<u8>, Vec<u8>), Rc<Pattern>>,
+    bytes: usize,
+}
 
 /// A compiled pattern.
 struct Pattern {
     engine: Engine,
+    /// Bytes that it takes at most, but for what is set up in matching.
+    bytes: usize,
     /// It matches where the search begins or not at all.
     anchored: bool,
 }
@@ -44,6 +63,8 @@ enum Engine {
 struct Backtracking {
     text: String,
     options: Options,
+    /// Bytes of each of its parts.
+    part: usize,
     for_short: fancy_regex::Regex,
     /// By how often the steps are doubled.
     for_longer: RefCell<FxHashMap<u32, Rc<fancy_regex::Regex>>>,
@@ -82,18 +103,25 @@ pub(super) fn add(lua: &Lua, functions: &Table) -> Result<()> {
 
 fn compiled(known: &RefCell<Known>, pattern: &[u8], options: &[u8]) -> std::result::Result<Rc<Pattern>, String> {
     let key = (pattern.to_vec(), options.to_vec());
-    if let Some(regex) = known.borrow().get(&key) {
+    if let Some(regex) = known.borrow().patterns.get(&key) {
         return Ok(regex.clone());
     }
     let text = str::from_utf8(pattern).map_err(|_| "pattern is not UTF-8".to_owned())?;
-    let options = Options::of(options);
-    let pattern = Rc::new(Pattern { engine: engine(text, options)?, anchored: options.anchored });
-    let mut known = known.borrow_mut();
-    if known.len() >= KEPT {
-        known.clear();
-    }
-    known.insert(key, pattern.clone());
+    let pattern = Rc::new(Pattern::of(text, Options::of(options))?);
+    known.borrow_mut().keep(key, &pattern);
     Ok(pattern)
+}
+
+impl Known {
+    /// All are made anew from time to time: patterns that plugins make of requests may be without number.
+    fn keep(&mut self, key: (Vec<u8>, Vec<u8>), pattern: &Rc<Pattern>) {
+        let bytes = key.0.len() + key.1.len() + pattern.bytes;
+        if self.patterns.len() >= KEPT || self.bytes + bytes > KEPT_BYTES {
+            *self = Self::default();
+        }
+        self.bytes += bytes;
+        self.patterns.insert(key, pattern.clone());
+    }
 }
 
 impl Options {
@@ -110,33 +138,65 @@ impl Options {
     }
 }
 
-fn engine(text: &str, options: Options) -> std::result::Result<Engine, String> {
-    let linear = RegexBuilder::new(text)
-        .case_insensitive(options.case_insensitive)
-        .multi_line(options.multi_line)
-        .dot_matches_new_line(options.dot_matches_new_line)
-        .ignore_whitespace(options.ignore_whitespace)
-        .unicode(options.unicode)
-        .size_limit(SIZE)
-        .build();
-    let refusal = match linear {
-        // Only the other one looks at a single place; a pattern like this it hands to the same automata.
-        Ok(regex) if options.anchored => {
-            return Ok(Backtracking::new(text, options).map_or(Engine::Linear(regex), Engine::Backtracking));
+impl Pattern {
+    fn of(text: &str, options: Options) -> std::result::Result<Self, String> {
+        if text.len() > TEXT {
+            return Err(format!("pcre_compile() failed: regular expression is too large: more than {TEXT} bytes"));
         }
-        Ok(regex) => return Ok(Engine::Linear(regex)),
-        Err(refusal @ regex::Error::CompiledTooBig(_)) => return Err(format!("regex compile failed: {refusal}")),
-        Err(refusal) => refusal,
+        let made = |engine, bytes| Self { engine, bytes, anchored: options.anchored };
+        let refusal = match linear(text, options) {
+            // Only the other one looks at a single place; a pattern like this it hands to the same automata.
+            Ok((regex, bytes)) if options.anchored => {
+                return Ok(match Backtracking::new(text, options) {
+                    Some(backtracking) => made(Engine::Backtracking(backtracking), bytes),
+                    None => made(Engine::Linear(regex), bytes),
+                });
+            }
+            Ok((regex, bytes)) => return Ok(made(Engine::Linear(regex), bytes)),
+            Err(refusal @ regex::Error::CompiledTooBig(_)) => return Err(format!("regex compile failed: {refusal}")),
+            Err(refusal) => refusal,
+        };
+        // Where neither knows it, the first says it better: it points at the place.
+        let backtracking =
+            Backtracking::new(text, options).ok_or_else(|| format!("regex compile failed: {refusal}"))?;
+        let bytes = parts(text) * backtracking.part;
+        Ok(made(Engine::Backtracking(backtracking), bytes))
+    }
+}
+
+/// Compiled, and the bytes it takes at most.
+fn linear(text: &str, options: Options) -> std::result::Result<(Regex, usize), regex::Error> {
+    let build = |bytes| {
+        let regex = RegexBuilder::new(text)
+            .case_insensitive(options.case_insensitive)
+            .multi_line(options.multi_line)
+            .dot_matches_new_line(options.dot_matches_new_line)
+            .ignore_whitespace(options.ignore_whitespace)
+            .unicode(options.unicode)
+            .size_limit(bytes)
+            .build();
+        regex.map(|regex| (regex, bytes))
     };
-    // Where neither knows it, the first says it better: it points at the place.
-    let backtracking = Backtracking::new(text, options).ok_or_else(|| format!("regex compile failed: {refusal}"));
-    backtracking.map(Engine::Backtracking)
+    match build(SMALL) {
+        Err(regex::Error::CompiledTooBig(_)) => build(SIZE),
+        built => built,
+    }
+}
+
+/// In how many parts a pattern that goes back may be compiled: what stands between groups, alternatives and references back.
+fn parts(text: &str) -> usize {
+    1 + 2 * text.bytes().filter(|byte| matches!(byte, b'(' | b'|' | b'\\')).count()
 }
 
 impl Backtracking {
     fn new(text: &str, options: Options) -> Option<Box<Self>> {
-        let for_short = backtracking(text, options, BACKTRACKS).ok()?;
-        Some(Box::new(Self { text: text.to_owned(), options, for_short, for_longer: RefCell::default() }))
+        if text.len() > TEXT_GOING_BACK {
+            return None;
+        }
+        let share = (PARTS / parts(text)).clamp(LEAST, SIZE);
+        let built = |part| Some((part, backtracking(text, options, BACKTRACKS, part).ok()?));
+        let (part, for_short) = built(share.min(SMALL)).or_else(|| built(share))?;
+        Some(Box::new(Self { text: text.to_owned(), options, part, for_short, for_longer: RefCell::default() }))
     }
 
     fn captures<'s>(
@@ -156,7 +216,7 @@ impl Backtracking {
         if let Some(regex) = self.for_longer.borrow().get(&doublings) {
             return Ok(regex.clone());
         }
-        let regex = Rc::new(backtracking(&self.text, self.options, BACKTRACKS << doublings)?);
+        let regex = Rc::new(backtracking(&self.text, self.options, BACKTRACKS << doublings, self.part)?);
         self.for_longer.borrow_mut().insert(doublings, regex.clone());
         Ok(regex)
     }
@@ -168,7 +228,12 @@ fn doublings(bytes: usize) -> u32 {
     wanted.next_power_of_two().ilog2().min(DOUBLINGS)
 }
 
-fn backtracking(text: &str, options: Options, steps: usize) -> std::result::Result<fancy_regex::Regex, Error> {
+fn backtracking(
+    text: &str,
+    options: Options,
+    steps: usize,
+    part: usize,
+) -> std::result::Result<fancy_regex::Regex, Error> {
     fancy_regex::RegexBuilder::new(text)
         .case_insensitive(options.case_insensitive)
         .multi_line(options.multi_line)
@@ -176,7 +241,7 @@ fn backtracking(text: &str, options: Options, steps: usize) -> std::result::Resu
         .ignore_whitespace(options.ignore_whitespace)
         .bytes_mode(if options.unicode { BytesMode::UnicodeBytes } else { BytesMode::Ascii })
         .backtrack_limit(steps)
-        .delegate_size_limit(SIZE)
+        .delegate_size_limit(part)
         .max_prog_size(INSTRUCTIONS)
         .build()
 }
@@ -248,8 +313,7 @@ mod tests {
     use std::time::Instant;
 
     fn pattern(text: &str, options: &str) -> Pattern {
-        let options = Options::of(options.as_bytes());
-        Pattern { engine: engine(text, options).unwrap(), anchored: options.anchored }
+        Pattern::of(text, Options::of(options.as_bytes())).unwrap()
     }
 
     fn found(text: &str, options: &str, subject: &[u8], from: usize) -> Option<(usize, usize)> {
@@ -280,6 +344,56 @@ mod tests {
             assert!(began.elapsed().as_secs() < most, "{bytes} bytes: {:?}", began.elapsed());
         }
         assert_eq!([0, 1, 6250, 6251, 12_500, 12_501, usize::MAX].map(doublings), [0, 0, 0, 1, 1, 2, DOUBLINGS]);
+    }
+
+    #[test]
+    fn patterns_that_take_much_are_refused_at_once() {
+        let began = Instant::now();
+        for text in [
+            "(?:a{1000}){1000}".to_owned(),
+            "((((a{100}){100}){100}){100}){100}".to_owned(),
+            "(?=x)(?:(?:a{1000}){1000}|b)".to_owned(),
+            "(?=x)\\w{60000}".to_owned(),
+            "(?<=(?:a|bb){100000})c".to_owned(),
+            "(?<a>(?=x)\\g<a>\\g<a>|y)".to_owned(),
+            "(".repeat(5000),
+            "(?=".repeat(500),
+            "a|".repeat(40_000),
+            format!("(?=x){}", "a".repeat(20_000)),
+            format!("(?=x){}", "(?=\\w{400})".repeat(1000)),
+        ] {
+            for options in ["", "u", "a", "ju"] {
+                let refused = Pattern::of(&text, Options::of(options.as_bytes())).err();
+                let shown = text.chars().take(40).collect::<String>();
+                assert!(refused.is_some_and(|error| error.contains("failed: ")), "{shown} with '{options}'");
+            }
+        }
+        eprintln!("refused after {:?}", began.elapsed());
+        // Many times nothing is nothing, and counted repetitions take no room.
+        for text in ["(?:){1000000000}", "(?=x)(?:x(?!y)){1,1000000}", "(?=(?:a{30}){30})a"] {
+            assert!(Pattern::of(text, Options::of(b"")).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_in_bytes() {
+        let known = RefCell::new(Known::default());
+        let mut most = 0;
+        for n in 0..3000 {
+            // Small ones, large ones and such as go back.
+            let text = match n % 3 {
+                0 => format!("small{n}"),
+                1 => format!("(?:large{n}){{300}}"),
+                _ => format!("(?=back{n})"),
+            };
+            compiled(&known, text.as_bytes(), b"").unwrap();
+            let known = known.borrow();
+            assert!(known.bytes <= KEPT_BYTES && known.patterns.len() <= KEPT);
+            most = most.max(known.patterns.len());
+        }
+        assert!(most > 100, "{most}");
+        let again = || Rc::as_ptr(&compiled(&known, b"twice", b"").unwrap());
+        assert_eq!(again(), again());
     }
 
     #[test]
