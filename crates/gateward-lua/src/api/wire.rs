@@ -2,10 +2,9 @@
 //! `wish(name)`: what a handshake does; `client_chain()`: what the client showed in it, in PEM.
 
 use crate::api::socket::DATAGRAM;
+use crate::crypto::pem;
 use crate::shared::Shared;
 use crate::wire::Wire;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use gateward_model::Protocol;
 use gateward_plugin::{Exchange, StreamRecord};
 use mlua::{Lua, LuaString, Result, Table, Value};
@@ -53,7 +52,7 @@ pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<(
     let chain = lua.create_function(move |_, ()| {
         let chain = own.state.read(|exchange| {
             let certificate = exchange.client.tls.as_ref()?.certificate.as_ref()?;
-            Some(pem(&certificate.chain))
+            Some(certificate.chain.iter().map(|der| pem::write("CERTIFICATE", der)).collect::<String>())
         });
         Ok(chain.flatten())
     })?;
@@ -67,21 +66,6 @@ fn print(wire: &mut Wire, text: &[u8]) -> std::result::Result<(), String> {
     }
     wire.printed.extend_from_slice(text);
     Ok(())
-}
-
-/// Certificates in PEM (RFC 7468).
-fn pem(chain: &[Box<[u8]>]) -> String {
-    let mut text = String::new();
-    for certificate in chain {
-        text.push_str("-----BEGIN CERTIFICATE-----\n");
-        let encoded = BASE64.encode(certificate);
-        for line in encoded.as_bytes().chunks(64) {
-            text.push_str(&String::from_utf8_lossy(line));
-            text.push('\n');
-        }
-        text.push_str("-----END CERTIFICATE-----\n");
-    }
-    text
 }
 
 fn known(exchange: &Exchange, wire: &Wire, name: &[u8]) -> Option<String> {

@@ -1,7 +1,9 @@
-//! `x509(bytes, format)`: a certificate in DER, or nothing and why not; `x509_field(der, name)`: what it says.
+//! `x509(bytes, format)`: a certificate in DER, or nothing and why not; `x509_field(der, name)`: what it says; `pem(label, der)`:
+//! a text.
 
+use crate::crypto::pem;
 use mlua::{BString, Lua, LuaString, Result, Table, Value};
-use x509_parser::prelude::{FromDer, Pem, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
 pub(super) fn add(lua: &Lua, functions: &Table) -> Result<()> {
@@ -17,15 +19,17 @@ pub(super) fn add(lua: &Lua, functions: &Table) -> Result<()> {
         let Ok((_, certificate)) = X509Certificate::from_der(&der) else { return Ok(Value::Nil) };
         field(lua, &certificate, &name.as_bytes())
     })?;
-    functions.raw_set("x509_field", field)
+    functions.raw_set("x509_field", field)?;
+    let pem = lua.create_function(|_, (label, der): (String, LuaString)| Ok(pem::write(&label, &der.as_bytes())))?;
+    functions.raw_set("pem", pem)
 }
 
 /// The first certificate of `bytes`, in DER.
 fn parse(bytes: &[u8], format: &str) -> std::result::Result<Vec<u8>, String> {
     let from_pem = || {
-        let pem =
-            Pem::iter_from_buffer(bytes).filter_map(std::result::Result::ok).find(|pem| pem.label == "CERTIFICATE");
-        pem.map(|pem| pem.contents).ok_or_else(|| "no PEM certificate".to_owned())
+        let blocks = pem::read(bytes).map_err(|why| format!("no PEM certificate: {why}"))?;
+        let found = blocks.into_iter().find(|(label, _)| label == "CERTIFICATE");
+        found.map(|(_, der)| der).ok_or_else(|| "no PEM certificate".to_owned())
     };
     let der = match format {
         "PEM" => from_pem()?,

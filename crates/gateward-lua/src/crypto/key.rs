@@ -1,6 +1,6 @@
 //! Keys of RSA (2048 to 8192 bits), the curves P-256, P-384 and P-521, and Ed25519: reading, making and writing them.
 
-use super::jwk;
+use super::{jwk, pem};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rsa::{
     self, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OAEP_SHA384_MGF1SHA384, OAEP_SHA512_MGF1SHA512, OaepAlgorithm,
@@ -12,16 +12,11 @@ use aws_lc_rs::signature::{
     ECDSA_P521_SHA512_ASN1, ECDSA_P521_SHA512_ASN1_SIGNING, ED25519, EcdsaKeyPair, EcdsaSigningAlgorithm,
     Ed25519KeyPair, KeyPair, ParsedPublicKey, VerificationAlgorithm,
 };
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use gateward_config::pem_blocks;
 
 /// Most bytes of a text with a key in it; 8192 bits of RSA in PEM have some 7000, a chain of certificates more.
 const TEXT: usize = 128 << 10;
 /// Bytes of an Ed25519 public key in its outer form (RFC 8410).
 const ED25519_DER: usize = 44;
-/// Characters on a line of PEM.
-const PEM_LINE: usize = 64;
 /// The first byte of every key in DER.
 const SEQUENCE: u8 = 0x30;
 
@@ -104,14 +99,15 @@ impl Key {
         if text.len() > TEXT {
             return Err(format!("a key has {} bytes at most, this text has {}", TEXT, text.len()));
         }
-        let pem = || from_pem(std::str::from_utf8(text).map_err(|_| "not a key in PEM: it is not text".to_owned())?);
+        #[cfg(test)]
+        tests::READ.set(tests::READ.get() + 1);
         match form {
-            Form::Pem => pem(),
+            Form::Pem => from_pem(text),
             Form::Der => from_der(text),
             Form::Jwk => jwk::read(text),
             Form::Any if text.first() == Some(&SEQUENCE) => from_der(text),
             Form::Any if text.trim_ascii_start().first() == Some(&b'{') => jwk::read(text),
-            Form::Any => pem(),
+            Form::Any => from_pem(text),
         }
     }
 
@@ -209,14 +205,7 @@ impl Key {
     /// In PEM.
     pub(crate) fn pem(&self, private: bool) -> Result<String, String> {
         let label = if private { "PRIVATE KEY" } else { "PUBLIC KEY" };
-        let body = STANDARD.encode(self.der(private)?);
-        let mut pem = format!("-----BEGIN {label}-----\n");
-        for line in body.as_bytes().chunks(PEM_LINE) {
-            pem.extend(line.iter().copied().map(char::from));
-            pem.push('\n');
-        }
-        pem.push_str(&format!("-----END {label}-----\n"));
-        Ok(pem)
+        Ok(pem::write(label, &self.der(private)?))
     }
 
     /// `text` for whoever has the private half. `scheme` is `pkcs1` or `oaep-DIGEST`.
@@ -284,11 +273,11 @@ fn oaep(scheme: &str) -> Result<Option<&'static OaepAlgorithm>, String> {
 }
 
 /// The first key or certificate in `text`.
-fn from_pem(text: &str) -> Result<Key, String> {
-    if text.contains("ENCRYPTED") {
+fn from_pem(text: &[u8]) -> Result<Key, String> {
+    if memchr::memmem::find(text, b"ENCRYPTED").is_some() {
         return Err("the key has a passphrase; keys are taken without one".to_owned());
     }
-    for (label, der) in pem_blocks(text).ok_or("a broken block of PEM")? {
+    for (label, der) in pem::read(text)? {
         match label.as_str() {
             "PUBLIC KEY" | "RSA PUBLIC KEY" | "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => {
                 return from_der(&der);
@@ -327,4 +316,14 @@ fn from_der(der: &[u8]) -> Result<Key, String> {
     let bare = rsa::PublicKey::from_der(der).map_err(|_| unread())?;
     let spki = AsDer::<PublicKeyX509Der<'_>>::as_der(&bare).map_err(|_| unread())?;
     Key::public(spki.as_ref())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Texts that were read for a key, for tests to see what is read once only.
+        pub(crate) static READ: Cell<usize> = const { Cell::new(0) };
+    }
 }

@@ -5,6 +5,7 @@ pub(crate) mod derive;
 pub(crate) mod digest;
 mod jwk;
 pub(crate) mod key;
+pub(crate) mod pem;
 pub(crate) mod sign;
 
 /// Most bytes that are signed, verified, encrypted or decrypted at once: such work holds the worker.

@@ -24,6 +24,30 @@ fn tokens() {
 }
 
 #[test]
+fn keys_of_tokens_are_read_once() {
+    let body = r#"
+        local jwt, rest = require "resty.jwt", rest
+        local token = jwt:sign(keys.p256, { header = { alg = "ES256" }, payload = {} })
+        for _ = 1, 20 do
+          rest()
+          assert(jwt:verify(keys.p256_public, token).verified)
+          -- Another one is another key.
+          assert(not jwt:verify(keys.p384_public, token).verified)
+        end
+        for n = 1, 200 do
+          if n % 10 == 0 then rest() end
+          assert(not jwt:verify(keys.p256_public .. n, token .. "x").verified)
+        end
+        assert(jwt:verify(keys.p256_public, token).verified)
+    "#;
+    let read = || crate::crypto::key::tests::READ.get();
+    let before = read();
+    holds("jwt-keys", &[include_str!("lua/keys.lua"), body].concat());
+    // The three, two hundred others, and once more what was let go for them.
+    assert_eq!(read() - before, 204);
+}
+
+#[test]
 fn yaml() {
     holds("yaml", include_str!("lua/yaml.lua"));
 }

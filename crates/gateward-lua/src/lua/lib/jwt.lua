@@ -5,6 +5,8 @@ local host, require = core.host, core.env.require
 
 -- Longest token: what is read, decoded and signed for one request.
 local LONGEST = 1048576
+-- Longest text of a validator that is told.
+local LONGEST_REASON = 500
 local FINE = "everything is awesome~ :p"
 
 local algorithms = {
@@ -26,8 +28,12 @@ local function reason_of(raised, otherwise)
   return type(raised) == "table" and raised.reason or otherwise
 end
 
--- So much of what a client sent is told of it.
-local function quoted(text) return #text > 60 and text:sub(1, 60) .. ".." or text end
+-- What of a text a client may have had a hand in is told: on one line, and so much of it.
+local function shown(text, most)
+  text = #text > most and text:sub(1, most) .. ".." or text
+  return (text:gsub("[%c\127-\255]", function(byte) return ("\\x%02x"):format(byte:byte()) end))
+end
+local function quoted(value) return shown(tostring(value), 60) end
 
 -- Parts -------------------------------------------------------------------------------------------------------------------
 
@@ -91,10 +97,25 @@ local function secret_of(secret, token, alg)
   return secret
 end
 
+-- Keys that were read, by digests of their texts: plugins verify with the same few again and again.
+local KEPT = 64
+local kept, count = {}, 0
+
+local function read_key(text)
+  local digest = host.digest("sha256", text)
+  if kept[digest] then return kept[digest] end
+  local key, err = host.key_read(text, "*")
+  if not key then return nil, err end
+  -- All are read anew from time to time: keys of an identity provider change.
+  if count >= KEPT then kept, count = {}, 0 end
+  kept[digest], count = key, count + 1
+  return key
+end
+
 local function key_of(secret, alg, private)
   if type(secret) == "function" then failed("secret function can only be used with hmac alg: " .. alg) end
   if type(secret) ~= "string" then failed("invalid secret type (must be string or function)") end
-  local key, err = host.key_read(secret, "*")
+  local key, err = read_key(secret)
   if not key then failed((private and "signer error: " or "Decode secret is not a valid cert/public key: ") .. err) end
   local wanted, kind, is_private = algorithms[alg].kind, host.key_about(key)
   if kind ~= wanted then failed("key type mismatch: alg " .. alg .. " requires a key of " .. wanted) end
@@ -107,10 +128,10 @@ end
 function jwt:sign(secret, token)
   local header = token.header
   if type(header) ~= "table" then failed("missing part header") end
-  if header.typ ~= nil and header.typ ~= "JWT" then failed("invalid typ: " .. tostring(header.typ)) end
+  if header.typ ~= nil and header.typ ~= "JWT" then failed("invalid typ: " .. quoted(header.typ)) end
   if header.enc ~= nil then failed("encrypted tokens (JWE) are not there on this gateway") end
   local how = type(header.alg) == "string" and algorithms[header.alg]
-  if not how then failed("unsupported alg: " .. tostring(header.alg)) end
+  if not how then failed("unsupported alg: " .. quoted(header.alg)) end
   local text = signed_text(self, token)
   local signature, err
   if how.hmac then
@@ -158,7 +179,7 @@ local function check_signature(self, secret, token, alg)
   if how.hmac then
     local expected = self:jwt_encode(host.hmac(how.hmac, secret_of(secret, token, alg), text))
     if type(encoded) ~= "string" or not host.same_bytes(encoded, expected) then
-      failed("signature mismatch: " .. quoted(tostring(encoded)))
+      failed("signature mismatch: " .. quoted(encoded))
     end
     return
   end
@@ -196,9 +217,12 @@ end
 
 -- Specs of claims as functions by claim. What is wrong with one is the plugin's error, whatever the token.
 local function prepared(self, ...)
-  local specs = { ... }
-  if #specs == 0 then specs[1] = self:get_default_validation_options() end
-  for i, spec in ipairs(specs) do
+  local specs, last = { ... }, select("#", ...)
+  while last > 0 and specs[last] == nil do last = last - 1 end
+  if last == 0 then specs[1], last = self:get_default_validation_options(), 1 end
+  -- One that is missing in between is no reason to look at none.
+  for i = 1, last do
+    local spec = specs[i]
     if type(spec) ~= "table" then error("Claim spec must be a table - see jwt-validators.lua for helper functions", 0) end
     local old = next(spec) ~= nil
     for name in pairs(spec) do old = old and legacy[name] end
@@ -228,9 +252,11 @@ local function check_claims(token, specs)
       local fine, result = pcall(validator, value, claim, json)
       if not fine then
         local text = type(result) == "string" and result:gsub("^.-:%d-: ", "")
-        failed(text or reason_of(result, "Claim '" .. tostring(claim) .. "' validation failed"))
+        text = text or reason_of(result, "Claim '" .. tostring(claim) .. "' validation failed")
+        -- Validators of plugins say what they like of what a client sent.
+        failed(type(text) == "string" and shown(text, LONGEST_REASON) or text)
       elseif result == false then
-        failed("Claim '" .. tostring(claim) .. "' ('" .. tostring(value) .. "') returned failure")
+        failed("Claim '" .. tostring(claim) .. "' ('" .. quoted(value) .. "') returned failure")
       end
     end
   end

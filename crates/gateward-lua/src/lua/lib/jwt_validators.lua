@@ -118,6 +118,9 @@ end
 
 -- Times -------------------------------------------------------------------------------------------------------------------
 
+-- The last second of the year 9999: what is later has no date in four digits.
+local LATEST = 253402300799
+
 local function leeway_of(value)
   insist(type(value) == "number" and value >= 0, "leeway must be a non-negative number")
   return value
@@ -146,7 +149,7 @@ for name, time in pairs {
       if value == nil then return true end
       insist(type(value) == "number" and value >= 0, "'%s' is malformed.  Expected to be a positive numeric value.", claim)
       if fits(value, clock(), own or system_leeway) then return true end
-      error(("'%s' claim %s %s"):format(claim, what, ngx.http_time(value)), 0)
+      error(("'%s' claim %s %s"):format(claim, what, value <= LATEST and ngx.http_time(value) or tostring(value)), 0)
     end
   end)
 end

@@ -7,14 +7,6 @@ local function hex(bytes)
   return (bytes:gsub(".", function(byte) return ("%02X"):format(byte:byte()) end))
 end
 
-local function pem(label, der)
-  local lines = { "-----BEGIN " .. label .. "-----" }
-  local encoded = core.ngx.encode_base64(der)
-  for from = 1, #encoded, 64 do lines[#lines + 1] = encoded:sub(from, from + 63) end
-  lines[#lines + 1] = "-----END " .. label .. "-----\n"
-  return table.concat(lines, "\n")
-end
-
 -- Names --------------------------------------------------------------------------------------------------------------------
 
 local name = {}
@@ -91,12 +83,12 @@ end
 
 function certificate:tostring(format)
   if format == "DER" then return self.der end
-  return pem("CERTIFICATE", self.der)
+  return host.pem("CERTIFICATE", self.der)
 end
 function certificate:to_PEM() return self:tostring("PEM") end
 certificate.__tostring = function(self) return self:tostring("PEM") end
 
-function certificate:pubkey_pem() return pem("PUBLIC KEY", field(self, "public_key")) end
+function certificate:pubkey_pem() return host.pem("PUBLIC KEY", field(self, "public_key")) end
 
 -- Stores -------------------------------------------------------------------------------------------------------------------
 
@@ -110,12 +102,13 @@ function store:add(object)
   if not is_certificate(object) then return nil, "x509.store:add: expect an x509 instance at #1" end
   if #self.certificates >= MOST then return nil, "x509.store:add: a store holds " .. MOST .. " certificates" end
   self.certificates[#self.certificates + 1] = object
+  self.authorities = nil
   return true
 end
 
 -- What the process trusts (--trusted-certificate).
 function store:use_default()
-  self.trusted = true
+  self.trusted, self.authorities = true, nil
   return true
 end
 

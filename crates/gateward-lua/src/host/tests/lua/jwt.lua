@@ -131,6 +131,46 @@ reason("'nbf' claim is required", claims({ exp = now + 5 }, { require_nbf_claim 
 raises("must be a function", claims, {}, { sub = "x" })
 raises("must be a table", claims, {}, "x")
 raises("Cannot create validator for nil", validators.equals)
+rest()
+-- What is missing is an error of the plugin's, and no reason to look at nothing.
+assert(claims({ exp = now + 60 }, nil).verified)
+reason("'exp' claim expired", claims({ exp = now - 5 }, nil))
+raises("must be a table", claims, { sub = "x" }, nil, { sub = validators.equals "y" })
+raises("must be a table", claims, { sub = "x" }, { sub = validators.equals "x" }, nil, {})
+for _, name in ipairs { "equals", "matches", "any_of", "check", "equals_any_of", "matches_any_of", "contains_any_of", "greater_than",
+  "less_than", "require_one_of" } do
+  raises("Cannot create validator for", validators[name], nil)
+  raises("Cannot create validator for", validators["opt_" .. name] or validators[name])
+end
+raises("Cannot create validator for", validators.any_of, { "x" }, nil)
+raises("Cannot create validator for", validators.chain, 1)
+raises("Cannot create validator for", validators.is_at, "x")
+raises("leeway must be", validators.set_system_leeway, nil)
+raises("clock must be", validators.set_system_clock, nil)
+for _, name in ipairs { "sign", "verify", "verify_jwt_obj", "load_jwt", "jwt_encode", "jwt_decode" } do
+  for _, own in ipairs { jwt, {} } do pcall(jwt[name], own, nil, nil, nil) end
+end
+raises("", jwt.sign, jwt, "s", nil)
+raises("must be function", jwt.set_payload_encoder, jwt, nil)
+for _, time in ipairs { 1e18, 1e300, 253402300800 } do
+  reason("'nbf' claim not valid until", claims { nbf = time })
+  assert(claims({ exp = time }).verified)
+end
+rest()
+-- What a client sent is told on one line, and not much of it.
+local long = "a\nb\27" .. ("x"):rep(10000)
+for _, object in ipairs {
+  claims({ iss = long }, { iss = validators.equals "a" }),
+  claims({ iss = long }, { iss = function(value) error("not " .. value, 0) end }),
+  claims({ iss = long }, { iss = function(value) error { reason = "not " .. value } end }),
+  jwt:verify("s", jwt:jwt_encode { alg = long } .. "." .. payload .. ".x"),
+  jwt:verify("s", "e30.e30." .. long), jwt:verify("s", long .. ".e30.x"), jwt:verify("s", "e30." .. long .. ".x"),
+  jwt:verify(function() end, jwt:sign("s", { header = { alg = "HS256", kid = long }, payload = {} })),
+} do
+  rest()
+  local told = object.reason
+  assert(object.verified == false and #told < 700 and not told:find("%c"), told)
+end
 raises("non-negative", validators.is_at, { leeway = -1 })
 -- The signature comes first: what a claim holds is not told of a forged token.
 reason("signature mismatch", jwt:verify("other", jwt:sign("s", { header = { alg = "HS256" }, payload = { exp = 1 } })))
