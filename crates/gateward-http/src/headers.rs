@@ -86,6 +86,8 @@ struct Entry {
     value_len: u32,
     /// The arena holds the whole line, `name: value CRLF`, in one piece.
     line: bool,
+    /// It was there when [`Headers::mark`] was called.
+    marked: bool,
 }
 
 /// Where a field lies in a section.
@@ -180,6 +182,18 @@ impl Headers {
     pub fn count<'n>(&self, name: impl Into<Name<'n>>) -> usize {
         let name = name.into();
         self.entries.iter().filter(|entry| self.is_named(entry, &name)).count()
+    }
+
+    /// Mark the fields that are there, and no others: they can be told from those that are added later, whatever is removed in
+    /// between. A marked field stays one when its value is [`set`](Self::set).
+    pub fn mark(&mut self) {
+        self.entries.iter_mut().for_each(|entry| entry.marked = true);
+    }
+
+    /// Whether a marked field of this name is there.
+    pub fn is_marked<'n>(&self, name: impl Into<Name<'n>>) -> bool {
+        let name = name.into();
+        self.entries.iter().any(|entry| entry.marked && self.is_named(entry, &name))
     }
 
     /// All fields as (name in the case it came, value), in order.
@@ -299,6 +313,7 @@ impl Headers {
             value_start,
             value_len: value.len() as u32,
             line: false,
+            marked: false,
         });
         hash
     }
@@ -321,6 +336,7 @@ impl Headers {
             value_start: places.value_start,
             value_len: places.value_len,
             line: places.line,
+            marked: false,
         });
         hash
     }
@@ -449,6 +465,32 @@ mod tests {
             let (left_bytes, right_bytes) = (left.as_bytes(), right.as_bytes());
             assert_eq!(same_name(left_bytes, right_bytes, is_plain(right_bytes)), same, "{left} {right}");
         }
+    }
+
+    #[test]
+    fn marked_fields_are_told_from_later_ones_whatever_is_removed() {
+        let mut headers = Headers::default();
+        for name in ["A", "Set-Cookie", "B", "Set-Cookie", "C"] {
+            headers.add(name, "theirs");
+        }
+        headers.mark();
+        headers.set("set-cookie", "ours");
+        headers.remove("A");
+        headers.retain(|name, _| name != "B");
+        for name in ["D", "E", "A", "B"] {
+            headers.add(name, "ours");
+        }
+        let marked = |name: &str| headers.is_marked(name);
+        assert_eq!(
+            ["set-cookie", "c", "D", "E", "A", "B", "F"].map(marked),
+            [true, true, false, false, false, false, false]
+        );
+        headers.add("D", "more");
+        headers.mark();
+        assert!(headers.is_marked("d"));
+        headers.clear();
+        headers.add("D", "new");
+        assert!(!headers.is_marked("d"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::origin::ProxyOrigin;
-use crate::{ClientTls, RecordChanges, TlsAuthorities, TlsIdentity};
+use crate::{ClientTls, RecordChanges, TlsAuthorities, TlsIdentity, Try};
 use gateward_http::uri::split_authority;
 use gateward_http::{Headers, Method, RequestHead};
 use gateward_model::{Consumer, EntityId, Route, Service};
@@ -44,6 +44,8 @@ pub struct Exchange {
     pub request_body_max: Option<u64>,
     /// The response; valid from the response phases on. `response.early` may be set in any phase.
     pub response: ResponseState,
+    /// Attempts to reach the upstream, in order; what is there before a plugin's phase was made before it.
+    pub tries: Vec<Try>,
     /// Metrics to record beyond the always-on ones, switched on by the prometheus plugin.
     pub metrics: MetricGroups,
     /// What plugins change in the record.
@@ -204,7 +206,7 @@ pub struct ResponseState {
     pub early: Headers,
     /// Status code.
     pub status: u16,
-    /// Fields as they will be sent.
+    /// Fields as they will be sent; those that the upstream sent are marked.
     pub headers: Headers,
     /// The whole body when a plugin needs it buffered. What `header_filter` puts here is sent in the body's place.
     pub body: Option<Vec<u8>>,
@@ -220,22 +222,10 @@ pub struct ResponseState {
     pub hold: bool,
     /// The body as it came from the upstream.
     pub held: Option<Vec<u8>>,
-    /// How many of the first `headers` came from the upstream, as long as none of them is removed.
-    pub from_upstream: usize,
     /// Status of the upstream's response, whatever it is now; 0: there was none.
     pub upstream_status: u16,
     /// The head is on its way to the client: nothing can take the response's place any more.
     pub started: bool,
-}
-
-impl ResponseState {
-    /// Take a field out of `headers`, so that what came from the upstream is still known.
-    pub fn remove(&mut self, name: &str) {
-        let is_it = |(known, _): &(&str, &[u8])| known.eq_ignore_ascii_case(name);
-        let theirs = self.headers.iter().take(self.from_upstream).filter(is_it).count();
-        self.from_upstream -= theirs;
-        self.headers.remove(name);
-    }
 }
 
 /// Who made a response, in Kong's words.
@@ -314,6 +304,7 @@ impl Exchange {
             held_body_max: 0,
             request_body_max: None,
             response: ResponseState::default(),
+            tries: Vec::new(),
             metrics: MetricGroups::default(),
             changes: RecordChanges::default(),
             context: Context::default(),
@@ -357,7 +348,7 @@ impl Exchange {
         self.response.hold = false;
         self.response.held = None;
         self.response.upstream_status = 0;
-        self.response.from_upstream = 0;
+        self.tries.clear();
         self.metrics = MetricGroups::default();
         self.changes.clear();
         self.context.clear();

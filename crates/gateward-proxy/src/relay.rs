@@ -40,7 +40,7 @@ pub(crate) async fn prepare(
     response.upstream_status = response.status;
     response.source = Source::Service;
     hop::strip_response(&mut response.headers);
-    response.from_upstream = response.headers.len();
+    response.headers.mark();
     let framing = session.response_head.framing;
     session.download.begin(answered.link.channel().received_as(framing), Encoder::Raw);
 

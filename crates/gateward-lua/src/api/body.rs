@@ -98,7 +98,7 @@ fn replace(exchange: &mut Exchange, answer: LocalResponse) {
         }
     };
     for name in ["Content-Length", "Content-Encoding", "Content-Type"] {
-        response.remove(name);
+        response.headers.remove(name);
     }
     if !content_type.is_empty() {
         response.headers.set("Content-Type", content_type);

@@ -100,7 +100,7 @@ fn change(exchange: &mut Exchange, which: u32, replace: bool, name: &str, values
         };
     }
     if replace && values.is_empty() {
-        remove(exchange, which, name);
+        of_mut(exchange, which).remove(name);
         return true;
     }
     let headers = of_mut(exchange, which);
@@ -109,12 +109,4 @@ fn change(exchange: &mut Exchange, which: u32, replace: bool, name: &str, values
         return false;
     }
     rest.all(|value| headers.add(name, value))
-}
-
-fn remove(exchange: &mut Exchange, which: u32, name: &str) {
-    if which == REQUEST || exchange.response.status == 0 {
-        of_mut(exchange, which).remove(name);
-    } else {
-        exchange.response.remove(name);
-    }
 }

@@ -88,11 +88,7 @@ fn add_response(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<()>
     let came = lua.create_function(move |_, name: LuaString| {
         let Ok(name) = name.to_str() else { return Ok(false) };
         let name = name.replace('_', "-");
-        let came = own.state.read(|exchange| {
-            let response = &exchange.response;
-            response.headers.iter().take(response.from_upstream).any(|(known, _)| known.eq_ignore_ascii_case(&name))
-        });
-        Ok(came.unwrap_or(false))
+        Ok(own.state.read(|exchange| exchange.response.headers.is_marked(&name)).unwrap_or(false))
     })?;
     functions.raw_set("came_from_upstream", came)
 }

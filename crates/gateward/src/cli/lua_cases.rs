@@ -186,7 +186,7 @@ fn answer(exchange: &mut Exchange, message: &Message) {
     exchange.response.source = Source::Service;
     exchange.response.upstream_status = exchange.response.status;
     fill(&mut exchange.response.headers, message);
-    exchange.response.from_upstream = exchange.response.headers.len();
+    exchange.response.headers.mark();
     if exchange.response.hold {
         exchange.response.held = Some(message.body.clone().into_bytes());
     }
