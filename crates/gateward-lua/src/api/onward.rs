@@ -4,7 +4,7 @@ use crate::retry::RetryCallback;
 use crate::shared::Shared;
 use gateward_model::Secret;
 use gateward_plugin::{Detour, Scheme, TlsAuthorities, TlsIdentity};
-use mlua::{Lua, LuaString, Result, Table};
+use mlua::{Lua, LuaString, Result, Table, UserData, UserDataRef};
 use std::rc::Rc;
 
 pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<()> {
@@ -54,18 +54,29 @@ fn add_ways(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<()> {
     functions.raw_set("ask_before_retry", before_retry)
 }
 
+/// What Lua keeps to set it again and again.
+struct Made<T>(Rc<T>);
+
+impl<T: 'static> UserData for Made<T> {}
+
 fn add_tls(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<()> {
+    let make = lua.create_function(|_, (cert, key): (String, String)| {
+        Ok(Made(Rc::new(TlsIdentity::new(cert, Secret::new(key)))))
+    })?;
+    functions.raw_set("tls_identity", make)?;
     let own = shared.clone();
-    let identity = lua.create_function(move |_, (cert, key): (String, String)| {
-        let identity = Rc::new(TlsIdentity::new(cert, Secret::new(key)));
-        own.state.exchange(|exchange| exchange.upstream.detour_mut().tls_identity = Some(identity));
+    let identity = lua.create_function(move |_, made: UserDataRef<Made<TlsIdentity>>| {
+        own.state.exchange(|exchange| exchange.upstream.detour_mut().tls_identity = Some(made.0.clone()));
         Ok(())
     })?;
     functions.raw_set("set_tls_identity", identity)?;
+    let make = lua.create_function(|_, (certs, with_trusted): (Vec<String>, bool)| {
+        Ok(Made(Rc::new(TlsAuthorities::new(certs, with_trusted))))
+    })?;
+    functions.raw_set("tls_authorities", make)?;
     let own = shared.clone();
-    let authorities = lua.create_function(move |_, (certs, with_trusted): (Vec<String>, bool)| {
-        let authorities = Rc::new(TlsAuthorities::new(certs, with_trusted));
-        own.state.exchange(|exchange| exchange.upstream.detour_mut().tls_authorities = Some(authorities));
+    let authorities = lua.create_function(move |_, made: UserDataRef<Made<TlsAuthorities>>| {
+        own.state.exchange(|exchange| exchange.upstream.detour_mut().tls_authorities = Some(made.0.clone()));
         Ok(())
     })?;
     functions.raw_set("set_tls_authorities", authorities)

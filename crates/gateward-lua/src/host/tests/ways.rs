@@ -1,7 +1,8 @@
 //! What plugins say about the way to the upstream: where further tries go, and TLS.
 
 use super::*;
-use gateward_plugin::Detour;
+use gateward_plugin::{Detour, RequestRecord, Try};
+use std::rc::Rc;
 
 /// A plugin with these bodies of phases.
 fn phases(name: &str, phases: &[(&str, &str)]) -> (Folder, LuaPlugin) {
@@ -217,3 +218,44 @@ fn telemetry_takes_what_kong_takes() {
     let (_folder, plugin) = phases("telemetry", &[("access", access)]);
     passed(&plugin);
 }
+#[test]
+fn what_is_brought_again_and_again_is_made_once() {
+    let (_folder, plugin) = plugin(
+        "tls-made",
+        &format!(
+            r#"
+            local ssl, x509 = require "ngx.ssl", require "resty.openssl.x509"
+            local cert = [[
+{}]]
+            local chain = assert(ssl.parse_pem_cert(cert))
+            local function key(name)
+              return assert(ssl.parse_pem_priv_key("-----BEGIN " .. name .. "KEY-----\nAAAA\n-----END " .. name .. "KEY-----\n"))
+            end
+            local one, other = key "", key "RSA "
+            local store = assert(require("resty.openssl.x509.store").new())
+            local P = {{ PRIORITY = 5 }}
+            function P:access()
+              local set = kong.request.get_header("set")
+              if set == "add" then assert(store:add(assert(x509.new(cert)))) end
+              kong.service.set_tls_cert_key(chain, set == "other" and other or one)
+              kong.service.set_tls_verify_store(store)
+            end
+            return P"#,
+            cert()
+        ),
+    );
+    let brought = |set: &str| {
+        let mut exchange = with_header(set);
+        assert_eq!(status(&run(plugin.access(&mut exchange))), None, "{}", vm::LAST_ERROR.take());
+        let detour = detour(&exchange);
+        (detour.tls_identity.clone().unwrap(), detour.tls_authorities.clone().unwrap())
+    };
+    let (first, second) = (brought("x"), brought("x"));
+    assert!(Rc::ptr_eq(&first.0, &second.0) && Rc::ptr_eq(&first.1, &second.1));
+    let other = brought("other");
+    assert!(other.0.key().expose().contains("RSA") && Rc::ptr_eq(&first.1, &other.1));
+    let added = brought("add");
+    assert_eq!((first.1.certs().len(), added.1.certs().len()), (0, 1));
+    assert_eq!(added.0.fingerprint(), first.0.fingerprint());
+}
+

@@ -78,7 +78,9 @@ function service.set_tls_cert_key(chain, key)
   check(before)
   if not is_parsed(chain, "certificate") then error("chain must be a parsed cdata object", 2) end
   if not is_parsed(key, "key") then error("key must be a parsed cdata object", 2) end
-  host.set_tls_identity(chain.pem, key.pem)
+  -- Both stay as they are, so what is made of them is made once.
+  if chain.identity_with ~= key then chain.identity, chain.identity_with = host.tls_identity(chain.pem, key.pem), key end
+  host.set_tls_identity(chain.identity)
   return true
 end
 
@@ -102,8 +104,12 @@ function service.set_tls_verify_store(store)
   if type(store) ~= "table" or getmetatable(store) ~= core.x509_store then
     error("argument must be a resty.openssl.x509.store object", 2)
   end
-  local certificates = {}
-  for i, certificate in ipairs(store.certificates) do certificates[i] = certificate:to_PEM() end
-  host.set_tls_authorities(certificates, store.trusted)
+  -- Made once, until something is added.
+  if not store.authorities then
+    local certificates = {}
+    for i, certificate in ipairs(store.certificates) do certificates[i] = certificate:to_PEM() end
+    store.authorities = host.tls_authorities(certificates, store.trusted)
+  end
+  host.set_tls_authorities(store.authorities)
   return true
 end
