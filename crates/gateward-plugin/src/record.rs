@@ -52,6 +52,19 @@ pub struct Try {
     pub keepalive: bool,
     /// What failed: `failed` or `timeout`, Kong's `state`, or `cancelled` for one that lost against a hedge; `None` when the try succeeded.
     pub failure: Option<&'static str>,
+    /// Status of an answer that was not taken, which is why the try failed.
+    pub status: Option<u16>,
+}
+
+impl Try {
+    /// Kong's `code`, nginx's for what failed: 502, 504 for a time-out, or the status that was not taken; `None` when nothing did.
+    pub fn code(&self) -> Option<u16> {
+        match self.failure? {
+            "timeout" => Some(504),
+            "failed" => Some(self.status.unwrap_or(502)),
+            _ => None,
+        }
+    }
 }
 
 /// How an exchange ended, with its figures. Finished exactly once, on every path.
@@ -349,6 +362,8 @@ struct TryView {
     keepalive: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u16>,
 }
 
 impl Serialize for TriesView<'_> {
@@ -362,6 +377,7 @@ impl Serialize for TriesView<'_> {
             balancer_latency_ns: attempt.connect_us.saturating_mul(1000),
             keepalive: attempt.keepalive,
             state: attempt.failure,
+            code: attempt.code(),
         }))
     }
 }
@@ -605,8 +621,11 @@ mod tests {
             connect_us: 2_500,
             keepalive: failure.is_none(),
             failure,
+            status: None,
         };
-        let tries = [attempt(Some("failed")), attempt(None)];
+        let unwelcome = Try { status: Some(503), ..attempt(Some("failed")) };
+        let tries =
+            [attempt(Some("failed")), attempt(None), attempt(Some("timeout")), unwelcome, attempt(Some("cancelled"))];
         let record = RequestRecord {
             tries: &tries,
             upstream_us: Some(9_999),
@@ -633,10 +652,14 @@ mod tests {
                 "/tries/0",
                 json!({
                     "ip": "10.0.0.1", "port": 8080, "balancer_start": 7, "balancer_start_ns": 7_000_000, "balancer_latency": 2,
-                    "balancer_latency_ns": 2_500_000, "keepalive": false, "state": "failed",
+                    "balancer_latency_ns": 2_500_000, "keepalive": false, "state": "failed", "code": 502,
                 }),
             ),
             ("/tries/1/state", json!(null)),
+            ("/tries/1/code", json!(null)),
+            ("/tries/2/code", json!(504)),
+            ("/tries/3/code", json!(503)),
+            ("/tries/4/code", json!(null)),
         ] {
             assert_eq!(text(pointer), expected, "{pointer}");
         }

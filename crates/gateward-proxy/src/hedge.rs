@@ -53,8 +53,8 @@ pub(crate) async fn attempt(
     let session = &mut *connection.session;
     session.download.input.reset();
     (session.times.answered, session.upstream_status) = (None, None);
-    if let Some(attempt) = session.tries.last_mut() {
-        attempt.failure = Some("failed");
+    if let Some(attempt) = session.exchange.tries.last_mut() {
+        (attempt.failure, attempt.status) = (Some("failed"), Some(session.response_head.status));
     }
     Err(Failed { error: ProxyError::UpstreamClosed, sent: true, stale: false, again: Again::Paid })
 }
@@ -310,17 +310,17 @@ fn take_over(session: &mut Session, copy: &mut Session) {
     session.download.input.reset();
     std::mem::swap(&mut session.download, &mut copy.download);
     std::mem::swap(&mut session.response_head, &mut copy.response_head);
-    std::mem::swap(&mut session.tries, &mut copy.tries);
+    std::mem::swap(&mut session.exchange.tries, &mut copy.exchange.tries);
     session.times.answered = copy.times.answered;
     session.upstream_status = copy.upstream_status;
 }
 
 /// Keep account of both tries: for the log, and so that a later one goes elsewhere.
 fn note_loser(session: &mut Session, copy: &Session) {
-    for attempt in &copy.tries {
+    for attempt in &copy.exchange.tries {
         let mut attempt = attempt.clone();
         attempt.failure.get_or_insert("cancelled");
-        session.tries.insert(session.tries.len().saturating_sub(1), attempt);
+        session.exchange.tries.insert(session.exchange.tries.len().saturating_sub(1), attempt);
     }
     if session.excluded_of == copy.excluded_of {
         session.excluded.extend(

@@ -30,9 +30,15 @@ pub(crate) fn fenced<'i, T>(
     instance: &'i Instance,
     call: impl FnOnce(&'i dyn Plugin) -> T,
 ) -> Result<T, Panicked> {
-    catch_unwind(AssertUnwindSafe(|| call(&*instance.plugin))).map_err(|_| {
-        metrics.count(Counter::PluginPanics);
+    fence(metrics, || call(&*instance.plugin)).inspect_err(|_| {
         tracing::error!(plugin = instance.entity.name, id = %instance.entity.id, "plugin panicked; the request got a 500, or the stream was closed");
+    })
+}
+
+/// Likewise into something that a plugin left for later. Who calls says in the log whose it was.
+pub(crate) fn fence<T>(metrics: &WorkerMetrics, call: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|_| {
+        metrics.count(Counter::PluginPanics);
         Panicked
     })
 }

@@ -19,7 +19,7 @@ pub(crate) fn finish(connection: &Connection<'_>, plan: &WorkerPlan, ended: &End
     let forwarded = times.forwarded.unwrap_or(now);
     let record = RequestRecord {
         exchange,
-        tries: &session.tries,
+        tries: &session.exchange.tries,
         request_bytes: session.received_bytes + session.upload.body_bytes,
         response_bytes: ended.sent_bytes,
         request_us: now.saturating_sub(times.started),
@@ -111,7 +111,7 @@ fn note(connection: &Connection<'_>, error: ProxyError) {
     if is_operators(error) && !limited {
         let exchange = &connection.session.exchange;
         let route = exchange.route.as_ref().and_then(|route| route.name.as_deref());
-        let address = connection.session.tries.last().map(|attempt| tracing::field::display(attempt.address));
+        let address = connection.session.exchange.tries.last().map(|attempt| tracing::field::display(attempt.address));
         tracing::warn!(request = exchange.id, route, address, "{error}");
     }
 }

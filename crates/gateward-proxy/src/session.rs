@@ -8,7 +8,7 @@ use crate::outcome::Persistence;
 use crate::pump::Pump;
 use gateward_http::ResponseHead;
 use gateward_net::Deadline;
-use gateward_plugin::{ClientTls, Exchange, ProxyOrigin, Try};
+use gateward_plugin::{ClientTls, Exchange, ProxyOrigin};
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -41,7 +41,6 @@ pub(crate) struct Session {
     /// Upstream to client.
     pub(crate) download: Pump,
     pub(crate) response_head: ResponseHead,
-    pub(crate) tries: Vec<Try>,
     /// Targets tried, by index in the upstream's list of this generation.
     pub(crate) excluded: Vec<usize>,
     pub(crate) excluded_of: u64,
@@ -121,7 +120,6 @@ impl Session {
             upload: Pump::default(),
             download: Pump::default(),
             response_head: ResponseHead::default(),
-            tries: Vec::new(),
             excluded: Vec::new(),
             excluded_of: 0,
             role: Role::Only,
@@ -152,7 +150,6 @@ impl Session {
         self.download.input.reset();
         self.download.output.clear();
         self.download.sent_bytes = 0;
-        self.tries.clear();
         self.excluded.clear();
         self.active.clear();
         self.times = Times::default();

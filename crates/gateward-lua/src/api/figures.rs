@@ -1,8 +1,8 @@
 //! `figure(name)`: how a request ended, whatever plugins changed in what is logged of it; `tries()`: whom it was sent to, and how
-//! many microseconds it took to reach them.
+//! many microseconds it took to reach them; `tries_list()`: what Kong keeps of each, of those that were made so far.
 
 use crate::shared::Shared;
-use gateward_plugin::RequestRecord;
+use gateward_plugin::{RequestRecord, Try};
 use mlua::{Lua, LuaString, Result, Table};
 use std::rc::Rc;
 
@@ -19,7 +19,34 @@ pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<(
         };
         Ok(own.state.record(each).unwrap_or_default())
     })?;
-    functions.raw_set("tries", tries)
+    functions.raw_set("tries", tries)?;
+    let own = shared.clone();
+    let tries_list = lua.create_function(move |lua, ()| {
+        let of_request = own.state.record(|record| record.tries.to_vec());
+        let of_stream = || own.state.stream_record(|record| record.tries.to_vec());
+        let tries = of_request.or_else(of_stream).or_else(|| own.state.read(|exchange| exchange.tries.clone()));
+        list(lua, &tries.unwrap_or_default())
+    })?;
+    functions.raw_set("tries_list", tries_list)
+}
+
+/// Tries as Kong keeps them (kong/runloop/balancer/init.lua, kong/init.lua).
+fn list(lua: &Lua, tries: &[Try]) -> Result<Table> {
+    let list = lua.create_table_with_capacity(tries.len(), 0)?;
+    for attempt in tries {
+        let entry = lua.create_table()?;
+        entry.raw_set("ip", attempt.address.ip().to_string())?;
+        entry.raw_set("port", attempt.address.port())?;
+        entry.raw_set("balancer_start", attempt.started_at_ms as f64)?;
+        entry.raw_set("balancer_start_ns", attempt.started_at_ms as f64 * 1e6)?;
+        entry.raw_set("balancer_latency", (attempt.connect_us / 1000) as f64)?;
+        entry.raw_set("balancer_latency_ns", attempt.connect_us as f64 * 1e3)?;
+        entry.raw_set("keepalive", attempt.keepalive)?;
+        entry.raw_set("state", attempt.failure)?;
+        entry.raw_set("code", attempt.code())?;
+        list.raw_push(entry)?;
+    }
+    Ok(list)
 }
 
 fn figure(record: &RequestRecord<'_>, name: &[u8]) -> Option<f64> {

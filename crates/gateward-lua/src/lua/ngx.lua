@@ -1,6 +1,7 @@
 -- `ngx`: what of OpenResty's API plugins use.
 local core = ...
 local host, state = core.host, core.state
+local after_tries = core.set_of("response", "header_filter", "body_filter", "log")
 
 local ngx = {
   null = core.null,
@@ -42,7 +43,14 @@ ngx.arg = setmetatable({}, {
 
 setmetatable(ngx, {
   __index = function(_, name)
-    if name == "ctx" then return core.tables().ctx end
+    if name == "ctx" then
+      local own = core.tables()
+      if own.noted ~= state.phase and bit.band(state.phase, after_tries) ~= 0 then
+        own.noted = state.phase
+        core.note_tries(host.tries_list())
+      end
+      return own.ctx
+    end
   end,
   __newindex = function(self, name, value)
     if name == "ctx" then

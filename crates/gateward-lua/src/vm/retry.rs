@@ -21,6 +21,8 @@ impl Machine for Vm {
         if stopped {
             instance.counts.stopped.fetch_add(1, Ordering::Relaxed);
         }
+        // What it said besides is not the next call's.
+        self.shared.forget();
         let refused = match asked {
             Ok(None) => return true,
             Ok(Some(refused)) => refused,

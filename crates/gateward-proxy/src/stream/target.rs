@@ -268,6 +268,7 @@ pub(super) async fn bind(
         connect_us: worker.now_us().saturating_sub(began_us),
         keepalive: false,
         failure: socket.is_err().then_some("failed"),
+        status: None,
     });
     Ok(Answering { socket: socket?, idle_ms: u64::from(reaching.service.read_timeout), load })
 }
@@ -286,7 +287,8 @@ async fn attempt(reaching: &mut Reaching<'_>, session: &mut Session) -> Result<R
         Err(ProxyError::ConnectTimeout) => Some("timeout"),
         Err(_) => Some("failed"),
     };
-    session.tries.push(Try { address, started_at_ms: worker.unix_ms(began_us), connect_us, keepalive: false, failure });
+    let started_at_ms = worker.unix_ms(began_us);
+    session.tries.push(Try { address, started_at_ms, connect_us, keepalive: false, failure, status: None });
     worker.metrics.count(if failure.is_none() { Counter::UpstreamConnects } else { Counter::UpstreamConnectFailures });
     if let Some(load) = &mut load {
         match outcome {

@@ -79,7 +79,7 @@ pub(super) async fn choose(
         Backend::Host(Some(ip)) => Ok(Destination { address: SocketAddr::new(ip, asking.service.port), share: None }),
         Backend::Host(None) => {
             let Service { host, port, .. } = asking.service;
-            let tried = |address| connection.session.tries.iter().any(|earlier| earlier.address == address);
+            let tried = |address| connection.session.exchange.tries.iter().any(|earlier| earlier.address == address);
             let found = match worker.resolver.at_hand(host, *port, tried) {
                 Some(found) => found,
                 // Here and below: what seldom happens waits in a future of its own, which keeps that of every request

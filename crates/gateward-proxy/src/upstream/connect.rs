@@ -71,7 +71,7 @@ pub(super) async fn connect_http1(
             return Err(error);
         }
     };
-    session.tries.push(attempt_record(worker, address, began_us, false, None));
+    session.exchange.tries.push(attempt_record(worker, address, began_us, false, None));
     if offer == Offer::Either && dialled.is_http2() {
         return Box::pin(http2::adopt(worker, peer, dialled)).await;
     }
@@ -88,7 +88,7 @@ pub(super) fn begin(worker: &Rc<Worker>, asking: &Asking<'_>, peer: Peer, dialle
 
 fn reuse(worker: &Rc<Worker>, session: &mut Session, pooled: UpstreamConnection, began_us: u64) -> Link {
     worker.metrics.count(Counter::UpstreamReuses);
-    session.tries.push(attempt_record(worker, pooled.peer.address, began_us, true, None));
+    session.exchange.tries.push(attempt_record(worker, pooled.peer.address, began_us, true, None));
     Link::new(pooled, worker.clone(), true)
 }
 
@@ -120,7 +120,7 @@ pub(super) fn note_no_connection(
 ) {
     worker.metrics.count(Counter::UpstreamConnectFailures);
     let failure = if error == ProxyError::ConnectTimeout { "timeout" } else { "failed" };
-    session.tries.push(attempt_record(worker, address, began_us, false, Some(failure)));
+    session.exchange.tries.push(attempt_record(worker, address, began_us, false, Some(failure)));
 }
 
 pub(super) fn attempt_record(
@@ -132,5 +132,5 @@ pub(super) fn attempt_record(
 ) -> Try {
     // A pooled connection costs no time worth a clock read.
     let connect_us = if keepalive { 0 } else { worker.now_us().saturating_sub(began_us) };
-    Try { address, started_at_ms: worker.unix_ms(began_us), connect_us, keepalive, failure }
+    Try { address, started_at_ms: worker.unix_ms(began_us), connect_us, keepalive, failure, status: None }
 }

@@ -46,7 +46,7 @@ pub(super) async fn send_and_wait(
         }
         Err(error) => {
             let silent = session.download.input.is_empty();
-            if let Some(attempt) = session.tries.last_mut().filter(|_| error.side() == Side::Upstream) {
+            if let Some(attempt) = session.exchange.tries.last_mut().filter(|_| error.side() == Side::Upstream) {
                 attempt.failure = Some(if error == ProxyError::UpstreamTimeout { "timeout" } else { "failed" });
             }
             session.download.input.reset();

@@ -74,14 +74,14 @@ pub(super) async fn connect(
     match way {
         Way::KnownHttp1 => connect_http1(connection, asking, destination.peer, offer, fresh_only, began_us).await,
         Way::Http1(dialled) => {
-            session.tries.push(attempt_record(worker, address, began_us, false, None));
+            session.exchange.tries.push(attempt_record(worker, address, began_us, false, None));
             Ok(begin(worker, asking, destination.peer, dialled))
         }
         Way::Http2(leased) => {
             if reused {
                 worker.metrics.count(Counter::UpstreamReuses);
             }
-            session.tries.push(attempt_record(worker, address, began_us, reused, None));
+            session.exchange.tries.push(attempt_record(worker, address, began_us, reused, None));
             // When one connection has died under the request already, the next that does is no surprise.
             Ok(Link::shared(leased, reused && !fresh_only))
         }

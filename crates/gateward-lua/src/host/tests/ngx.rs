@@ -180,6 +180,7 @@ fn the_log_phase_knows_the_upstream() {
         connect_us,
         keepalive: false,
         failure: None,
+        status: None,
     };
     let tries = [tried("10.0.0.9:80", 1_500), tried("[::1]:81", 20_000)];
     // What is logged is not what happened.

@@ -21,6 +21,11 @@ fn ask(exchange: &mut Exchange) -> bool {
     asked.ask(exchange)
 }
 
+fn tried(address: &str, failure: Option<&'static str>) -> Try {
+    let address = address.parse().unwrap();
+    Try { address, started_at_ms: 1_700_000_000_123, connect_us: 2_500, keepalive: false, failure, status: None }
+}
+
 /// The exchange after an access phase of which nothing is to go wrong.
 #[track_caller]
 fn passed(plugin: &LuaPlugin) -> Exchange {
@@ -109,6 +114,91 @@ fn a_callback_is_its_requests() {
     assert!(!callback.ask(&mut exchanges[0]));
 }
 
+#[test]
+fn tries_are_known_as_in_kong() {
+    let access = r#"
+        kong.service.set_target_retry_callback(function()
+          local data = ngx.ctx.balancer_data
+          local tries = data.tries
+          assert(data.try_count == #tries)
+          local first, begun = tries[1], tries[#tries]
+          assert(first.ip == "10.0.0.9" and first.port == 80 and first.state == "failed" and first.code == 502)
+          assert(first.balancer_start == 1700000000123 and first.balancer_latency == 2 and first.balancer_latency_ns == 2.5e6)
+          assert(begun.ip == nil and begun.state == nil and begun.balancer_start > 1.7e12)
+          if #tries == 3 then
+            assert(tries[2].ip == "::1" and tries[2].port == 81 and tries[2].state == "timeout" and tries[2].code == 504)
+            assert(data.own == 2)
+          end
+          data.own = #tries
+          return "b.test", 80
+        end)
+    "#;
+    let header_filter = r#"
+        local tries = ngx.ctx.balancer_data.tries
+        assert(#tries == 3 and tries[2].code == 504)
+        kong.response.set_header("X-Tried", tries[3].ip)
+    "#;
+    let log = r#"
+        local data = ngx.ctx.balancer_data
+        local tries = data and data.tries or {}
+        local texts = {}
+        for i, each in ipairs(tries) do
+          texts[i] = table.concat({ each.ip, each.port, tostring(each.state), tostring(each.code) }, " ")
+        end
+        _G.seen_text = function() return table.concat(texts, ", ") end
+    "#;
+    let (_folder, plugin) = phases("tries", &[("access", access), ("header_filter", header_filter), ("log", log)]);
+    let mut exchange = passed(&plugin);
+    for attempt in [tried("10.0.0.9:80", Some("failed")), tried("[::1]:81", Some("timeout"))] {
+        exchange.tries.push(attempt);
+        assert!(ask(&mut exchange), "{}", vm::LAST_ERROR.take());
+    }
+    exchange.tries.push(tried("10.0.0.8:80", None));
+    exchange.response.status = 200;
+    plugin.header_filter(&mut exchange);
+    assert_eq!(exchange.response.headers.get_str("x-tried"), Some("10.0.0.8"), "{}", vm::LAST_ERROR.take());
+    let seen = |exchange: &Exchange| {
+        plugin.log(&RequestRecord { tries: &exchange.tries, ..RequestRecord::of(exchange) });
+        plugin.vm().unwrap().evaluate("seen_text")
+    };
+    assert_eq!(seen(&exchange), "10.0.0.9 80 failed 502, ::1 81 timeout 504, 10.0.0.8 80 nil nil");
+    // Also where nobody was asked for another way.
+    assert_eq!(seen(&passed(&plugin)), "");
+    let mut exchange = passed(&plugin);
+    exchange.tries.push(tried("10.0.0.8:80", None));
+    assert_eq!(seen(&exchange), "10.0.0.8 80 nil nil");
+}
+
+#[test]
+fn what_a_callback_leaves_is_nobody_elses() {
+    let access = r#"
+        kong.ctx.plugin.big = ("x"):rep(1e6) .. kong.request.get_header("set")
+        local big = kong.ctx.plugin.big
+        kong.service.set_target_retry_callback(function()
+          pcall(ngx.exit, 200)
+          return "host" .. #big, 1
+        end)
+    "#;
+    let (_folder, plugin) = phases("retry-left", &[("access", access), ("header_filter", "error('broken')")]);
+    let mut exchanges: Vec<Exchange> = (0..20).map(|n| with_header(&n.to_string())).collect();
+    for exchange in &mut exchanges {
+        assert_eq!(status(&run(plugin.access(exchange))), None, "{}", vm::LAST_ERROR.take());
+        assert!(ask(exchange), "{}", vm::LAST_ERROR.take());
+    }
+    // That one left is not said of the next call.
+    vm::LAST_ERROR.take();
+    let mut other = Exchange::new();
+    other.response.status = 200;
+    plugin.header_filter(&mut other);
+    assert!(vm::LAST_ERROR.take().contains("broken"));
+    let vm = plugin.vm().unwrap();
+    drop(exchanges);
+    vm.clear_slots();
+    vm.lua().gc_collect().unwrap();
+    vm.lua().gc_collect().unwrap();
+    assert!(vm.lua().used_memory() < 10 << 20, "{}", vm.lua().used_memory());
+}
+
 fn with_header(value: &str) -> Exchange {
     let mut exchange = Exchange::new();
     exchange.request.headers.add("set", value);
@@ -178,47 +268,6 @@ fn authorities_of_the_plugin_verify_the_upstream() {
 }
 
 #[test]
-fn ways_can_be_said_in_their_phases_only() {
-    let late = r#"
-        for _, name in ipairs { "set_target_retry_callback", "set_tls_cert_key", "set_tls_verify_store" } do
-          local fine, err = pcall(kong.service[name], function() end)
-          assert(not fine and err:find("function cannot be called in header_filter phase (only in: "
-            .. "rewrite, access, balancer, preread)", 1, true), err)
-        end
-        kong.response.set_header("X-Fine", "1")
-    "#;
-    let (_folder, plugin) = phases("ways-late", &[("header_filter", late)]);
-    let mut exchange = Exchange::new();
-    exchange.response.status = 200;
-    plugin.header_filter(&mut exchange);
-    assert!(exchange.response.headers.contains("x-fine"), "{}", vm::LAST_ERROR.take());
-}
-
-#[test]
-fn telemetry_takes_what_kong_takes() {
-    let access = r#"
-        local log, conf = kong.telemetry.log, { __plugin_id = "id", plugin_instance_name = "one" }
-        local function fails(why, ...)
-          local fine, err = log(...)
-          assert(fine == nil and err:find(why, 1, true), err)
-        end
-        fails("plugin_name must be a string", 1, conf, "t")
-        fails("plugin_config must be a table", "p", nil, "t")
-        fails("message_type must be a string", "p", conf)
-        fails("message must be a string", "p", conf, "t", {})
-        fails("attributes must be a table", "p", conf, "t", "m", "a")
-        fails("type not supported", "p", conf, "t", "m", { print })
-        local long = {}
-        for i = 1, 2000 do long[i] = i end
-        fails("too many values", "p", conf, "t", "m", long)
-        fails("excessive size", "p", conf, "t", "m", { ("x"):rep(100000) })
-        assert(log("p", conf, "t") == true)
-        assert(log("p", conf, "t", "m", { ["node.id"] = 1, list = { true, "x" } }) == true)
-    "#;
-    let (_folder, plugin) = phases("telemetry", &[("access", access)]);
-    passed(&plugin);
-}
-#[test]
 fn what_is_brought_again_and_again_is_made_once() {
     let (_folder, plugin) = plugin(
         "tls-made",
@@ -259,3 +308,44 @@ fn what_is_brought_again_and_again_is_made_once() {
     assert_eq!(added.0.fingerprint(), first.0.fingerprint());
 }
 
+#[test]
+fn ways_can_be_said_in_their_phases_only() {
+    let late = r#"
+        for _, name in ipairs { "set_target_retry_callback", "set_tls_cert_key", "set_tls_verify_store" } do
+          local fine, err = pcall(kong.service[name], function() end)
+          assert(not fine and err:find("function cannot be called in header_filter phase (only in: "
+            .. "rewrite, access, balancer, preread)", 1, true), err)
+        end
+        kong.response.set_header("X-Fine", "1")
+    "#;
+    let (_folder, plugin) = phases("ways-late", &[("header_filter", late)]);
+    let mut exchange = Exchange::new();
+    exchange.response.status = 200;
+    plugin.header_filter(&mut exchange);
+    assert!(exchange.response.headers.contains("x-fine"), "{}", vm::LAST_ERROR.take());
+}
+
+#[test]
+fn telemetry_takes_what_kong_takes() {
+    let access = r#"
+        local log, conf = kong.telemetry.log, { __plugin_id = "id", plugin_instance_name = "one" }
+        local function fails(why, ...)
+          local fine, err = log(...)
+          assert(fine == nil and err:find(why, 1, true), err)
+        end
+        fails("plugin_name must be a string", 1, conf, "t")
+        fails("plugin_config must be a table", "p", nil, "t")
+        fails("message_type must be a string", "p", conf)
+        fails("message must be a string", "p", conf, "t", {})
+        fails("attributes must be a table", "p", conf, "t", "m", "a")
+        fails("type not supported", "p", conf, "t", "m", { print })
+        local long = {}
+        for i = 1, 2000 do long[i] = i end
+        fails("too many values", "p", conf, "t", "m", long)
+        fails("excessive size", "p", conf, "t", "m", { ("x"):rep(100000) })
+        assert(log("p", conf, "t") == true)
+        assert(log("p", conf, "t", "m", { ["node.id"] = 1, list = { true, "x" } }) == true)
+    "#;
+    let (_folder, plugin) = phases("telemetry", &[("access", access)]);
+    passed(&plugin);
+}

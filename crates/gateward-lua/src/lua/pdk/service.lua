@@ -35,11 +35,27 @@ function service.set_target_retry_callback(callback)
   host.ask_before_retry()
 end
 
+-- `ngx.ctx.balancer_data`, of which plugins look at the tries.
+function core.note_tries(tries)
+  if not tries[1] then return end
+  local ctx = core.tables().ctx
+  local data = rawget(ctx, "balancer_data")
+  if type(data) ~= "table" then
+    data = {}
+    ctx.balancer_data = data
+  end
+  data.tries, data.try_count = tries, #tries
+end
+
 -- Why the next try goes where the last one did; nothing when it goes by what the callback said: a host and a port that it
 -- returned, or what it set.
 function core.ask_before_retry()
   local callback = core.tables().retry_callback
   if not callback then return "there is none any more" end
+  -- As in Kong the one that is about to begin is among them.
+  local tries, now = host.tries_list(), host.now()
+  tries[#tries + 1] = { balancer_start = floor(now * 1e3), balancer_start_ns = now * 1e9 }
+  core.note_tries(tries)
   local said, port, err = callback()
   if not said then return tostring(err or port or "it says no target and not why") end
   if type(said) == "string" then service.set_target(said, port) end
