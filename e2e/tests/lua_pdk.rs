@@ -282,6 +282,9 @@ fn a_callback_says_where_the_next_try_goes() {
          kong.service.set_target_retry_callback(function()\n\
            tries = tries + 1\n\
            kong.service.request.set_header('X-Tries', tries)\n\
+           local list = ngx.ctx.balancer_data.tries\n\
+           local last = list[#list - 1]\n\
+           kong.service.request.set_header('X-Last', table.concat({{ last.ip, last.state, last.code, #list }}, ' '))\n\
            local way = said:sub(tries, tries)\n\
            if way == 'n' then return nil, 'nothing to say' end\n\
            if way == 'e' then error('no idea') end\n\
@@ -307,6 +310,8 @@ fn a_callback_says_where_the_next_try_goes() {
         let response = fixture.send(line, &[], b"");
         assert_eq!(response.status, 200, "{line}: {}", response.text());
         assert_eq!(echoed_header(&response, "x-tries").as_deref(), Some(tries), "{line}");
+        let last = format!("127.0.0.1 failed 502 {}", tries.parse::<u32>().unwrap() + 1);
+        assert_eq!(echoed_header(&response, "x-last"), Some(last), "{line}");
         assert_eq!(backend.request_count(), before + 1, "{line}");
         let host = if line.ends_with("=s") { "localhost" } else { "127.0.0.1" };
         assert!(echoed_header(&response, "host").is_some_and(|named| named.starts_with(host)), "{line}");
