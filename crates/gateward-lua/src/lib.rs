@@ -38,6 +38,7 @@ mod timing;
 mod vm;
 mod watchdog;
 mod wire;
+mod work;
 
 pub use check::{CheckedPlugin, Finding, Module, Origin, Severity, check};
 pub use facts::{NodeFacts, Statistics};

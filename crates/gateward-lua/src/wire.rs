@@ -48,6 +48,7 @@ pub(crate) fn take_over(stream: &mut StreamExchange) {
 pub(crate) fn exchange_of(stream: &StreamExchange) -> Exchange {
     let mut exchange = Exchange::new();
     exchange.started_at_ms = stream.started_at_ms;
+    exchange.client.connection = stream.connection;
     exchange.client.peer = stream.client;
     exchange.client.ip = stream.client.ip();
     exchange.client.local_ip = stream.local.ip();

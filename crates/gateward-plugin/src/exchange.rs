@@ -89,6 +89,8 @@ pub struct Client {
     pub local_ip: IpAddr,
     /// Port of the listener.
     pub port: u16,
+    /// Serial number of the connection among those of the process, from 1; 0: nobody counted.
+    pub connection: u64,
     /// Which request of its connection it is, from 1; 0: nobody counted.
     pub number: u32,
     /// What a trusted PROXY header said about the connection; `None` without one.
@@ -283,6 +285,7 @@ impl Exchange {
                 tls: None,
                 local_ip: nowhere.ip(),
                 port: 0,
+                connection: 0,
                 number: 0,
                 origin: None,
                 trusted: false,

@@ -77,6 +77,8 @@ pub struct RequestRecord<'a> {
     pub request_bytes: u64,
     /// Bytes sent to the client for this response, head and body.
     pub response_bytes: u64,
+    /// Of these, what came after the head, chunks' own bytes included.
+    pub response_body_bytes: u64,
     /// First byte of the request to last byte of the response; microseconds.
     pub request_us: u64,
     /// Time in the gateway before the upstream was asked (Kong's `kong` latency); microseconds.
@@ -99,6 +101,7 @@ impl<'a> RequestRecord<'a> {
             tries: &[],
             request_bytes: 0,
             response_bytes: 0,
+            response_body_bytes: 0,
             request_us: 0,
             gateway_us: 0,
             upstream_us: None,

@@ -20,6 +20,8 @@ pub struct StreamExchange {
     pub started_at_ms: u64,
     /// What carries it: `tcp`, `tls`, `tls_passthrough` or `udp`.
     pub protocol: Protocol,
+    /// Serial number of the connection or UDP session among those of the process, from 1; 0: nobody counted.
+    pub connection: u64,
     /// The client: the peer, or who a trusted PROXY header named.
     pub client: SocketAddr,
     /// The address it came in on.
@@ -172,6 +174,7 @@ pub(crate) mod testing {
         StreamExchange {
             started_at_ms: 1_700_000_000_123,
             protocol: Protocol::Tcp,
+            connection: 0,
             client: SocketAddr::new(client.parse().unwrap(), 4711),
             local: ([10, 0, 0, 1], 5432).into(),
             sni: None,

@@ -121,7 +121,7 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: Socket
         let worker = open.worker.clone();
         match mode {
             Mode::Off if !flags.ssl && !flags.stream => {
-                let arrival = Arrival { peer, local, origin: None, tls: None };
+                let arrival = Arrival { number: worker.node.number_connection(), peer, local, origin: None, tls: None };
                 connection::serve(worker, Stream::plain(stream), arrival).await;
             }
             _ if flags.stream => Box::pin(stream::serve(worker, stream, peer, local, manner)).await,

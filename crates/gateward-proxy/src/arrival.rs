@@ -40,7 +40,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, 
     };
     if let Some(stream) = stream {
         let tls = stream.tls().map(secure::describe);
-        let arrival = Arrival { peer: client.address, local, origin: client.origin, tls };
+        let number = worker.node.number_connection();
+        let arrival = Arrival { number, peer: client.address, local, origin: client.origin, tls };
         connection::serve(worker, stream, arrival).await;
     }
 }

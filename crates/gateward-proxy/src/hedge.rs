@@ -271,7 +271,7 @@ fn copy(connection: &Connection<'_>) -> Box<Session> {
     let session = &*connection.session;
     let client = &session.exchange.client;
     let (origin, tls) = (client.origin.clone(), client.tls.clone());
-    let arrival = Arrival { peer: client.peer, local: session.local, origin, tls };
+    let arrival = Arrival { number: client.connection, peer: client.peer, local: session.local, origin, tls };
     let mut copy = connection.worker.session(&arrival);
     copy.peer.clone_from(&session.peer);
     copy.direct.clone_from(&session.direct);

@@ -36,6 +36,8 @@ pub struct Node {
     pub(crate) protections: Registry,
     plan: ArcSwap<Plan>,
     generation: AtomicU64,
+    /// Connections that were numbered.
+    numbered: AtomicU64,
 }
 
 impl Node {
@@ -63,6 +65,7 @@ impl Node {
             protections: Registry::default(),
             plan: ArcSwap::from_pointee(plan),
             generation,
+            numbered: AtomicU64::new(0),
         })
     }
 
@@ -73,6 +76,11 @@ impl Node {
         let retired = self.plan.swap(Arc::new(plan));
         self.generation.store(generation, Ordering::Release);
         retire(retired);
+    }
+
+    /// The serial number of a connection that begins, from 1. As nginx's `$connection` it is one row for all workers.
+    pub(crate) fn number_connection(&self) -> u64 {
+        self.numbered.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     pub(crate) fn registries(&self) -> Registries<'_> {

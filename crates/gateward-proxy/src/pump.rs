@@ -25,6 +25,8 @@ pub(crate) struct Pump {
     pub(crate) body_bytes: u64,
     /// Bytes written so far.
     pub(crate) sent_bytes: u64,
+    /// How many of the bytes to write are the message's head.
+    pub(crate) head_bytes: u64,
     written: usize,
     ended: bool,
     /// What is in the input is the rest of the body.
@@ -73,6 +75,7 @@ impl Pump {
         self.trailers.clear();
         self.body_bytes = 0;
         self.sent_bytes = 0;
+        self.head_bytes = 0;
         self.written = 0;
         self.ended = false;
         self.closing = self.whole;

@@ -22,6 +22,7 @@ pub(crate) fn finish(connection: &Connection<'_>, plan: &WorkerPlan, ended: &End
         tries: &session.exchange.tries,
         request_bytes: session.received_bytes + session.upload.body_bytes,
         response_bytes: ended.sent_bytes,
+        response_body_bytes: ended.sent_bytes.saturating_sub(session.download.head_bytes),
         request_us: now.saturating_sub(times.started),
         gateway_us: forwarded.saturating_sub(times.started),
         upstream_us: times.answered.map(|answered| answered.saturating_sub(forwarded)),

@@ -313,6 +313,11 @@ pub(crate) fn write_fields(session: &mut Session, reason: Option<&str>, left_out
 
 /// End the head with what says how body and connection are delimited.
 pub(crate) fn write_end(session: &mut Session, framing: BodyFraming, persistence: Persistence) {
+    write_last_fields(session, framing, persistence);
+    session.download.head_bytes = session.download.output.len() as u64;
+}
+
+fn write_last_fields(session: &mut Session, framing: BodyFraming, persistence: Persistence) {
     let out = &mut session.download.output;
     if session.exchange.response.status == 101
         && let Some(upgrade) = &session.upgrade

@@ -23,6 +23,8 @@ const HEADERS_KEPT: usize = 64 * 1024;
 /// kept of another connection would be somebody else's.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrival {
+    /// The connection's serial number.
+    pub(crate) number: u64,
     /// The peer, or the client that a trusted PROXY header named.
     pub(crate) peer: SocketAddr,
     /// The listener's address.
@@ -150,6 +152,7 @@ impl Session {
         self.download.input.reset();
         self.download.output.clear();
         self.download.sent_bytes = 0;
+        self.download.head_bytes = 0;
         self.excluded.clear();
         self.active.clear();
         self.times = Times::default();

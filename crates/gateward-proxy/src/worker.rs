@@ -124,9 +124,10 @@ impl Worker {
 
     /// A session for a connection that has something to do.
     pub(crate) fn session(&self, arrival: &Arrival) -> Box<Session> {
-        let Arrival { peer, local, ref origin, ref tls } = *arrival;
+        let Arrival { number, peer, local, ref origin, ref tls } = *arrival;
         let spare = self.spare.borrow_mut().take();
         let mut session = spare.unwrap_or_else(|| Box::new(Session::new(self.deadlines.register())));
+        session.exchange.client.connection = number;
         session.exchange.client.peer = peer;
         session.exchange.client.origin.clone_from(origin);
         session.exchange.client.scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };

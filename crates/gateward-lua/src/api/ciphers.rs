@@ -14,7 +14,7 @@ pub(super) fn add(lua: &Lua, functions: &Table) -> Result<()> {
     functions.raw_set("cipher_run", lua.create_function(|_, arguments| Ok(answer(run(&arguments))))?)?;
     let pbkdf2 = lua.create_function(
         |_, (digest, password, salt, rounds, length): (String, LuaString, LuaString, usize, usize)| {
-            let key = derive::pbkdf2(&digest, &password.as_bytes(), &salt.as_bytes(), rounds, length);
+            let key = derive::pbkdf2(&digest, &password.as_bytes(), &salt.as_bytes(), rounds, length, derive::HERE);
             Ok(answer(key.map(BString::from)))
         },
     )?;
@@ -28,7 +28,7 @@ pub(super) fn add(lua: &Lua, functions: &Table) -> Result<()> {
     functions.raw_set("derive_hkdf", hkdf)?;
     let chained = lua.create_function(
         |_, (digest, password, salt, rounds, length): (String, LuaString, LuaString, usize, usize)| {
-            let key = derive::chained(&digest, &password.as_bytes(), &salt.as_bytes(), rounds, length);
+            let key = derive::chained(&digest, &password.as_bytes(), &salt.as_bytes(), rounds, length, derive::HERE);
             Ok(answer(key.map(BString::from)))
         },
     )?;

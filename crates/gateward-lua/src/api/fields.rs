@@ -43,7 +43,7 @@ fn field_name(which: u32, name: &str) -> Cow<'_, str> {
     if which != REQUEST && name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) }
 }
 
-fn of(exchange: &Exchange, which: u32) -> &Headers {
+pub(super) fn of(exchange: &Exchange, which: u32) -> &Headers {
     match which {
         REQUEST => &exchange.request.headers,
         _ if exchange.response.status == 0 => &exchange.response.early,

@@ -14,10 +14,12 @@ pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<(
     functions.raw_set("figure", figure)?;
     let own = shared.clone();
     let tries = lua.create_function(move |_, ()| {
-        let each = |record: &RequestRecord<'_>| -> (Vec<String>, Vec<u64>) {
-            record.tries.iter().map(|attempt| (attempt.address.to_string(), attempt.connect_us)).unzip()
+        let each = |tries: &[Try]| -> (Vec<String>, Vec<u64>) {
+            tries.iter().map(|attempt| (attempt.address.to_string(), attempt.connect_us)).unzip()
         };
-        Ok(own.state.record(each).unwrap_or_default())
+        let of_record = own.state.record(|record| each(record.tries));
+        let of_record = of_record.or_else(|| own.state.stream_record(|record| each(record.tries)));
+        Ok(of_record.or_else(|| own.state.read(|exchange| each(&exchange.tries))).unwrap_or_default())
     })?;
     functions.raw_set("tries", tries)?;
     let own = shared.clone();
@@ -53,6 +55,8 @@ fn figure(record: &RequestRecord<'_>, name: &[u8]) -> Option<f64> {
     let figure = match name {
         b"request_bytes" => record.request_bytes,
         b"response_bytes" => record.response_bytes,
+        b"response_body_bytes" => record.response_body_bytes,
+        b"completed" => u64::from(record.error.is_none()),
         b"request_us" => record.request_us,
         b"upstream_us" => record.upstream_us?,
         b"receive_us" => record.receive_us,

@@ -25,7 +25,9 @@ mod socket;
 mod thread;
 mod time;
 mod timer;
+mod variables;
 mod wire;
+mod work;
 mod x509;
 mod yaml;
 
@@ -61,7 +63,9 @@ pub(crate) fn add(lua: &Lua, functions: &Table, code: &Arc<Code>, shared: &Rc<Sh
     thread::add(lua, functions, shared)?;
     time::add(lua, functions)?;
     timer::add(lua, functions, shared)?;
+    variables::add(lua, functions, shared)?;
     wire::add(lua, functions, shared)?;
+    work::add(lua, functions)?;
     x509::add(lua, functions)?;
     yaml::add(lua, functions)
 }

@@ -5,9 +5,9 @@ use crate::shared::Shared;
 use gateward_http::uri::{escape_path, normalize_path, split_authority};
 use gateward_http::{Method, Version};
 use gateward_model::Protocol;
-use gateward_plugin::Exchange;
+use gateward_plugin::{Exchange, ProxyOrigin};
 use mlua::{Lua, LuaString, Result, Table, Value};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<()> {
@@ -81,8 +81,12 @@ fn known(exchange: &Exchange, name: &[u8]) -> Known {
         b"binary_ip" => return Known::Bytes(network_bytes(client.peer.ip())),
         b"binary_forwarded_ip" => return Known::Bytes(network_bytes(client.ip)),
         b"binary_local_ip" => return Known::Bytes(network_bytes(client.local_ip)),
+        b"connection" if client.connection == 0 => return Known::Nothing,
+        b"connection" => return Known::Number(client.connection as f64),
         b"number" if client.number == 0 => return Known::Nothing,
         b"number" => return Known::Number(f64::from(client.number)),
+        b"proxied_source" => return proxied(exchange, |origin| origin.source),
+        b"proxied_destination" => return proxied(exchange, |origin| origin.destination),
         b"trusted" => return Known::Flag(client.trusted),
         b"upstream_path" => exchange.upstream.path.clone(),
         b"upstream_host" => match &exchange.upstream.host {
@@ -114,6 +118,12 @@ fn known(exchange: &Exchange, name: &[u8]) -> Known {
 
 fn tls(exchange: &Exchange, look: impl FnOnce(&gateward_plugin::ClientTls) -> Option<String>) -> Known {
     exchange.client.tls.as_deref().and_then(look).map_or(Known::Nothing, Known::Text)
+}
+
+/// What a trusted PROXY header said: address and port, separated by a space.
+fn proxied(exchange: &Exchange, which: impl FnOnce(&ProxyOrigin) -> Option<SocketAddr>) -> Known {
+    let address = exchange.client.origin.as_deref().and_then(which);
+    address.map_or(Known::Nothing, |address| Known::Text(format!("{} {}", address.ip(), address.port())))
 }
 
 /// An address as the network has it: 4 bytes or 16.

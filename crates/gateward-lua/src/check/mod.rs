@@ -171,7 +171,12 @@ fn files(code: &Code, vm: &Vm, name: &str, checked: &mut CheckedPlugin) -> Resul
         }
         for (chain, line) in &found.chains {
             if let Some(missing) = vm.missing(chain)? {
-                checked.error(place(line), missing_name(&missing));
+                match missing.strip_prefix("ngx.var.") {
+                    // Plugins go on with nil.
+                    Some(_) => checked
+                        .warning(place(line), format!("{missing} is always nil: nginx has it, the gateway has not")),
+                    None => checked.error(place(line), missing_name(&missing)),
+                }
             }
         }
     }

@@ -46,6 +46,28 @@ fn a_good_plugin_has_no_findings() {
 }
 
 #[test]
+fn what_is_made_beside_the_worker_and_variables_are_known() {
+    let handler = "local pkey, kdf = require 'resty.openssl.pkey', require 'resty.openssl.kdf'\n\
+        local P = { PRIORITY = 7, VERSION = '1' }\nlocal var = ngx.var\n\
+        function P:access() pkey.new { type = 'RSA' } kdf.derive {} ngx.log(ngx.ERR, var.connection, ngx.var.mine) end\n\
+        function P:header_filter() ngx.exit(404) kong.response.exit(403) end\n\
+        function P:log() kong.log(ngx.var.body_bytes_sent, ngx.var.http_x, ngx.var.connection_requests)\n\
+          kong.log(ngx.var.tcpinfo_rtt, var.upstream_trailer_x) end\nreturn P";
+    let plugins = checked("variables", &[("p/handler.lua", handler), ("p/schema.lua", SCHEMA)]);
+    let findings: Vec<_> =
+        plugins[0].findings.iter().map(|finding| (finding.severity, finding.message.as_str())).collect();
+    let nil = "is always nil: nginx has it, the gateway has not";
+    assert_eq!(
+        findings,
+        [
+            (Severity::Warning, format!("ngx.var.tcpinfo_rtt {nil}").as_str()),
+            (Severity::Warning, format!("ngx.var.upstream_trailer_x {nil}").as_str()),
+        ]
+    );
+    assert!(plugins[0].ok());
+}
+
+#[test]
 fn bad_plugins_are_told_why() {
     for (name, handler, expected) in [
         ("syntax", "return {", &["p/handler.lua:1:"][..]),

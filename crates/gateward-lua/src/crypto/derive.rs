@@ -6,8 +6,10 @@ use std::num::NonZeroU32;
 
 /// Most bytes of a derived key.
 const LENGTH: usize = 4096;
-/// Most rounds of a digest for one key: a call may not take a worker longer.
-const ROUNDS: usize = 100_000;
+/// Most digests for one key: a call may not take a worker longer.
+pub(crate) const HERE: usize = 100_000;
+/// Likewise beside the workers; with SHA-512 that is some ten seconds.
+pub(crate) const BESIDE: usize = 10_000_000;
 /// Blocks of a digest's size that HKDF makes at most (RFC 5869 section 2.3).
 const BLOCKS: usize = 255;
 /// Most bytes of what an HKDF key is for: every block is a digest of it.
@@ -20,22 +22,22 @@ fn bounded(length: usize) -> Result<(), String> {
     Ok(())
 }
 
-fn rounds_bounded(rounds: usize, blocks: usize) -> Result<(), String> {
-    if rounds == 0 || rounds.saturating_mul(blocks) > ROUNDS {
-        return Err(format!(
-            "{rounds} rounds for each of {blocks} blocks: 1 to {ROUNDS} in all are taken, as they hold a worker"
-        ));
+fn rounds_bounded(rounds: usize, blocks: usize, most: usize) -> Result<(), String> {
+    if rounds == 0 || rounds.saturating_mul(blocks) > most {
+        let why = if most == HERE && rounds > 0 { " in a phase that cannot wait, as they hold the worker" } else { "" };
+        return Err(format!("{rounds} rounds for each of {blocks} blocks: 1 to {most} in all are taken{why}"));
     }
     Ok(())
 }
 
-/// PBKDF2 (RFC 8018) with HMAC of `digest`.
+/// PBKDF2 (RFC 8018) with HMAC of `digest`, of which there are `most` at most.
 pub(crate) fn pbkdf2(
     digest: &str,
     password: &[u8],
     salt: &[u8],
     rounds: usize,
     length: usize,
+    most: usize,
 ) -> Result<Vec<u8>, String> {
     let (algorithm, block) = match digest {
         "sha1" => (pbkdf2::PBKDF2_HMAC_SHA1, 20),
@@ -45,7 +47,7 @@ pub(crate) fn pbkdf2(
         _ => return Err(format!("PBKDF2 with {digest} is not there; it is with sha1, sha256, sha384 and sha512")),
     };
     bounded(length)?;
-    rounds_bounded(rounds, length.div_ceil(block))?;
+    rounds_bounded(rounds, length.div_ceil(block), most)?;
     let rounds = u32::try_from(rounds).ok().and_then(NonZeroU32::new).ok_or("no number of rounds")?;
     let mut key = vec![0; length];
     pbkdf2::derive(algorithm, rounds, salt, password, &mut key);
@@ -95,11 +97,12 @@ pub(crate) fn chained(
     salt: &[u8],
     rounds: usize,
     length: usize,
+    most: usize,
 ) -> Result<Vec<u8>, String> {
     let unknown = || format!("the digest {name} is not there");
     bounded(length)?;
     let block = digest(name, b"").ok_or_else(unknown)?.len();
-    rounds_bounded(rounds, length.div_ceil(block))?;
+    rounds_bounded(rounds, length.div_ceil(block), most)?;
     let mut key = Vec::with_capacity(length + block);
     let mut last = Vec::new();
     while key.len() < length {
@@ -157,9 +160,11 @@ mod tests {
 
     #[test]
     fn lengths_and_rounds_are_bounded() {
-        for (rounds, length) in [(0, 16), (1, 0), (1, usize::MAX), (usize::MAX, 16), (ROUNDS, 64), (1, LENGTH + 1)] {
-            assert!(pbkdf2("sha256", b"p", b"s", rounds, length).is_err(), "{rounds} {length}");
-            assert!(chained("md5", b"p", b"s", rounds, length).is_err(), "{rounds} {length}");
+        for most in [HERE, BESIDE] {
+            for (rounds, length) in [(0, 16), (1, 0), (1, usize::MAX), (usize::MAX, 16), (most, 64), (1, LENGTH + 1)] {
+                assert!(pbkdf2("sha256", b"p", b"s", rounds, length, most).is_err(), "{rounds} {length}");
+                assert!(chained("md5", b"p", b"s", rounds, length, most).is_err(), "{rounds} {length}");
+            }
         }
     }
 }

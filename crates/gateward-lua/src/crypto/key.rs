@@ -3,9 +3,9 @@
 use super::{jwk, pem};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rsa::{
-    self, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OAEP_SHA384_MGF1SHA384, OAEP_SHA512_MGF1SHA512, OaepAlgorithm,
-    OaepPrivateDecryptingKey, OaepPublicEncryptingKey, Pkcs1PrivateDecryptingKey, Pkcs1PublicEncryptingKey,
-    PrivateDecryptingKey, PublicEncryptingKey,
+    self, KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OAEP_SHA384_MGF1SHA384, OAEP_SHA512_MGF1SHA512,
+    OaepAlgorithm, OaepPrivateDecryptingKey, OaepPublicEncryptingKey, Pkcs1PrivateDecryptingKey,
+    Pkcs1PublicEncryptingKey, PrivateDecryptingKey, PublicEncryptingKey,
 };
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_ASN1_SIGNING,
@@ -111,14 +111,24 @@ impl Key {
         }
     }
 
-    /// A new key. Not of RSA: to find primes takes longer than a call may.
+    /// The size of a new RSA key. Of others the library behind makes none.
+    pub(crate) fn rsa_size(bits: f64) -> Result<KeySize, String> {
+        let sizes = [KeySize::Rsa2048, KeySize::Rsa3072, KeySize::Rsa4096, KeySize::Rsa8192];
+        let size = [2048.0, 3072.0, 4096.0, 8192.0].iter().position(|known| *known == bits);
+        size.map(|index| sizes[index])
+            .ok_or_else(|| format!("RSA keys are made of 2048, 3072, 4096 and 8192 bits, not of {bits}"))
+    }
+
+    /// A new RSA key. To find its primes takes from a tenth of a second to many seconds: not for a worker.
+    pub(crate) fn make_rsa(size: KeySize) -> Result<Self, String> {
+        Self::rsa(rsa::KeyPair::generate(size).map_err(|_| "no RSA key could be made".to_owned())?)
+    }
+
+    /// A new key of another kind.
     pub(crate) fn make(kind: Kind) -> Result<Self, String> {
         let failed = |_| format!("no {} key could be made", kind.name());
         match kind {
-            Kind::Rsa => {
-                Err("RSA keys are not made on a worker, they take it too long; read one that was made elsewhere"
-                    .to_owned())
-            }
+            Kind::Rsa => Self::make_rsa(KeySize::Rsa2048),
             Kind::Ed25519 => Self::ed25519(Ed25519KeyPair::generate().map_err(failed)?),
             Kind::P256 | Kind::P384 | Kind::P521 => {
                 let algorithm = kind.signing().ok_or("not a curve")?;

@@ -16,6 +16,7 @@ files.timer(core)
 files.shared(core)
 files.semaphore(core)
 files.socket(core)
+files.work(core)
 -- The PDK's JSON is cjson's, with a way back for arrays.
 local cjson = files["lib.cjson"](core, "cjson.safe")
 cjson.decode_array_with_array_mt(true)

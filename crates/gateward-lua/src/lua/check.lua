@@ -4,7 +4,7 @@ local core = ...
 -- What is made as it is asked for, or belongs to the request: anything may be below.
 local dynamic = {}
 for name in ([[
-  kong.ctx.shared kong.ctx.plugin kong.configuration ngx.arg ngx.ctx ngx.header ngx.shared ngx.status ngx.var
+  kong.ctx.shared kong.ctx.plugin kong.configuration ngx.arg ngx.ctx ngx.header ngx.shared ngx.status
 ]]):gmatch("%S+") do dynamic[name] = true end
 
 local function index(value, name)
@@ -27,6 +27,10 @@ local function missing(chain)
   local value, path = core.env, nil
   for name in chain:gmatch("[^.]+") do
     path = path and path .. "." .. name or name
+    if path == "ngx.var" then
+      local variable = chain:match("^ngx%.var%.([%w_]+)")
+      return variable and core.is_absent_variable(variable) and "ngx.var." .. variable or nil
+    end
     if dynamic[path] then return nil end
     local kind = type(value)
     if kind ~= "table" then return nil end
@@ -54,4 +58,4 @@ local function modules()
   return names
 end
 
-return { missing = missing, brings = brings, modules = modules }
+return { missing = missing, brings = brings, modules = modules, absent_variables = core.absent_variables }

@@ -255,7 +255,17 @@ function ngx.exit(code)
     -- nginx closes without an answer.
     host.break_off()
   elseif state.phase == core.phases.header_filter then
-    if code >= 200 then host.set_status(code) end
+    -- It returns at once there, as in OpenResty, and what nginx has for the status takes the response's place.
+    if code >= 400 then
+      host.fail(code, core.message_of(code), nil)
+      host.replace()
+    elseif code >= 300 then
+      host.answer(code, nil, nil)
+      host.replace()
+    elseif code >= 200 then
+      host.set_status(code)
+    end
+    return
   elseif band(state.phase, core.waits) ~= 0 and code == ngx.ERROR then
     host.fail(500, core.message_of(500), nil)
   elseif band(state.phase, core.waits) ~= 0 and (code >= 200 or own.printed) then
@@ -427,7 +437,7 @@ local variables = {
   time_local = function() return date("!%d/%b/%Y:%H:%M:%S +0000") end,
   pid = function() return tostring(host.pid) end, hostname = function() return host.hostname end,
   request_body = function() return host.body() end,
-  request_length = figure("request_bytes"), bytes_sent = figure("response_bytes"),
+  request_length = figure("request_bytes"),
   request_time = function()
     local us = host.figure("request_us")
     return ("%.3f"):format(us and us / 1e6 or math.max(0, host.now() - known("started") / 1000))
@@ -450,7 +460,7 @@ for name in ([[remote_addr remote_port realip_remote_addr realip_remote_port ser
 end
 
 local function cookie(name)
-  local header = core.kong.request.get_header("Cookie")
+  local header = host.joined(core.REQUEST, "Cookie")
   if not header then return nil end
   for key, value in header:gmatch("%s*([^=;]+)=([^;]*)") do
     if lower(key) == lower(name) then return value end
@@ -458,20 +468,13 @@ local function cookie(name)
 end
 
 local prefixes = {
-  http_ = function(name) return core.kong.request.get_header(name) end,
-  arg_ = function(name)
-    local value = host.decode_args(known("query"), 0)[name]
-    if type(value) == "table" then value = value[1] end
-    return value == true and "" or value
-  end,
+  http_ = function(name) return host.joined(core.REQUEST, name) end,
+  arg_ = function(name) return host.raw_arg(name) end,
   cookie_ = cookie,
-  sent_http_ = function(name) local value = core.fields(core.RESPONSE, 0)[name] return type(value) == "table" and value[1] or value end,
-  upstream_http_ = function(name)
-    if not host.came_from_upstream(name) then return nil end
-    local value = core.fields(core.RESPONSE, 0)[name]
-    return type(value) == "table" and value[1] or value
-  end,
+  sent_http_ = function(name) return host.joined(core.RESPONSE, name) end,
+  upstream_http_ = function(name) return host.came_from_upstream(name) and host.joined(core.RESPONSE, name) or nil end,
 }
+core.files.ngx_variables(core, variables, on_wire, prefixes)
 
 local writable = {
   args = function(value) return host.set_request("query", value) end,

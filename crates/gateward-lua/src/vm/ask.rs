@@ -26,6 +26,12 @@ impl Vm {
         self.about("modules", "").expect("names are at hand")
     }
 
+    /// nginx's variables that are always nil here.
+    #[cfg(test)]
+    pub(crate) fn absent_variables(&self) -> Vec<String> {
+        self.about("absent_variables", "").expect("names are at hand")
+    }
+
     fn about<R: mlua::FromLuaMulti>(&self, function: &str, text: &str) -> Result<R, String> {
         let asked = || self.about.raw_get::<Function>(function)?.call(text);
         asked().map_err(|error: mlua::Error| error.to_string())

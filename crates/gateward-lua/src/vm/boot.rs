@@ -43,6 +43,7 @@ const FILES: &[(&str, &str)] = &[
     ("pdk.cache", include_str!("../lua/pdk/cache.lua")),
     ("ngx_http", include_str!("../lua/ngx_http.lua")),
     ("ngx_re", include_str!("../lua/ngx_re.lua")),
+    ("ngx_variables", include_str!("../lua/ngx_variables.lua")),
     ("pdk.base", include_str!("../lua/pdk/base.lua")),
     ("pdk.body", include_str!("../lua/pdk/body.lua")),
     ("pdk.client", include_str!("../lua/pdk/client.lua")),
@@ -70,6 +71,7 @@ const FILES: &[(&str, &str)] = &[
     ("thread", include_str!("../lua/thread.lua")),
     ("timer", include_str!("../lua/timer.lua")),
     ("tools.sandbox", include_str!("../lua/tools/sandbox.lua")),
+    ("work", include_str!("../lua/work.lua")),
     ("boot", include_str!("../lua/boot.lua")),
 ];
 

@@ -42,6 +42,7 @@ impl Session {
         let exchange = StreamExchange {
             started_at_ms: worker.unix_ms(started_us),
             protocol: Protocol::Tcp,
+            connection: worker.node.number_connection(),
             client,
             local,
             sni: None,

@@ -33,7 +33,7 @@ fn the_request_is_read_and_changed() {
             r#"
             local v, req = ngx.var, ngx.req
             is(v.request_method, "GET") is(v.request_uri, "/c?x=1&x=2&y") is(v.uri, "/c") is(v.args, "x=1&x=2&y")
-            is(v.arg_x, "1") is(v.arg_y, "") is(v.arg_none, nil) is(v.host, "a.example") is(v.http_host, "a.example")
+            is(v.arg_x, "1") is(v.arg_X, "1") is(v.arg_y, nil) is(v.arg_none, nil) is(v.host, "a.example") is(v.http_host, "a.example")
             is(v.cookie_b, "2") is(v.remote_addr, "192.0.2.7") is(v.realip_remote_addr, "10.0.0.1") is(v.server_port, "8000")
             is(v.request_id, "0123") is(v.is_args, "?") is(v.https, "") is(v.scheme, "http") is(v.no_such, nil)
             v.mine = 5 is(v.mine, "5") is(pcall(function() v.host = "x" end), false)
@@ -195,6 +195,151 @@ fn the_log_phase_knows_the_upstream() {
     plugin.log(&record);
     let seen = plugin.vm().unwrap().evaluate("seen_text");
     assert_eq!(seen, "10.0.0.9:80, [::1]:81 0.002, 0.020 0.250 0.255 alice http nil 70 700 0.300");
+}
+
+#[test]
+fn variables_have_nginxs_form() {
+    let (_folder, plugin) = plugin(
+        "ngx-forms",
+        &handler(
+            r#"
+            local v = ngx.var
+            is(v.connection, "4294967297") is(v.connection_requests, "3") is(v.body_bytes_sent, "0") is(v.bytes_sent, "0")
+            is(v.request_completion, "") is(v.http_x_more, "1, 2") is(v.http_cookie, "a=1; b=2; c=3") is(v.cookie_c, "3")
+            is(v.cookie_C, "3") is(v.arg_q, "a%20b") is(v.document_uri, v.uri) is(v.nginx_version, "1.27.1")
+            is(v.proxy_add_x_forwarded_for, "198.51.100.1, 192.0.2.7") is(v.upstream_x_forwarded_for, "198.51.100.1, 10.0.0.1")
+            is(v.proxy_protocol_addr, "2001:db8::1") is(v.proxy_protocol_port, "99") is(v.proxy_protocol_server_addr, nil)
+            is(v.http2, "") is(v.server_protocol, "HTTP/1.1") is(v.remote_port, "4711") is(v.request, "GET /c?q=a%20b HTTP/1.1")
+            is(v.upstream_addr, nil) is(v.upstream_status, nil) is(v.upstream_cookie_sid, nil) is(v.request_length, nil)
+            is(v.tcpinfo_rtt, nil) is(v.sent_trailer_x, nil) is(v.ssl_client_cert, nil) is(v.ssl_client_v_remain, nil)
+            assert(v.msec:find("^%d+%.%d%d%d$") and v.request_time:find("^%d+%.%d%d%d$") and v.pid:find("^%d+$") and v.hostname)
+            assert(v.time_iso8601:find("^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d%+00:00$"))
+            assert(v.time_local:find("^%d%d/%a%a%a/%d%d%d%d:%d%d:%d%d:%d%d %+0000$"))
+            for _, name in ipairs { "connection", "body_bytes_sent", "http2", "document_uri" } do
+              is(pcall(function() v[name] = "x" end), false)
+            end
+            "#,
+        ),
+    );
+    let mut exchange = exchange();
+    exchange.client.connection = 4_294_967_297;
+    exchange.client.number = 3;
+    exchange.client.origin = Some(Arc::new(gateward_plugin::ProxyOrigin {
+        balancer: "10.0.0.1:1".parse().unwrap(),
+        source: Some("[2001:db8::1]:99".parse().unwrap()),
+        destination: None,
+        vpce_id: None,
+        azure_link_id: None,
+        authority: None,
+        unique_id: None,
+        tls: false,
+    }));
+    exchange.request.target = "/c?q=a%20b".to_owned();
+    for (name, value) in [("X-More", "1"), ("x-more", "2"), ("Cookie", "c=3"), ("X-Forwarded-For", "198.51.100.1")] {
+        exchange.request.headers.add(name, value);
+    }
+    assert_eq!(status(&run(plugin.access(&mut exchange))), None, "{}", vm::LAST_ERROR.take());
+}
+
+#[test]
+fn the_response_phases_know_whom_was_asked_and_what_is_sent() {
+    let (_folder, plugin) = plugin(
+        "ngx-sent",
+        r#"
+        local P = { PRIORITY = 5 }
+        local function seen()
+          local v = ngx.var
+          return table.concat({ tostring(v.connection), tostring(v.body_bytes_sent), tostring(v.bytes_sent), v.upstream_addr,
+            v.upstream_connect_time, tostring(v.sent_http_x_more), tostring(v.upstream_cookie_sid), v.status, v.request_completion,
+            tostring(v.upstream_http_x_more) }, "|")
+        end
+        function P:header_filter() kong.response.set_header("X-Seen", seen()) end
+        function P:log() _G.seen = seen() _G.seen_text = function() return _G.seen end end
+        return P"#,
+    );
+    let mut exchange = exchange();
+    exchange.client.connection = 7;
+    exchange.response.status = 200;
+    for (name, value) in [("X-More", "1"), ("x-more", "2"), ("Set-Cookie", "sid=s; Path=/")] {
+        exchange.response.headers.add(name, value);
+    }
+    let tried = |address: &str, connect_us| gateward_plugin::Try {
+        address: address.parse().unwrap(),
+        started_at_ms: 0,
+        connect_us,
+        keepalive: false,
+        failure: None,
+    };
+    exchange.tries = vec![tried("10.0.0.9:80", 1_500), tried("10.0.0.8:80", 0)];
+    plugin.header_filter(&mut exchange);
+    let seen = exchange.response.headers.get_str("x-seen").unwrap_or_default().to_owned();
+    let common = "10.0.0.9:80, 10.0.0.8:80|0.002, 0.000|1, 2|nil|200";
+    assert_eq!(seen, format!("7|0|0|{common}||nil"), "{}", vm::LAST_ERROR.take());
+    let over = |error: Option<&'static str>| {
+        let record = RequestRecord {
+            tries: &exchange.tries,
+            response_bytes: 700,
+            response_body_bytes: 500,
+            error,
+            ..RequestRecord::of(&exchange)
+        };
+        plugin.log(&record);
+        plugin.vm().unwrap().evaluate("seen_text")
+    };
+    assert_eq!(over(None), format!("7|500|700|{common}|OK|nil"));
+    assert_eq!(over(Some("client_gone")), format!("7|500|700|{common}||nil"));
+}
+
+#[test]
+fn a_clients_certificate_is_in_variables() {
+    let (_folder, plugin) = plugin(
+        "ngx-certificate",
+        &handler(
+            r#"
+            local v = ngx.var
+            is(v.ssl_client_v_start, "Nov 30 00:41:20 2026 GMT") is(v.ssl_client_v_end, "Nov  6 00:41:20 2126 GMT")
+            assert(tonumber(v.ssl_client_v_remain) > 30000)
+            local lines = {}
+            for line in (v.ssl_client_cert .. "\n"):gmatch("(.-)\n") do lines[#lines + 1] = line end
+            is(lines[1], "-----BEGIN CERTIFICATE-----") is(lines[#lines], "\t-----END CERTIFICATE-----") is(lines[2]:sub(1, 4), "\tMII")
+            is((v.ssl_client_cert:gsub("\t", "")) .. "\n", v.ssl_client_raw_cert) is(v.ssl_client_serial, "17")
+            "#,
+        ),
+    );
+    let keys = include_str!("lua/keys.lua");
+    let begin = keys.find("-----BEGIN CERTIFICATE-----").unwrap();
+    let text = keys[begin..].split("]]").next().unwrap();
+    let (_, der) = gateward_config::pem_blocks(text).unwrap().into_iter().next().unwrap();
+    let mut exchange = exchange();
+    exchange.client.tls = Some(Arc::new(gateward_plugin::ClientTls {
+        version: "TLSv1.3",
+        cipher: "TLS_AES_128_GCM_SHA256",
+        sni: None,
+        certificate: Some(gateward_plugin::ClientCertificate {
+            subject: "CN=t".to_owned(),
+            issuer: "CN=t".to_owned(),
+            serial: "17".to_owned(),
+            fingerprint: String::new(),
+            verified: true,
+            chain: Arc::from(vec![der.into_boxed_slice()]),
+        }),
+    }));
+    assert_eq!(status(&run(plugin.access(&mut exchange))), None, "{}", vm::LAST_ERROR.take());
+}
+
+/// The guide's list of what nginx has and the gateway has not.
+#[test]
+fn the_guide_names_the_variables_that_are_not_there() {
+    let guide = include_str!("../../../../../docs/guide/lua-plugins.md");
+    let (_, list) = guide.split_once("These variables of nginx are always nil:").expect("the guide lists variables");
+    let (list, _) = list.split_once("\n\n").expect("a paragraph ends");
+    let mut listed: Vec<&str> = list.split('`').skip(1).step_by(2).flat_map(str::split_whitespace).collect();
+    listed.sort_unstable();
+    let (_folder, plugin) = plugin("ngx-absent", &handler(""));
+    let mut absent = plugin.vm().unwrap().absent_variables();
+    absent.extend(["sent_trailer_*".to_owned(), "upstream_trailer_*".to_owned()]);
+    absent.sort_unstable();
+    assert_eq!(listed, absent);
 }
 
 #[test]

@@ -307,8 +307,13 @@ fn a_body_that_was_set_ends_the_response_and_a_head_can_be_replaced() {
     let (_folder, plugin) = phases(
         "replaced-body",
         &[
-            ("header_filter", "kong.response.exit(418, { tea = true }, { ['X-Pot'] = '1' }) ngx.ctx.gone_on = true"),
-            ("body_filter", "assert(not ngx.ctx.gone_on) kong.response.set_raw_body('all')"),
+            (
+                "header_filter",
+                "kong.response.exit(418, { tea = true }, { ['X-Pot'] = '1' })\n\
+                 -- In this phase it returns, as ngx.exit does in OpenResty.\n\
+                 ngx.ctx.gone_on = kong.response.get_status()",
+            ),
+            ("body_filter", "assert(ngx.ctx.gone_on == 418) kong.response.set_raw_body('all')"),
         ],
     );
     let mut exchange = exchange();
@@ -326,6 +331,51 @@ fn a_body_that_was_set_ends_the_response_and_a_head_can_be_replaced() {
         sent.extend(piece);
     }
     assert_eq!(sent, b"all");
+}
+
+#[test]
+fn an_exit_in_header_filter_ends_neither_the_handler_nor_the_phase() {
+    let handler = |exit: &str, after: &str| {
+        format!("local P = {{ PRIORITY = 5 }}\nfunction P:header_filter()\n{exit}\n{after}\nend\nreturn P")
+    };
+    let seen = "kong.response.set_header('X-Seen', kong.response.get_status() .. kong.response.get_source())";
+    let after = |name: &str, exit: &str| {
+        let (first, second) = (handler(exit, ""), handler(seen, ""));
+        let folder = Folder::new(name, &[("p/handler.lua", &first), ("q/handler.lua", &second)]);
+        let host = folder.host();
+        let plugins = ["p", "q"].map(|name| made(&host, name, json!({})).unwrap());
+        let mut exchange = exchange();
+        exchange.response.status = 200;
+        exchange.response.source = Source::Service;
+        exchange.response.headers.add("X-Up", "u");
+        plugins.iter().for_each(|plugin| plugin.header_filter(&mut exchange));
+        let response = &exchange.response;
+        let seen = response.headers.get_str("x-seen").unwrap_or_default().to_owned();
+        let body = response.body.as_ref().map(|body| String::from_utf8_lossy(body).into_owned());
+        assert_eq!(vm::LAST_ERROR.take(), "", "{name}");
+        (response.status, seen, body)
+    };
+    let check = |name: &str, exit: &str, status: u16, seen: &str, body: Option<&str>| {
+        let found = after(name, exit);
+        assert_eq!((found.0, found.1.as_str()), (status, seen), "{name}");
+        match (found.2, body) {
+            (Some(found), Some(body)) => assert!(found.contains(body), "{name}: {found}"),
+            (found, body) => assert_eq!(found.as_deref(), body, "{name}"),
+        }
+    };
+    check("hf-exit", "return kong.response.exit(403, 'no')", 403, "403exit", Some("no"));
+    check(
+        "hf-error",
+        "kong.response.error(403) kong.response.set_header('X-Up', 'v')",
+        403,
+        "403exit",
+        Some("Forbidden"),
+    );
+    check("hf-twice", "pcall(kong.response.exit, 401, 'a') kong.response.exit(402, 'b')", 402, "402exit", Some("b"));
+    check("hf-ngx-404", "ngx.exit(404)", 404, "404exit", Some("Not found"));
+    check("hf-ngx-302", "ngx.header.Location = '/x' ngx.exit(302)", 302, "302exit", Some(""));
+    check("hf-ngx-202", "ngx.exit(202)", 202, "202service", None);
+    check("hf-ngx-ok", "ngx.exit(ngx.OK)", 200, "200service", None);
 }
 
 #[test]

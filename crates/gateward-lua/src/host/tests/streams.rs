@@ -26,6 +26,7 @@ pub(super) fn stream(protocol: Protocol) -> StreamExchange {
     StreamExchange {
         started_at_ms: 1_700_000_000_123,
         protocol,
+        connection: 17,
         client: ([192, 0, 2, 7], 4711).into(),
         local: ([10, 0, 0, 1], 5432).into(),
         sni: (protocol != Protocol::Tcp).then(|| "a.test".to_owned()),

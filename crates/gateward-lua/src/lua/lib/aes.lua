@@ -33,7 +33,7 @@ local function made(password, salt, hash, rounds, key_size, iv_size)
   if type(rounds) ~= "number" or rounds < 1 or rounds % 1 ~= 0 or rounds >= 2 ^ 31 then
     return nil, "hash_rounds must be a whole number above 0"
   end
-  local bytes, err = host.derive_chained(hash, password, salt or "", rounds, key_size + iv_size)
+  local bytes, err = core.derive_chained(hash, password, salt or "", rounds, key_size + iv_size)
   if not bytes then return nil, err end
   return bytes:sub(1, key_size), bytes:sub(key_size + 1)
 end

@@ -52,7 +52,11 @@ end
 local function generate(wanted)
   local kind = tostring(wanted.type or "RSA"):upper()
   if kind == "RSA" then
-    return wrap(host.key_make("RSA"))
+    if wanted.exp ~= nil and tonumber(wanted.exp) ~= 65537 then return nil, "pkey.new: the exponent of RSA keys is 65537" end
+    local bits = wanted.bits == nil and 2048 or tonumber(wanted.bits) or 0
+    local made, err = core.beside(host.work_rsa, bits)
+    if not made then return nil, "pkey.new: " .. err end
+    return wrap(made)
   elseif kind == "EC" then
     local curve = curves[wanted.curve or "prime256v1"]
     if not curve then return nil, "pkey.new: the curves are prime256v1, secp384r1 and secp521r1" end
@@ -60,7 +64,7 @@ local function generate(wanted)
   elseif kind == "ED25519" then
     return wrap(host.key_make("Ed25519"))
   end
-  return nil, "pkey.new: keys are made of the types EC and Ed25519"
+  return nil, "pkey.new: keys are made of the types RSA, EC and Ed25519"
 end
 
 function pkey.new(text, options)
@@ -299,7 +303,7 @@ function cipher:derive(password, salt, rounds, md)
   if type(password) ~= "string" then return nil, "cipher:derive: expect a string at #1" end
   if salt ~= nil and type(salt) ~= "string" then return nil, "cipher:derive: expect a string at #2" end
   if not is_count(rounds or 1) then return nil, "cipher:derive: expect a whole number above 0 at #3" end
-  local bytes, err = host.derive_chained(digest_name(md or "sha1"), password, salt or "", rounds or 1, self.key_size + self.iv_size)
+  local bytes, err = core.derive_chained(digest_name(md or "sha1"), password, salt or "", rounds or 1, self.key_size + self.iv_size)
   if not bytes then return nil, "cipher:derive: " .. err end
   return bytes:sub(1, self.key_size), bytes:sub(self.key_size + 1)
 end
@@ -323,7 +327,7 @@ function kdf.derive(options)
   if not is_count(options.pbkdf2_iter or 1) then return nil, "kdf.derive: pbkdf2_iter must be a whole number above 0" end
   local made, err
   if options.type == kdf.PBKDF2 then
-    made, err = host.derive_pbkdf2(digest, options.pass or "", options.salt or "", options.pbkdf2_iter or 1, length)
+    made, err = core.derive_pbkdf2(digest, options.pass or "", options.salt or "", options.pbkdf2_iter or 1, length)
   elseif options.type == kdf.HKDF then
     local mode = options.hkdf_mode or kdf.HKDF_MODE_EXTRACT_AND_EXPAND
     if mode == kdf.HKDF_MODE_EXTRACT_ONLY then

@@ -123,9 +123,10 @@ local function check_headers(headers)
   return kept
 end
 
--- What was said with `answer` or `fail` is the answer.
+-- What was said with `answer` or `fail` is the answer. In header_filter `ngx.exit` returns at once, so that Kong's handler goes
+-- on, and the plugins after it as well: what is said last counts.
 local function leave()
-  if state.phase == core.phases.header_filter then host.replace() end
+  if state.phase == core.phases.header_filter then return host.replace() end
   core.leave()
 end
 

@@ -96,8 +96,18 @@ for _, wanted in ipairs { { type = "EC" }, { type = "EC", curve = "secp384r1" },
   local md = wanted.curve and "sha384" or "sha256"
   assert(pkey.new(own:to_PEM()):verify(own:sign(text, md), text, md) and pkey.new(wanted):to_PEM() ~= own:to_PEM())
 end
-refused("made elsewhere", pkey.new { type = "RSA", bits = 2048 })
-refused("made elsewhere", pkey.new())
+-- Those of RSA are made beside the worker.
+local ticks = 0
+local clock = ngx.thread.spawn(function() while true do ngx.sleep(0.001) ticks = ticks + 1 end end)
+local rsa = assert(pkey.new { type = "RSA", bits = 2048 })
+assert(ticks > 0, "the worker was held")
+assert(rsa:is_private() and rsa:get_size() == 256 and rsa:get_key_type().sn == "rsaEncryption")
+assert(pkey.new(rsa:to_PEM()):verify(rsa:sign(text), text) and not key.rsa:verify(rsa:sign(text), text))
+assert(pkey.new { bits = 3072, exp = 65537 }:get_size() == 384)
+local default = pkey.new()
+assert(default:get_size() == 256 and default:to_PEM() ~= rsa:to_PEM())
+for _, bits in ipairs { 0, 512, 1024, 2047, 16384, "many", 1 / 0 } do refused("RSA keys are made of", pkey.new { bits = bits }) end
+refused("exponent", pkey.new { type = "RSA", exp = 3 })
 refused("curves", pkey.new { type = "EC", curve = "secp256k1" })
 refused("types", pkey.new { type = "DH" })
 
@@ -216,8 +226,16 @@ local function pbkdf2(md, rounds, length)
 end
 assert(hex(pbkdf2("sha1", 4096, 20)) == "4b007901b765489abead49d926f721d065a429c1")
 assert(hex(pbkdf2("SHA512", 1000, 32)) == "afe6c5530785b6cc6b1c6453384731bd5ee432ee549fd42fb6695779ad8a1c5b")
-refused("100000", pbkdf2("sha256", 100001, 32))
-refused("100000", pbkdf2("sha256", 60000, 64))
+rest()
+ticks = 0
+assert(hex(pbkdf2("sha256", 300000, 32)) == "ff58f8b85a4d13cce484a3543af2e6298734cf9bd6ed648d6f98d50b94db35c3")
+assert(hex(pbkdf2("sha512", 120000, 64)) == "58b83037b39e21e4f976bb0f07ad6cf4add7178e23297ecd505ac28d282909bc"
+  .. "fd23064a3a1e21b9ece3028ecfa11bd7845d65fd41c82e0e0bd1fe0483c621cb")
+assert(ticks > 0, "the worker was held")
+refused("1 to 10000000 in all", pbkdf2("sha256", 10000001, 32))
+refused("1 to 10000000 in all", pbkdf2("sha256", 6000000, 64))
+refused("not there", pbkdf2("md5", 200000, 16))
+refused("1 to", pbkdf2("sha256", 0, 16))
 refused("4096", pbkdf2("sha256", 1, 5000))
 refused("not there", pbkdf2("md5", 1, 16))
 local hkdf = { type = kdf.HKDF, md = "sha256", hkdf_key = ("\11"):rep(22), salt = bytes "000102030405060708090a0b0c",
@@ -267,5 +285,8 @@ refused("must be a string", one:encrypt())
 refused("must be a string", one:decrypt(nil, pair[2]))
 refused("16 bytes", one:decrypt(pair[1]))
 refused("8 characters", aes:new("password", "salt"))
-refused("100000", aes:new("password", nil, aes.cipher(), aes.hash.md5, 1e9))
+refused("1 to 10000000 in all", aes:new("password", nil, aes.cipher(), aes.hash.md5, 1e9))
+one = assert(aes:new("password", "saltsalt", aes.cipher(), aes.hash.md5, 150000))
+assert(hex(one.key .. one.iv) == "ad527e9949023b299db3bed962e276cc17a665d07eb95931e8526ad3df88d1b4")
+ngx.thread.kill(clock)
 assert(aes.cipher(512) == nil)
