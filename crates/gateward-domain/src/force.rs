@@ -1,4 +1,7 @@
-//! Force tokens that a run was given. Each is for one set of changes of one zone, and goes to the server with nothing else.
+//! Who runs a plan, and the force tokens that the run was given.
+//!
+//! Each token is for one set of changes of one zone, or for one text of its policy file, and goes to the server with nothing else. Here it is read
+//! only: before the first step `apply` verifies it as servers do, and the server has the last word.
 
 use gateward_model::Secret;
 use gateward_zone::force::{Claims, ForceError, read_claims};

@@ -415,6 +415,34 @@ fn a_token_goes_to_the_changes_that_it_is_for_and_to_nothing_else() {
 }
 
 #[test]
+fn a_zone_that_nothing_protects_goes_with_the_leave_of_those_whom_its_policy_names() {
+    let people =
+        [("alice", 1), ("bob", 2)].map(|(name, seed)| format!("{name}: '{}'", key(seed).public_key().to_base64()));
+    let guarded = format!(
+        "guardrails: {{ max_deleted_percent: 20, deletion_protection: false, force: {{ keys: {{ {} }} }} }}",
+        people.join(", ")
+    );
+    let text = VOICE.replace("guardrails: { max_deleted_percent: 20 }", &guarded);
+    let world = World::bootstrapped(&text);
+    let moved = text.replace(
+        "      eu-west-1:\n        services:\n          sip:",
+        "      ap-south-1:\n        services:\n          sip:",
+    );
+    let world = World { declaration: declare(&moved), ..world };
+    let document = world.document();
+    let gone = document.plan.zones.iter().find(|zone| zone.action == Action::Delete).expect("a zone that goes");
+    let need = &gone.needs[0];
+    let rules: Vec<(&str, &str)> = need.rules.iter().map(|one| (one.rule.as_str(), one.remedy.as_str())).collect();
+    assert_eq!((need.step.as_str(), &rules[..]), ("delete", &[("policy", "keep the zone")][..]));
+    assert!(matches!(world.apply(&document), Err(Error::NeedsLeave { .. })));
+    let leave = token(&gone.origin, &need.changes, &["policy"]);
+    let author = Author { actor: "tester".to_owned(), tokens: Tokens::read([leave.as_str()]).expect("a token") };
+    let account = world.apply_as(&document, &author).expect("leave is given");
+    assert!(account.is_complete(), "{}", account.to_text());
+    assert_eq!(world.server.forced(), [format!("delete {} {leave}", gone.origin)]);
+}
+
+#[test]
 fn guardrails_are_loosened_by_those_only_who_may_give_leave() {
     let people =
         [("alice", 1), ("bob", 2)].map(|(name, seed)| format!("{name}: '{}'", key(seed).public_key().to_base64()));

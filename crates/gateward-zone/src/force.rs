@@ -1,9 +1,10 @@
 //! Force tokens: as many people as the policy asks for, one or two, sign that one change may break the rules that the token names.
 //!
 //! A token is `v1.PAYLOAD.SIGNATURE.SIGNATURE`: JSON ([`Claims`]) and Ed25519 signatures, of the issuer and of the approver, in Base64 for URLs.
-//! It holds for one zone, one set of changes ([`crate::diff::digest`]) and some hours. The public keys stand in the zone's policy.
-//! Whoever may replace the policy can therefore name other people or drop the rules: tokens keep those apart who may change the zone,
-//! not those who may change its policy (the control API's token and the folder's files).
+//! It holds for one zone, one set of changes ([`crate::diff::digest`]) or one text of the policy file ([`crate::policy::digest`]), and some hours.
+//! The signatures cover version and payload. The public keys stand in the zone's policy. By the control API nobody names other people or drops
+//! rules alone, because that needs a token itself ([`crate::policy::check_policy`]), and so does the zone's end, which is its policy's, too.
+//! Whoever may write the folder's files can: tokens do not keep those apart.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -421,6 +422,9 @@ mod tests {
             "v2.a.b",
             "v1.!.b",
             &good[1..],
+            // The version is signed, and no other is known.
+            &good.replacen("v1", "v2", 1),
+            &good.replacen("v1", "V1", 1),
             &format!("{good}.x"),
             &good.replace('.', ","),
             &"v1.".repeat(6_000),

@@ -78,7 +78,8 @@ pub fn policy(data: &[u8]) {
     let records = lines.iter().map(|line| parse_record(line, &origin(), None).expect("a good record"));
     let zone = ZoneText::from_records(origin(), records.collect());
     let changes = creation(&zone);
-    for kind in [ActorKind::File, ActorKind::Api, ActorKind::Update, ActorKind::Plan, ActorKind::Lease] {
+    use ActorKind::{Api, Expiry, File, Lease, Plan, Update};
+    for kind in [File, Api, Update, Plan, Lease, Expiry] {
         let actor = Actor { name: "alice".to_owned(), key: Some(origin()), kind };
         for (before, step) in [(None, Step::Write(&changes)), (Some(&zone as &dyn ZoneView), Step::Delete)] {
             _ = check(&policy, &origin(), before, step, &actor, 1_800_000_000, None);

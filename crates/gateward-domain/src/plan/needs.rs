@@ -100,11 +100,12 @@ fn told(refusal: Refusal, work: Work) -> Broken {
         "never-empty" => in_guardrails("never_empty"),
         "ttl" => in_guardrails("min_ttl` or `max_ttl"),
         "addresses" => in_guardrails("allowed_addresses"),
+        "policy" if work == Work::Delete => "keep the zone".to_owned(),
         "policy" => "keep the guardrails at least as strict as they are".to_owned(),
         _ => refusal.remedy,
     };
-    let first =
-        if work == Work::Delete && refusal.rule != "protected-zone" { ", and apply that before it goes" } else { "" };
+    let is_about_the_end = matches!(refusal.rule, "protected-zone" | "policy");
+    let first = if work == Work::Delete && !is_about_the_end { ", and apply that before it goes" } else { "" };
     Broken { rule: refusal.rule.to_owned(), message: refusal.message, remedy: format!("{remedy}{first}") }
 }
 

@@ -89,9 +89,10 @@ pub(super) fn keys(case: &Case<'_>, found: &mut Vec<Refusal>) {
     ));
 }
 
-/// API calls, plans and leases: the nearest subtree's principals, otherwise the zone's. A key counts by its grants.
+/// API calls, plans and leases: the nearest subtree's principals, otherwise the zone's. A key counts by its grants, and the end of a lease is not
+/// anybody's wish.
 pub(super) fn principals(case: &Case<'_>, found: &mut Vec<Refusal>) {
-    if matches!(case.actor.kind, ActorKind::File | ActorKind::Update) {
+    if matches!(case.actor.kind, ActorKind::File | ActorKind::Update | ActorKind::Expiry) {
         return;
     }
     if let Step::Delete = case.step {

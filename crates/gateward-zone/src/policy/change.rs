@@ -1,7 +1,8 @@
 //! Whether a policy may be replaced by another: the old one decides.
 //!
 //! Whoever may change the zone may change its policy, but not while changes are frozen. Where the policy names people who sign exceptions, nobody
-//! may take its guardrails away alone: that would be an exception for everything. What only tightens them needs no leave.
+//! may take its guardrails away alone: that would be an exception for everything. What only tightens them needs no leave. A zone that goes takes
+//! its policy along, which is no different.
 
 use domain::utils::base16;
 use sha2::{Digest, Sha256};
@@ -57,6 +58,16 @@ pub fn check_policy(
     let forced = |refusal: &Refusal| force.is_some_and(|force| force.allows(zone, refusal.rule));
     let (overridden, refusals) = found.into_iter().partition(forced);
     Verdict { refusals, overridden }
+}
+
+/// The zone takes its policy along: where that names people who sign exceptions, they sign for this one, too. In a protected zone they do already.
+pub(super) fn zone_deletion(case: &Case<'_>, found: &mut Vec<Refusal>) {
+    let is_alone = matches!(case.step, Step::Delete) && !case.policy.protected && case.policy.force.is_possible();
+    if is_alone {
+        let message =
+            format!("the policy of {} would go with the zone, and it names people who sign for that", case.zone);
+        found.push(case.refusal(RULE, vec![case.zone.clone()], message, "keep the zone"));
+    }
 }
 
 /// The fields in which a policy forbids less than another, from `now` on. What belongs to others (`subtrees`) and who signs (`force`) counts

@@ -2,11 +2,12 @@
 
 use serde::{Serialize, Serializer};
 
-use super::{Actor, Policy, access, rules};
+use super::{Actor, Policy, access, change, rules};
 use crate::diff::Summary;
 use crate::force::VerifiedForce;
 use crate::name::Name;
 use crate::problem::{Problem, Severity};
+use crate::record::Record;
 use crate::view::{Change, ZoneView};
 
 /// What is to happen to a zone.
@@ -91,6 +92,18 @@ impl<'a> Case<'a> {
     }
 }
 
+/// Whether somebody may change these records at all, whatever the change: who may not is told what speaks against it.
+#[must_use]
+pub fn check_actor(policy: &Policy, zone: &Name, records: &[Record], actor: &Actor) -> Vec<Refusal> {
+    let changes: Vec<Change> = records.iter().cloned().map(Change::Add).collect();
+    let (step, summary) = (Step::Write(&changes), Summary::of(0, &changes));
+    let case = Case { policy, zone, before: None, step, actor, now: 0, summary };
+    let mut found = Vec::new();
+    access::keys(&case, &mut found);
+    access::principals(&case, &mut found);
+    found
+}
+
 /// Holds a change against the policy of the zone. `before` is the version that is served, `None` for a new zone; `now` is in seconds since
 /// 1970. A token that was verified for this change overrides the rules that it lists, except what keys may do.
 ///
@@ -114,6 +127,7 @@ pub fn check(
     access::principals(&case, &mut found);
     rules::freeze(&case, &mut found);
     rules::zone_deletion(&case, &mut found);
+    change::zone_deletion(&case, &mut found);
     rules::protected_names(&case, &mut found);
     rules::never_empty(&case, &mut found);
     rules::shares(&case, &mut found);

@@ -22,7 +22,7 @@ use crate::force::ForcePolicy;
 use crate::name::Name;
 
 pub use change::{check_policy, digest};
-pub use check::{Refusal, Step, Verdict, check};
+pub use check::{Refusal, Step, Verdict, check, check_actor};
 
 /// What a zone's policy says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,11 +207,14 @@ pub enum ActorKind {
     Update,
     /// A plan that is applied.
     Plan,
-    /// A runtime that registers itself, or whose lease ended.
+    /// A runtime that registers itself.
     Lease,
+    /// A lease that ended: the server takes its records out. Nobody has to stand behind that, because who registered them was asked then.
+    Expiry,
 }
 
 impl ActorKind {
+    /// The words of policies. The end of a lease is as good as the lease.
     const ALL: [(&str, ActorKind); 5] = [
         ("file", ActorKind::File),
         ("api", ActorKind::Api),
@@ -223,7 +226,8 @@ impl ActorKind {
     /// The word for it in policies and logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        Self::ALL.iter().find(|(_, kind)| *kind == self).map_or("", |(word, _)| word)
+        let known = if self == ActorKind::Expiry { ActorKind::Lease } else { self };
+        Self::ALL.iter().find(|(_, kind)| *kind == known).map_or("", |(word, _)| word)
     }
 }
 
@@ -231,6 +235,14 @@ impl ActorKind {
 #[must_use]
 pub fn tag(file: &[u8]) -> String {
     base16::encode_string(&Sha256::digest(file)[..16]).to_ascii_lowercase()
+}
+
+impl Freeze {
+    /// Whether changes of that kind go on.
+    #[must_use]
+    pub fn spares(&self, kind: ActorKind) -> bool {
+        self.except.iter().any(|spared| spared.as_str() == kind.as_str())
+    }
 }
 
 impl Policy {

@@ -37,9 +37,8 @@ fn list(names: &[Name]) -> String {
 }
 
 pub(super) fn freeze(case: &Case<'_>, found: &mut Vec<Refusal>) {
-    let holds = |freeze: &&super::Freeze| {
-        (freeze.start..freeze.end).contains(&case.now) && !freeze.except.contains(&case.actor.kind)
-    };
+    let holds =
+        |freeze: &&super::Freeze| (freeze.start..freeze.end).contains(&case.now) && !freeze.spares(case.actor.kind);
     let Some(freeze) = case.policy.freezes.iter().find(holds) else { return };
     let end = jiff::Timestamp::from_second(freeze.end).map(|end| end.to_string()).unwrap_or_default();
     let reason = if freeze.reason.is_empty() { String::new() } else { format!(" ({})", freeze.reason) };

@@ -159,6 +159,27 @@ fn subtrees_belong_to_their_principals() {
 }
 
 #[test]
+fn who_registers_a_lease_stands_behind_it_and_nobody_has_to_stand_behind_its_end() {
+    let yaml = "principals: [bob]\nnever_empty: [www]\nsubtrees: [{subtree: team, principals: [carol], types: [A]}]\n";
+    let (both, one) = ("www A 192.0.2.1\nwww A 192.0.2.2\na.team TXT x\n", "www A 192.0.2.1\n");
+    check_as(&actor(ActorKind::Expiry), yaml, both, one, &[]);
+    check_as(&actor(ActorKind::Lease), yaml, both, one, &["owner", "owner"]);
+    check_as(&actor(ActorKind::Expiry), yaml, one, "", &["never-empty"]);
+    let record = |text: &str| crate::parse_record(text, &origin(), None).expect("a record");
+    for (name, text, expected) in [
+        ("bob", "www 60 A 192.0.2.1", &[][..]),
+        ("alice", "www 60 A 192.0.2.1", &["owner"]),
+        ("bob", "a.team 60 A 192.0.2.1", &["owner"]),
+        ("carol", "a.team 60 A 192.0.2.1", &[]),
+        ("carol", "a.team 60 TXT x", &["subtree-types"]),
+    ] {
+        let actor = Actor { name: name.to_owned(), ..actor(ActorKind::Lease) };
+        let found = check_actor(&policy(yaml), &origin(), &[record(text)], &actor);
+        assert_eq!(found.iter().map(|refusal| refusal.rule).collect::<Vec<_>>(), expected, "{name} {text}");
+    }
+}
+
+#[test]
 fn protected_zones_and_names_stay() {
     check_deletion("", "", &[]);
     check_deletion("protected: true", "", &["protected-zone"]);
@@ -276,6 +297,8 @@ fn nothing_changes_while_frozen_but_leases() {
     }
     check_as(&actor(ActorKind::Lease), &freeze(0, 1, ""), "", "a A 192.0.2.1\n", &[]);
     check_as(&actor(ActorKind::Lease), &freeze(0, 1, ", except: []"), "", "a A 192.0.2.1\n", &["freeze"]);
+    check_as(&actor(ActorKind::Expiry), &freeze(0, 1, ""), "a A 192.0.2.1\n", "", &[]);
+    check_as(&actor(ActorKind::Expiry), &freeze(0, 1, ", except: []"), "a A 192.0.2.1\n", "", &["freeze"]);
     check_as(&actor(ActorKind::Plan), &freeze(0, 1, ", except: [plan]"), "", "a A 192.0.2.1\n", &[]);
     check_change(&freeze(-2, 0, ""), "", "a A 192.0.2.1\n", &[]);
     check_change(&freeze(1, 2, ""), "", "a A 192.0.2.1\n", &[]);
@@ -397,6 +420,34 @@ fn nobody_loosens_alone_a_policy_that_names_two_people_who_sign() {
     assert_eq!(replaced(&force, "", Some(&token)).0, [""; 0]);
     let other = forced(&policy(&force), &[], &["freeze"]);
     assert_eq!(replaced(&force, "", Some(&other)).0, ["policy"]);
+}
+
+#[test]
+fn a_zone_whose_policy_names_people_who_sign_goes_with_their_leave() {
+    let key = |seed| SigningKey::from_seed(&[seed; 32]).expect("32 octets").public_key().to_base64();
+    let force = format!("force: {{keys: {{alice: '{}', bob: '{}'}}}}\n", key(1), key(2));
+    let before = zone("www A 192.0.2.1\n");
+    for kind in [ActorKind::Api, ActorKind::Plan, ActorKind::File] {
+        let verdict = |yaml: &str, force: Option<&VerifiedForce>| {
+            check(&policy(yaml), &origin(), Some(&before), Step::Delete, &actor(kind), NOW, force)
+        };
+        let alone = verdict(&force, None);
+        assert_eq!(rules(&alone), ["policy"], "the guardrails would go with the zone");
+        assert!(alone.refusals[0].remedy.contains("force token for the rule `policy`"), "{alone:?}");
+        assert_eq!(
+            rules(&verdict(&format!("{force}protected: true"), None)),
+            ["protected-zone"],
+            "one leave is enough"
+        );
+        assert_eq!(
+            rules(&verdict(&format!("force: {{keys: {{alice: '{}'}}}}", key(1)), None)),
+            [""; 0],
+            "nobody could sign"
+        );
+        let token = |rule| forced(&policy(&force), &removal(&before), &[rule]);
+        assert!(verdict(&force, Some(&token("policy"))).is_allowed());
+        assert_eq!(rules(&verdict(&force, Some(&token("protected-zone")))), ["policy"]);
+    }
 }
 
 #[test]
