@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use gateward_zone::{Name, Soa};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::dial::{fetch, random, serial_at};
 use super::keeper::{Content, Keeper};
+use super::places::Places;
 use super::transfers::soa_of;
 use crate::catalog::{self, Member, Source, Step};
 use crate::secondary::{Action, Primary, Secondary};
@@ -20,8 +21,8 @@ use crate::store::Zone;
 use crate::transfer::{Limits, Received, onto};
 use crate::tsig::Key;
 
-/// Zones that ask or transfer at once; the next ones wait.
-const MOST_AT_ONCE: usize = 32;
+/// New members of a catalog that are remembered at once.
+const JOINING: usize = 32;
 /// Notices of a zone that wait to be looked at; more say nothing new.
 const NOTICES: usize = 4;
 /// Wait before another try to remember a zone as a copy.
@@ -46,7 +47,7 @@ pub struct Followers {
     shared: Arc<Shared>,
     keeper: Arc<dyn Keeper>,
     limits: Limits,
-    places: Arc<Semaphore>,
+    places: Places<SocketAddr>,
 }
 
 struct Entry {
@@ -66,7 +67,7 @@ impl Followers {
     /// No zones yet.
     #[must_use]
     pub fn new(shared: Arc<Shared>, keeper: Arc<dyn Keeper>, limits: Limits) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(MOST_AT_ONCE));
+        let places = Places::into_here();
         Arc::new(Followers { zones: Mutex::default(), behind: Mutex::default(), shared, keeper, limits, places })
     }
 
@@ -162,7 +163,7 @@ impl Followers {
         for step in steps {
             if let Step::Add(member) = step {
                 tracing::info!(catalog = %followed.zone, zone = %member.zone, "the catalog has a new member");
-                if joining.len() >= MOST_AT_ONCE {
+                if joining.len() >= JOINING {
                     is_done &= joining.join_next().await.is_some_and(|joined| joined.unwrap_or(false));
                 }
                 joining.spawn(Arc::clone(self).join(followed.clone(), member));
@@ -360,15 +361,15 @@ impl Follower {
     }
 
     async fn work(&self, all: &Arc<Followers>, action: &Action) -> Result<Outcome, String> {
-        let _place = all.places.acquire().await.map_err(|_| "the server ends")?;
-        match action {
-            Action::Transfer { primary, incremental } => self.transfer(all, primary, *incremental).await,
-            Action::Ask(primary) => {
-                let key = self.key(primary)?;
-                serial_at(primary.address, &self.followed.zone, key.as_ref()).await.map(Outcome::Serial)
-            }
-            Action::Expire => Err("there is nothing to fetch".to_owned()),
+        let (Action::Ask(primary) | Action::Transfer { primary, .. }) = action else {
+            return Err("there is nothing to fetch".to_owned());
+        };
+        let _place = all.places.enter(primary.address).await.ok_or("the server ends")?;
+        if let Action::Transfer { incremental, .. } = action {
+            return self.transfer(all, primary, *incremental).await;
         }
+        let key = self.key(primary)?;
+        serial_at(primary.address, &self.followed.zone, key.as_ref()).await.map(Outcome::Serial)
     }
 
     async fn take(&self, all: &Arc<Followers>, machine: &mut Secondary, outcome: Outcome) {

@@ -37,7 +37,7 @@ pub use authority::{AuthorityKeeper, Exchange, KeySource};
 pub use follow::{Followed, Followers};
 pub use herald::Herald;
 pub use keeper::{Content, Keeper, Later, MakeChange, Permits, Requester};
-use places::Places;
+use places::{Client, Places};
 use reply::{Room, reply};
 use seldom::Seldom;
 
@@ -55,7 +55,7 @@ struct Inner {
     shared: Arc<Shared>,
     keeper: Arc<dyn Keeper>,
     followers: Arc<Followers>,
-    transfers: Places,
+    transfers: Places<Client>,
     strangers: Seldom,
 }
 
@@ -68,7 +68,7 @@ impl Service {
                 shared,
                 keeper,
                 followers,
-                transfers: Places::new(),
+                transfers: Places::out(),
                 strangers: Seldom::default(),
             }),
         }

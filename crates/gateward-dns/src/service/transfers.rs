@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::pace::Pace;
+use super::places::Client;
 use super::{Asked, Inner, unix_seconds};
 use crate::answer::Transport;
 use crate::store::{Slot, Zone};
@@ -46,7 +47,7 @@ async fn no_version(asked: Asked) {
 /// Everything else, once there is a place.
 async fn stream(inner: &Inner, asked: Asked, request: Request, slot: &Slot) {
     let place = tokio::select! {
-        place = inner.transfers.enter(asked.client.ip()) => place,
+        place = inner.transfers.enter(Client::at(asked.client.ip())) => place,
         () = asked.answers.closed() => return,
     };
     let Some(_place) = place else {
