@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use hyper::Method;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, IF_MATCH, IF_NONE_MATCH};
+use hyper::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, IF_MATCH, IF_NONE_MATCH, TRANSFER_ENCODING,
+};
 
 /// A request of the control side.
 #[derive(Debug, Clone)]
@@ -85,6 +87,14 @@ impl ApiRequest {
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     }
 
+    /// Whether its head announces content (RFC 9112, 6.3).
+    #[must_use]
+    pub fn has_content(&self) -> bool {
+        let length = self.header(CONTENT_LENGTH.as_str());
+        self.headers.contains_key(TRANSFER_ENCODING)
+            || self.headers.contains_key(CONTENT_LENGTH) && length.is_none_or(|length| length != "0")
+    }
+
     /// The host that the client thinks it speaks to, without the port.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
@@ -145,5 +155,13 @@ mod tests {
         }
         request.headers.insert(AUTHORIZATION, HeaderValue::from_static("bearer  x "));
         assert_eq!(request.bearer(), Some("x"));
+        assert!(!request.has_content());
+        for (length, has_content) in [("0", false), ("1", true), ("00", true), ("\u{e9}", true)] {
+            request.headers.insert(CONTENT_LENGTH, HeaderValue::from_bytes(length.as_bytes()).unwrap());
+            assert_eq!(request.has_content(), has_content, "{length}");
+        }
+        request.headers.remove(CONTENT_LENGTH);
+        request.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        assert!(request.has_content());
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use gateward_model::Secret;
 use gateward_zone::Name;
-use hyper::StatusCode;
+use hyper::{Method, StatusCode};
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinHandle;
 
@@ -188,8 +188,10 @@ impl Control {
     fn admit(&self, head: &ApiRequest) -> Result<(), ApiResponse> {
         let Some(token) = &self.token else { return admit_own(head) };
         let digest = |text: &str| Sha256::digest(text.as_bytes());
-        // Probes need no token, and learn nothing but that the server runs.
-        if head.path == ["healthz"] || head.bearer().is_some_and(|given| digest(given) == digest(token.expose())) {
+        // Probes need no token, learn nothing but that the server runs, and send nothing.
+        let is_probe =
+            head.path == ["healthz"] && matches!(head.method, Method::GET | Method::HEAD) && !head.has_content();
+        if is_probe || head.bearer().is_some_and(|given| digest(given) == digest(token.expose())) {
             return Ok(());
         }
         let response = errors(StatusCode::UNAUTHORIZED, &[plain("send the token as Authorization: Bearer TOKEN")]);

@@ -345,6 +345,18 @@ async fn who_may_ask() {
     assert_eq!(api.ask(Method::GET, "/v1/zones", &[("authorization", "Bearer sesam")], "").await.0, 401);
     assert_eq!(api.ask(Method::GET, "/v1/zones", &[("authorization", "Bearer sesame")], "").await.0, 200);
     assert_eq!(api.ask(Method::GET, "/healthz", &[], "").await.0, 200);
+    assert_eq!(api.ask(Method::GET, "/healthz", &[("content-length", "0")], "").await.0, 200);
+    // What is no probe has no place before those who have a token.
+    for (method, headers) in [
+        (Method::POST, &[][..]),
+        (Method::DELETE, &[]),
+        (Method::GET, &[("content-length", "67108864")]),
+        (Method::GET, &[("transfer-encoding", "chunked")]),
+    ] {
+        assert_eq!(api.ask(method.clone(), "/healthz", headers, "").await.0, 401, "{method} {headers:?}");
+    }
+    let head = request(Method::HEAD, "/healthz", &[], "");
+    assert!(api.control.admit(&head).is_ok() && api.control.admit(&request(Method::PUT, "/healthz", &[], "")).is_err());
     assert!(api.control.listen(([0, 0, 0, 0], 0).into()).await.is_ok());
 }
 
