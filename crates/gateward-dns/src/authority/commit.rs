@@ -4,8 +4,9 @@
 //! durable with its zone file. At every moment the zone file or the good copy (`kept`) is one of the versions that the journal knows, so that a
 //! crash between any two steps loses nothing.
 //!
-//! A zone file that looks different from when it was judged last holds an edit of a person. It is never overwritten: a change goes into the
-//! journal alone then, and what the edit means is decided when it is judged. The files of copies (`copies`) are the server's alone.
+//! A zone file that looks different from when it was judged last, or includes a file that does, holds an edit of a person. It is never
+//! overwritten: a change goes into the journal alone then, and what the edit means is decided when it is judged. The files of copies (`copies`)
+//! are the server's alone.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,7 +17,7 @@ use super::line::{Kind, Line, State};
 use super::proposal::{Door, Refused};
 use super::turn::{Accepted, millis};
 use super::{Authority, copies, digest, text};
-use crate::folder::{PUBLIC, Stamp, replace_durably};
+use crate::folder::{Included, PUBLIC, Stamp, remove_durably, replace_durably};
 use crate::journal::{Base, Delta, Journal, JournalError};
 use crate::store::Zone;
 
@@ -42,7 +43,19 @@ impl State {
     /// Whether a zone file that looks like that may be replaced: what is in it is known. One that is gone has nothing to lose.
     /// That of a copy is the server's alone.
     fn may_replace(&self, line: &Line, stamp: Option<Stamp>) -> bool {
-        stamp.is_none() || stamp == self.seen || line.info.load().kind != Kind::Primary
+        stamp.is_none() || self.is_as_seen(stamp) || line.info.load().kind != Kind::Primary
+    }
+
+    /// Whether a zone file that looks like that is the one that was judged or written last, and all that it includes, too: an edit of a part that
+    /// nobody judged yet would be lost with the line that includes it.
+    fn is_as_seen(&self, stamp: Option<Stamp>) -> bool {
+        stamp == self.seen && self.includes.iter().all(|(path, stamp)| Stamp::of(path) == *stamp)
+    }
+
+    /// The zone file was written, and looks like that.
+    fn wrote(&mut self, stamp: Stamp, includes: Vec<Included>) {
+        self.seen = Some(stamp);
+        self.includes = includes;
     }
 }
 
@@ -67,7 +80,7 @@ impl Authority {
             &accepted[..]
         };
         if let Err(error) = self.append(line, state, rest, now) {
-            let failed = Refused::Failed(error.to_string());
+            let failed = Refused::failed(error);
             if !is_fresh {
                 return Err(failed);
             }
@@ -92,7 +105,7 @@ impl Authority {
         let (path, dir) = (self.folder.zone_file(&line.origin), self.folder.versions_dir(&line.origin));
         let failed =
             |path: &std::path::Path, error| Refused::Failed(JournalError::Io(path.to_owned(), error).to_string());
-        let content = self.file_text(line, first);
+        let (content, includes) = self.file_text(line, first);
         let written = replace_durably(&path, &content, PUBLIC, |stamp| state.may_replace(line, stamp));
         let Some(stamp) = written.map_err(|error| failed(&path, error))? else {
             let message = format!("there is a zone file of {} that the server has not read yet", line.origin);
@@ -102,7 +115,12 @@ impl Authority {
                 "wait until it is read, at most half a minute, and try again",
             ));
         };
-        state.seen = Some(stamp);
+        state.wrote(stamp, includes);
+        // A zone that was here before under that name is forgotten: its removal, which this one would be taken for, and its last good version,
+        // which this one would be held against. Then the journal: until it is away, it says that something is wrong.
+        for old in [self.folder.removal_file(&line.origin), self.folder.good_file(&line.origin)] {
+            remove_durably(&old).map_err(|error| failed(&old, error))?;
+        }
         let journal = self.folder.journal_file(&line.origin);
         state.history.set_aside(&dir, &journal).map_err(|error| failed(&journal, error))?;
         state.damaged.clear();
@@ -172,10 +190,10 @@ impl Authority {
             state.file_digest = Some(digest);
             return;
         }
-        let path = self.folder.zone_file(&line.origin);
-        match replace_durably(&path, &self.file_text(line, good), PUBLIC, |stamp| state.may_replace(line, stamp)) {
+        let (path, (content, includes)) = (self.folder.zone_file(&line.origin), self.file_text(line, good));
+        match replace_durably(&path, &content, PUBLIC, |stamp| state.may_replace(line, stamp)) {
             Ok(Some(stamp)) => {
-                state.seen = Some(stamp);
+                state.wrote(stamp, includes);
                 state.merged(&good.next, None);
                 state.file_digest = Some(digest);
             }
@@ -190,14 +208,18 @@ impl Authority {
         }
     }
 
-    /// What a zone file says after a change: the text that came with it, or the records.
-    fn file_text(&self, line: &Line, good: &Accepted) -> Vec<u8> {
+    /// What a zone file says after a change: the text that came with it, with what that includes, or the records.
+    fn file_text(&self, line: &Line, good: &Accepted) -> (Vec<u8>, Vec<Included>) {
         let given = good.proposal.text.as_ref();
         let given = given.and_then(|text| text::with_serial_of(text, &line.origin, &good.next, &self.folder));
-        given.unwrap_or_else(|| match line.info.load().kind {
+        if let Some(text) = given {
+            return (text, good.proposal.includes.clone());
+        }
+        let records = match line.info.load().kind {
             Kind::Primary => render_zone(&*good.next).into_bytes(),
             Kind::Secondary | Kind::Catalog => copies::file_text(&good.next),
-        })
+        };
+        (records, Vec::new())
     }
 
     /// Writes the zone file anew when the journal is long.
@@ -228,9 +250,9 @@ impl Authority {
                 Kind::Secondary | Kind::Catalog => (copies::file_text(&zone), true),
             };
             // One that is gone is about to be judged, too; but nobody judges what others make of a copy's.
-            let written = replace_durably(&path, &content, PUBLIC, |stamp| is_copy || stamp == state.seen);
+            let written = replace_durably(&path, &content, PUBLIC, |stamp| is_copy || state.is_as_seen(stamp));
             if let Some(stamp) = written.map_err(|error| JournalError::Io(path, error))? {
-                state.seen = Some(stamp);
+                state.wrote(stamp, Vec::new());
                 state.merged(&zone, None);
             }
         }

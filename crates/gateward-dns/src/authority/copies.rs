@@ -2,7 +2,6 @@
 //! the API, nor updates, nor the zone's file, which is the server's alone.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use gateward_zone::{Name, Problem, ZoneText, ZoneView, parse_zone, render_zone};
@@ -11,7 +10,7 @@ use super::line::{Info, Kind, Line, State};
 use super::load::{Loaded, file_name, unreadable};
 use super::proposal::{Actor, Base, Refused};
 use super::{Authority, digest, problem};
-use crate::folder::{Stamp, make_folder, move_durably, read_stamped, remove_durably};
+use crate::folder::{Stamp, read_stamped, remove_durably};
 use crate::sources::{Provenance, Role, Sources};
 use crate::store::Zone;
 
@@ -83,13 +82,13 @@ impl Authority {
                 ));
             }
             let put = authority.sources.put(&line.origin, provenance);
-            put.map_err(|error| Refused::Failed(format!("where {} comes from: {error}", line.origin)))?;
+            put.map_err(|error| Refused::failed(format_args!("where {} comes from: {error}", line.origin)))?;
             let kind = authority.kind_of(&line.origin);
             line.info.rcu(|info| Info { kind, ..Info::clone(info) });
             Authority::show(line, state);
             Ok(())
         };
-        self.in_turn(origin, work).await.unwrap_or_else(|| Err(super::lost()))
+        self.ask_in_turn(origin, work).await
     }
 
     /// A copy goes, with its files and where it came from.
@@ -101,28 +100,23 @@ impl Authority {
             if authority.kind_of(&line.origin) == Kind::Primary {
                 return Err(Refused::rule("own-zone", format!("{} is no copy", line.origin), "delete it by the API"));
             }
-            let failed = |error: std::io::Error| Refused::Failed(error.to_string());
             if state.zone.is_some() {
                 authority.take_away(line, state, Base::Any, &actor, None, SystemTime::now())?;
             } else {
-                authority.clear_away(&line.origin, state).map_err(failed)?;
+                authority.clear_away(&line.origin, state).map_err(Refused::failed)?;
             }
-            remove_durably(&authority.folder.confirmed_file(&line.origin)).map_err(failed)?;
-            authority.sources.remove(&line.origin).map_err(failed)?;
+            remove_durably(&authority.folder.confirmed_file(&line.origin)).map_err(Refused::failed)?;
+            authority.sources.remove(&line.origin).map_err(Refused::failed)?;
             // A copy that never came has nothing but the place that was held for it.
-            authority.zones.remove(&line.origin);
-            *state = State::new();
-            line.info.store(Arc::new(Info::default()));
+            authority.let_go(line, state);
             Ok(())
         };
-        self.in_turn(origin, work).await.unwrap_or_else(|| Err(super::lost()))
+        self.ask_in_turn(origin, work).await
     }
 
     /// Puts away the files of a copy of which no version could be read: left there, they would pass for a zone of the server's own.
     fn clear_away(&self, origin: &Name, state: &mut State) -> std::io::Result<()> {
-        let dir = self.folder.versions_dir(origin);
-        make_folder(&dir)?;
-        move_durably(&self.folder.zone_file(origin), &dir.join("deleted.edited.zone"))?;
+        self.put_edit_away(origin)?;
         self.sweep_removed(origin, state)
     }
 
@@ -147,12 +141,14 @@ impl Authority {
 
     /// After the file of a copy was found to be somebody else's, or gone: it is written as the last version that is known. If none is, the whole
     /// zone is fetched again.
-    pub(super) fn mend_copy(&self, line: &Line, state: &mut State) {
+    pub(super) fn mend_copy(&self, line: &Line, state: &mut State, loaded: &mut Loaded) {
         state.bad_file.clear();
         state.is_unjudged = false;
         state.file_serial = None;
         if let Err(error) = self.merge(line, state) {
-            tracing::error!(zone = %line.origin, %error, "the file of a copy cannot be written");
+            let message = format!("the file of the copy cannot be written: {error}");
+            loaded.problems.push(problem("not-stored", message, "it is tried again; look at the disk if this stays"));
+            loaded.again = true;
         }
         Authority::show(line, state);
     }
@@ -164,7 +160,7 @@ impl Authority {
             return;
         }
         loaded.problems.push(edited(&file_name(&line.origin, self)));
-        self.mend_copy(line, state);
+        self.mend_copy(line, state, loaded);
     }
 }
 

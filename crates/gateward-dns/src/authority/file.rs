@@ -30,6 +30,15 @@ pub(super) struct Candidate {
     content: Result<(ZoneText, Vec<u8>), Vec<Problem>>,
 }
 
+impl State {
+    /// The zone file that looks like that was taken, or refused for good.
+    fn judged(&mut self, stamp: Option<Stamp>, includes: &[Included]) {
+        self.seen = stamp;
+        self.includes = includes.to_vec();
+        self.is_unjudged = false;
+    }
+}
+
 impl Authority {
     /// Looks at a zone's files again, and takes what changed. Waits for the zone's turn.
     pub fn reload(&self, origin: &Name) -> Loaded {
@@ -72,7 +81,6 @@ impl Authority {
 
     /// The zone from its files, when it was not served or could not be changed.
     fn read_again(&self, line: &Line, state: &mut State, loaded: &mut Loaded) {
-        let was_known = state.zone.is_some() || !state.damaged.is_empty();
         state.damaged.clear();
         state.bad_file.clear();
         state.is_unjudged = false;
@@ -88,7 +96,7 @@ impl Authority {
                     self.refresh_good(&line.origin, state);
                 }
             }
-            None if was_known || is_copy || !state.bad_file.is_empty() => self.zones.put_empty(&line.origin),
+            None if is_copy || state.is_here() => self.zones.put_empty(&line.origin),
             None => _ = self.zones.remove(&line.origin),
         }
     }
@@ -103,6 +111,10 @@ impl Authority {
             state.bad_file = vec![problem("zone-file-gone", message, remedy)];
             Authority::show(line, state);
             loaded.problems.extend(state.bad_file.iter().cloned());
+            // What a rule says, it would say again; a disk that is full may be so for now.
+            loaded.again = !matches!(error, Refused::Rules(_));
+            // Until then nothing else on disk may be what is served.
+            self.refresh_good(&line.origin, state);
         }
     }
 
@@ -133,15 +145,17 @@ impl Authority {
             loaded.again = true;
             return loaded;
         }
-        let outcome = content.map_err(Refused::Rules).and_then(|(zone, text)| self.propose(line, state, zone, text));
+        let parts = loaded.includes.clone();
+        let propose = |(zone, text)| self.propose(line, state, zone, text, parts);
+        let outcome = content.map_err(Refused::Rules).and_then(propose);
         match outcome {
             Ok(_) => {
-                (state.seen, state.is_unjudged) = (stamp, false);
+                state.judged(stamp, &loaded.includes);
                 state.bad_file.clear();
                 self.refresh_good(&line.origin, state);
             }
             Err(Refused::Rules(problems)) => {
-                (state.seen, state.is_unjudged) = (stamp, false);
+                state.judged(stamp, &loaded.includes);
                 state.bad_file = problems.iter().filter(|problem| problem.is_error()).cloned().collect();
                 loaded.problems.extend(problems);
             }
@@ -157,10 +171,17 @@ impl Authority {
     }
 
     /// The change that a zone file asks for, within the zone's turn.
-    fn propose(&self, line: &Line, state: &mut State, zone: ZoneText, text: Vec<u8>) -> Result<Applied, Refused> {
+    fn propose(
+        &self,
+        line: &Line,
+        state: &mut State,
+        zone: ZoneText,
+        text: Vec<u8>,
+        includes: Vec<Included>,
+    ) -> Result<Applied, Refused> {
         let actor = Actor::new(Door::File, file_name(&line.origin, self));
         let mut proposal = Proposal::new(line.origin.clone(), Edit::Replace(Box::new(zone)), actor);
-        proposal.text = Some(text);
+        (proposal.text, proposal.includes) = (Some(text), includes);
         let (reply, mut answer) = oneshot::channel();
         self.make(line, state, vec![(proposal, reply)]);
         answer.try_recv().unwrap_or_else(|_| Err(super::lost()))

@@ -5,11 +5,11 @@ use std::time::SystemTime;
 
 use gateward_zone::force::{ForceError, VerifiedForce, verify_force};
 use gateward_zone::policy::{self, ActorKind, Policy, Refusal, Step, Verdict};
-use gateward_zone::{Change, Name, Problem, ZoneView};
+use gateward_zone::{Change, Name, Problem, Record, ZoneView};
 
-use super::problem;
 use super::proposal::{Actor, Door, Refused};
 use super::turn::millis;
+use super::{Authority, problem};
 use crate::store::Zone;
 
 /// A change that may be made.
@@ -28,6 +28,23 @@ pub(super) struct Asked<'a> {
     pub(super) actor: &'a Actor,
     pub(super) force: Option<&'a str>,
     pub(super) now: SystemTime,
+}
+
+impl Authority {
+    /// Whether somebody may hold these records by a lease. It may be for what is there already, which changes nothing that could be refused.
+    ///
+    /// # Errors
+    /// [`Refused`]: the policy lets others change them.
+    pub(crate) fn may_lease(&self, origin: &Name, actor: &Actor, records: &[Record]) -> Result<(), Refused> {
+        let line = self.must_know(origin)?;
+        let found = policy::check_actor(&line.info.load().policy, origin, records, &principal(actor));
+        if found.is_empty() {
+            return Ok(());
+        }
+        let refused = Refused::Rules(found.into_iter().map(Problem::from).collect());
+        self.note_refusal(&line, actor, &refused, SystemTime::now());
+        Err(refused)
+    }
 }
 
 impl Asked<'_> {
@@ -126,6 +143,7 @@ pub(super) fn principal(actor: &Actor) -> policy::Actor {
     let (kind, key) = match actor.door {
         Door::File => (ActorKind::File, None),
         Door::Lease => (ActorKind::Lease, None),
+        Door::Expiry => (ActorKind::Expiry, None),
         // Names of keys are domain names.
         Door::Update => (ActorKind::Update, actor.name.parse::<Name>().ok()),
         Door::Api | Door::Webhook | Door::Transfer | Door::Catalog => (ActorKind::Api, None),

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::Authority;
 use super::proposal::{Applied, Edit, Proposal, Refused};
 use super::quota::Bucket;
-use crate::folder::Stamp;
+use crate::folder::{Included, Stamp};
 use crate::journal::History;
 use crate::store::Zone;
 
@@ -114,6 +114,8 @@ pub(super) struct State {
     /// How the zone file looked when it was last judged or written. One that looks different holds an edit that nobody has judged yet, and
     /// is not overwritten.
     pub(super) seen: Option<Stamp>,
+    /// Files that it includes, as they looked before they were read then.
+    pub(super) includes: Vec<Included>,
     /// The zone file was edited or removed while nobody looked; the version before is served until that is judged.
     pub(super) is_unjudged: bool,
     /// The zone is new, and there is no good copy of it yet.
@@ -141,6 +143,7 @@ impl State {
             file_serial: None,
             file_digest: None,
             seen: None,
+            includes: Vec::new(),
             is_unjudged: false,
             lacks_copy: false,
             is_policy_known: false,

@@ -51,7 +51,7 @@ impl Authority {
             Authority::show(&line, &state);
         }
         loaded.problems.extend(state.bad_policy.iter().cloned());
-        loaded.again = state.is_unjudged;
+        loaded.again |= state.is_unjudged;
         *line.state() = state;
         (Prepared(Arc::new(line)), loaded)
     }
@@ -102,7 +102,7 @@ impl Authority {
             if is_lost && state.zone.is_some() && state.bad_file.is_empty() {
                 loaded.problems.push(copies::edited(&file_name(origin, self)));
             }
-            return self.mend_copy(line, state);
+            return self.mend_copy(line, state, loaded);
         }
         state.is_unjudged &= state.zone.is_some();
         if state.is_unjudged {
@@ -124,6 +124,7 @@ impl Authority {
     ) -> Result<Option<ZoneText>, Vec<Problem>> {
         let (path, name) = (self.folder.zone_file(origin), file_name(origin, self));
         state.seen = Stamp::of(&path);
+        state.includes.clear();
         let text = match read_stamped(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(vec![unreadable(&name, &error)]),
@@ -132,16 +133,13 @@ impl Authority {
                 text
             }
         };
-        match text::parse(&text, origin, &name, &self.folder) {
-            Ok(parsed) => {
-                loaded.includes = parsed.includes;
-                Ok(Some(parsed.zone))
-            }
-            Err((problems, includes)) => {
-                loaded.includes = includes;
-                Err(problems.into_iter().filter(Problem::is_error).collect())
-            }
-        }
+        let (zone, includes) = match text::parse(&text, origin, &name, &self.folder) {
+            Ok(parsed) => (Ok(Some(parsed.zone)), parsed.includes),
+            Err((problems, includes)) => (Err(problems.into_iter().filter(Problem::is_error).collect()), includes),
+        };
+        state.includes.clone_from(&includes);
+        loaded.includes = includes;
+        zone
     }
 
     /// What was acknowledged cannot be read: the zone file is better than nothing, and the good copy better than no zone file.
@@ -162,9 +160,11 @@ impl Authority {
         }
     }
 
-    /// There is no zone file.
+    /// There is no zone file. A zone that was served until now is judged as it is, whatever else is gone.
     fn miss_file(&self, origin: &Name, state: &mut State, journal: Option<Steps>) {
+        state.is_unjudged = state.zone.is_some();
         if !self.folder.good_file(origin).exists() && journal.is_none() {
+            (state.history, state.digest) = (History::default(), None);
             return;
         }
         match self.recall(origin, journal.as_ref()) {

@@ -27,6 +27,7 @@ mod writers;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use gateward_zone::policy::Policy;
 use gateward_zone::{Name, Problem, ZoneView};
@@ -200,6 +201,15 @@ impl Authority {
         answer.await.ok()
     }
 
+    /// As [`Self::in_turn`], for what may be refused.
+    async fn ask_in_turn<T: Send + 'static>(
+        &self,
+        origin: &Name,
+        work: impl FnOnce(&Authority, &Line, &mut State) -> Result<T, Refused> + Send + 'static,
+    ) -> Result<T, Refused> {
+        self.in_turn(origin, work).await.unwrap_or_else(|| Err(lost()))
+    }
+
     /// As [`Self::in_turn`], for threads that may wait.
     fn in_turn_blocking<T: Send + 'static>(
         &self,
@@ -245,6 +255,11 @@ impl Authority {
         let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(Line::new(origin.clone(), self.first_info(origin), State::new()));
         lines.entry(origin.clone()).or_insert_with(new).clone()
+    }
+
+    /// As [`Self::known`], for those who cannot do without.
+    fn must_know(&self, origin: &Name) -> Result<Arc<Line>, Refused> {
+        self.known(origin).ok_or_else(|| Refused::NoZone(origin.clone()))
     }
 
     fn known(&self, origin: &Name) -> Option<Arc<Line>> {
@@ -333,7 +348,7 @@ impl Authority {
     /// # Errors
     /// [`Refused::NoZone`], [`Refused::NoVersion`].
     pub fn version(&self, origin: &Name, serial: u32) -> Result<Arc<Zone>, Refused> {
-        let line = self.known(origin).ok_or_else(|| Refused::NoZone(origin.clone()))?;
+        let line = self.must_know(origin)?;
         let mut state = line.state();
         let zone = state.zone.clone().ok_or_else(|| Refused::NoZone(origin.clone()))?;
         if zone.serial() == serial {
@@ -345,8 +360,7 @@ impl Authority {
 
     /// The changes that lead from the version that is served back to the one with `serial`.
     fn way_back(&self, line: &Line, state: &mut State, serial: u32) -> Result<Vec<gateward_zone::Change>, Refused> {
-        let deltas =
-            self.steps_since(line, state, serial, u64::MAX).map_err(|error| Refused::Failed(error.to_string()))?;
+        let deltas = self.steps_since(line, state, serial, u64::MAX).map_err(Refused::failed)?;
         let deltas = deltas.ok_or(Refused::NoVersion(serial))?;
         Ok(deltas.iter().rev().flat_map(Delta::undone).collect())
     }
@@ -368,6 +382,28 @@ impl Authority {
     /// The zone's primary was not reached for too long (RFC 1035, 3.3.13): questions get SERVFAIL until a version comes.
     pub fn expire(&self, origin: &Name) {
         self.zones.put_empty(origin);
+    }
+
+    /// Counts and notes what became of a change of something else than records.
+    fn told(&self, line: &Line, actor: &Actor, made: Result<(), Refused>, now: SystemTime) -> Result<(), Refused> {
+        match &made {
+            Ok(()) => self.counts.good(true),
+            Err(error) => self.note_refusal(line, actor, error, now),
+        }
+        made
+    }
+
+    /// Counts what was refused, and notes why.
+    fn note_refusal(&self, line: &Line, actor: &Actor, error: &Refused, now: SystemTime) {
+        self.counts.bad(error);
+        self.audit.refusal(line, actor, error, now);
+    }
+
+    /// The zone is here no more: nothing is known of it, and what is found in its line next begins anew.
+    fn let_go(&self, line: &Line, state: &mut State) {
+        self.zones.remove(&line.origin);
+        *state = State::new();
+        line.info.store(Arc::new(self.first_info(&line.origin)));
     }
 
     /// Lets listings see how the zone is.

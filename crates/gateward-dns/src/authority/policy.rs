@@ -13,7 +13,26 @@ use super::line::{Info, Line, State};
 use super::load::unreadable;
 use super::proposal::{Actor, PolicyBase, Refused};
 use super::{Authority, Happened};
-use crate::folder::{PUBLIC, Stamp, make_folder, read_bounded, replace_durably, write_durably};
+use crate::folder::{PUBLIC, Stamp, make_folder, read_bounded, read_stamped, replace_durably, write_durably};
+
+/// The text of a policy file, and how the file looked when it was read.
+pub(super) type PolicyFile = (Vec<u8>, Stamp);
+
+/// A policy that somebody puts.
+pub(super) struct Put<'a> {
+    pub(super) text: &'a [u8],
+    pub(super) actor: &'a Actor,
+    /// A signed token that lifts guardrails.
+    pub(super) force: Option<&'a str>,
+    pub(super) now: SystemTime,
+}
+
+impl PolicyBase {
+    /// Whether the policy file is what the change was made for.
+    fn holds_for(&self, file: Option<&PolicyFile>) -> Result<(), Refused> {
+        if self.is_met(file.map(|(text, _)| &text[..])) { Ok(()) } else { Err(Refused::PolicyBase) }
+    }
+}
 
 impl Authority {
     /// Replaces the policy of a zone by the text of a policy file, if the policy file is what the change was made for and the policy that is there
@@ -30,59 +49,44 @@ impl Authority {
         actor: Actor,
         force: Option<String>,
     ) -> Result<(), Refused> {
-        if self.known(origin).is_none() {
-            return Err(Refused::NoZone(origin.clone()));
-        }
+        self.must_know(origin)?;
         let work = move |authority: &Authority, line: &Line, state: &mut State| {
             let now = SystemTime::now();
-            let put = authority
-                .compare_policy(&line.origin, &base)
-                .and_then(|()| authority.replace_policy(line, state, &text, &actor, force.as_deref(), now));
-            match &put {
-                Ok(()) => authority.counts.good(true),
-                Err(error) => {
-                    authority.counts.bad(error);
-                    authority.audit.refusal(line, &actor, error, now);
-                }
-            }
-            put
+            let put = authority.policy_file(&line.origin).and_then(|file| {
+                base.holds_for(file.as_ref())?;
+                let put = Put { text: &text, actor: &actor, force: force.as_deref(), now };
+                authority.replace_policy(line, state, file, &put)
+            });
+            authority.told(line, &actor, put, now)
         };
-        self.in_turn(origin, work).await.unwrap_or_else(|| Err(super::lost()))
-    }
-
-    fn compare_policy(&self, origin: &Name, base: &PolicyBase) -> Result<(), Refused> {
-        if *base == PolicyBase::Any || base.is_met(self.policy_file(origin)?.as_deref()) {
-            return Ok(());
-        }
-        Err(Refused::PolicyBase)
+        self.ask_in_turn(origin, work).await
     }
 
     /// The policy file; `None` if there is none.
-    fn policy_file(&self, origin: &Name) -> Result<Option<Vec<u8>>, Refused> {
+    pub(super) fn policy_file(&self, origin: &Name) -> Result<Option<PolicyFile>, Refused> {
         let path = self.folder.policy_file(origin);
-        match read_bounded(&path) {
-            Ok(text) => Ok(Some(text)),
+        match read_stamped(&path) {
+            Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Refused::Failed(format!("{}: {error}", path.display()))),
+            Err(error) => Err(Refused::failed(format_args!("{}: {error}", path.display()))),
         }
     }
 
-    fn replace_policy(
+    /// Replaces the policy file that was read as `file`, and no other.
+    pub(super) fn replace_policy(
         &self,
         line: &Line,
         state: &mut State,
-        text: &[u8],
-        actor: &Actor,
-        force: Option<&str>,
-        now: SystemTime,
+        file: Option<PolicyFile>,
+        put: &Put<'_>,
     ) -> Result<(), Refused> {
+        let Put { text, actor, force, now } = *put;
         if state.zone.is_none() {
             return Err(Refused::NoZone(line.origin.clone()));
         }
         // An edit of the file that nobody looked at yet holds first.
-        let file = self.folder.policy_file(&line.origin);
-        let seen = Stamp::of(&file);
-        self.take_policy(line, state, self.read_policy(&line.origin));
+        let text_before = file.as_ref().map(|(text, _)| &text[..]);
+        self.take_policy(line, state, self.parse_policy(&line.origin, text_before));
         if !state.is_policy_known {
             let message = "the policy file cannot be read, so nobody knows who may replace it";
             return Err(Refused::rule("policy", message, "put the policy file in the zones' folder right"));
@@ -91,9 +95,12 @@ impl Authority {
         let old = line.info.load().policy.clone();
         let asked = Asked { policy: &old, zone: &line.origin, actor, force, now };
         let allowed = asked.replace_policy(&policy, text)?;
-        self.keep_policy(&line.origin)?;
-        let stored = replace_durably(&file, text, PUBLIC, |now| now == seen);
-        if stored.map_err(|error| Refused::Failed(error.to_string()))?.is_none() {
+        if let Some(before) = text_before {
+            self.keep_policy(&line.origin, before).map_err(Refused::failed)?;
+        }
+        let seen = file.as_ref().map(|(_, stamp)| *stamp);
+        let stored = replace_durably(&self.folder.policy_file(&line.origin), text, PUBLIC, |now| now == seen);
+        if stored.map_err(Refused::failed)?.is_none() {
             let message = "the policy file was edited at the same moment";
             return Err(Refused::rule("unread-file", message, "look at it, and try again"));
         }
@@ -103,21 +110,28 @@ impl Authority {
     }
 
     /// Keeps the text that is about to be replaced.
-    fn keep_policy(&self, origin: &Name) -> Result<(), Refused> {
-        let Some(text) = self.policy_file(origin)? else { return Ok(()) };
+    fn keep_policy(&self, origin: &Name, text: &[u8]) -> io::Result<()> {
         let dir = self.folder.versions_dir(origin);
-        let kept = make_folder(&dir).and_then(|()| write_durably(&dir.join("replaced.policy.yaml"), &text, PUBLIC));
-        kept.map_err(|error| Refused::Failed(error.to_string()))
+        make_folder(&dir)?;
+        write_durably(&dir.join("replaced.policy.yaml"), text, PUBLIC)
     }
 
     pub(super) fn read_policy(&self, origin: &Name) -> Result<Policy, Vec<Problem>> {
-        let path = self.folder.policy_file(origin);
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        match read_bounded(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Policy::default()),
-            Err(error) => Err(vec![unreadable(&name, &error)]),
-            Ok(text) => Policy::from_yaml(&text, origin, &name),
+        match read_bounded(&self.folder.policy_file(origin)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.parse_policy(origin, None),
+            Err(error) => Err(vec![unreadable(&self.policy_name(origin), &error)]),
+            Ok(text) => self.parse_policy(origin, Some(&text)),
         }
+    }
+
+    /// What a policy file says, or that there is none.
+    fn parse_policy(&self, origin: &Name, text: Option<&[u8]>) -> Result<Policy, Vec<Problem>> {
+        text.map_or_else(|| Ok(Policy::default()), |text| Policy::from_yaml(text, origin, &self.policy_name(origin)))
+    }
+
+    fn policy_name(&self, origin: &Name) -> String {
+        let path = self.folder.policy_file(origin);
+        path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
     /// A policy that was read holds from now on. Where it cannot be read, the old one goes on, and nothing may be changed.

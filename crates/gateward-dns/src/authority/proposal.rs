@@ -2,6 +2,8 @@
 
 use gateward_zone::{Change, Name, Problem, Rcode, Severity, ZoneText, ZoneView};
 
+use crate::folder::Included;
+
 /// Who asks, and through which door.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
@@ -20,8 +22,10 @@ pub enum Door {
     Api,
     /// A dynamic update (RFC 2136).
     Update,
-    /// A lease that came, went or expired.
+    /// A lease that came or went.
     Lease,
+    /// A lease that ended by itself.
+    Expiry,
     /// external-dns through its webhook.
     Webhook,
     /// A transfer from the zone's primary.
@@ -39,6 +43,7 @@ impl Door {
             Door::Api => "api",
             Door::Update => "update",
             Door::Lease => "lease",
+            Door::Expiry => "expiry",
             Door::Webhook => "webhook",
             Door::Transfer => "transfer",
             Door::Catalog => "catalog",
@@ -146,6 +151,8 @@ pub struct Proposal {
     pub is_dry_run: bool,
     /// The text that becomes the zone file, with the serial that the zone gets.
     pub text: Option<Vec<u8>>,
+    /// Files that the text includes, as they looked before it was read.
+    pub includes: Vec<Included>,
 }
 
 impl Proposal {
@@ -161,6 +168,7 @@ impl Proposal {
             force: None,
             is_dry_run: false,
             text: None,
+            includes: Vec::new(),
         }
     }
 }
@@ -227,6 +235,11 @@ fn list(problems: &[Problem]) -> String {
 }
 
 impl Refused {
+    /// The change could not be stored.
+    pub(crate) fn failed(error: impl std::fmt::Display) -> Self {
+        Refused::Failed(error.to_string())
+    }
+
     /// One rule that speaks against a change.
     #[must_use]
     pub fn rule(rule: &'static str, message: impl Into<String>, remedy: impl Into<String>) -> Self {

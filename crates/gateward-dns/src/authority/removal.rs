@@ -4,15 +4,14 @@
 //! not a zone whose file was lost.
 
 use std::io;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use gateward_zone::{Name, Problem, RecordSet, Rtype, ZoneView, rdata, render_zone};
 
 use super::guard::Asked;
-use super::line::{Kind, Line, State};
+use super::line::{Line, State};
 use super::proposal::{Actor, Base, Refused};
-use super::turn::compare;
+use super::turn::{compare, is_made_here};
 use super::{Authority, Happened, audit, problem};
 use crate::folder::{PUBLIC, Stamp, make_folder, move_durably, remove_durably, write_durably};
 use crate::store::Zone;
@@ -23,14 +22,12 @@ impl Authority {
     /// # Errors
     /// [`Refused`]: it is still served.
     pub async fn remove(&self, origin: &Name, base: Base, actor: Actor, force: Option<String>) -> Result<(), Refused> {
-        if self.known(origin).is_none() {
-            return Err(Refused::NoZone(origin.clone()));
-        }
+        self.must_know(origin)?;
         let work = move |authority: &Authority, line: &Line, state: &mut State| {
             let now = SystemTime::now();
             authority.take_away(line, state, base, &actor, force.as_deref(), now)
         };
-        self.in_turn(origin, work).await.unwrap_or_else(|| Err(super::lost()))
+        self.ask_in_turn(origin, work).await
     }
 
     /// Takes the zone away or says why not, in the audit log and in the counters, too.
@@ -44,14 +41,7 @@ impl Authority {
         now: SystemTime,
     ) -> Result<(), Refused> {
         let removed = self.try_take_away(line, state, base, actor, force, now);
-        match &removed {
-            Ok(()) => self.counts.good(true),
-            Err(error) => {
-                self.counts.bad(error);
-                self.audit.refusal(line, actor, error, now);
-            }
-        }
-        removed
+        self.told(line, actor, removed, now)
     }
 
     fn try_take_away(
@@ -65,18 +55,13 @@ impl Authority {
     ) -> Result<(), Refused> {
         let zone = state.zone.clone().ok_or_else(|| Refused::NoZone(line.origin.clone()))?;
         compare(line, Some(zone.serial()), base)?;
-        if line.info.load().kind != Kind::Primary && !actor.door.is_copy() {
-            let message = format!("{} is not made here: it is a copy, or a catalog that the server keeps", line.origin);
-            let remedy = "take it away at its primary; or leave the flag away that asks for it, and remove its files";
-            return Err(Refused::rule("copy", message, remedy));
-        }
+        let remedy = "take it away at its primary; or leave the flag away that asks for it, and remove its files";
+        is_made_here(line, actor.door, remedy)?;
         let policy = line.info.load().policy.clone();
         let asked = Asked { policy: &policy, zone: &line.origin, actor, force, now };
         let allowed = asked.remove(&zone, self.relatives(&line.origin))?;
-        self.store_removal(line, state, &zone).map_err(|error| Refused::Failed(error.to_string()))?;
-        self.zones.remove(&line.origin);
-        *state = State::new();
-        line.info.store(Arc::new(self.first_info(&line.origin)));
+        self.store_removal(line, state, &zone).map_err(Refused::failed)?;
+        self.let_go(line, state);
         self.tell(&line.origin, Happened::Removed);
         let gone = gateward_zone::diff::removal(&*zone);
         let entry = audit::entry(now, actor, &line.origin, "delete", &gone).serials(Some(zone.serial()), None);
@@ -113,9 +98,8 @@ impl Authority {
 
     fn store_removal(&self, line: &Line, state: &mut State, zone: &Zone) -> io::Result<()> {
         let origin = &line.origin;
-        let (dir, file, mark) =
-            (self.folder.versions_dir(origin), self.folder.zone_file(origin), self.folder.removal_file(origin));
-        make_folder(&dir)?;
+        let (file, mark) = (self.folder.zone_file(origin), self.folder.removal_file(origin));
+        make_folder(&self.folder.versions_dir(origin))?;
         write_durably(&self.folder.deleted_file(origin), render_zone(zone).as_bytes(), PUBLIC)?;
         write_durably(&mark, b"", PUBLIC)?;
         let is_known = Stamp::of(&file).is_none_or(|stamp| state.seen == Some(stamp));
@@ -123,7 +107,7 @@ impl Authority {
             remove_durably(&file)
         } else {
             tracing::warn!(zone = %origin, "the zone file was edited at the same time; the edit is kept as deleted.edited.zone in .versions");
-            move_durably(&file, &dir.join("deleted.edited.zone")).map(drop)
+            self.put_edit_away(origin)
         };
         if let Err(error) = gone {
             remove_durably(&mark)?;
@@ -134,6 +118,13 @@ impl Authority {
             tracing::warn!(zone = %origin, %error, "files of the removed zone are left over");
         }
         Ok(())
+    }
+
+    /// Puts away a zone file that somebody else wrote, before its zone goes.
+    pub(super) fn put_edit_away(&self, origin: &Name) -> io::Result<()> {
+        let dir = self.folder.versions_dir(origin);
+        make_folder(&dir)?;
+        move_durably(&self.folder.zone_file(origin), &dir.join("deleted.edited.zone")).map(drop)
     }
 
     /// Puts away what is left of a zone whose file is gone.

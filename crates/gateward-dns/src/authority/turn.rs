@@ -11,6 +11,7 @@ use super::line::{Job, Kind, Line, Reply, State};
 use super::plan::{self, Planned};
 use super::proposal::{Applied, Base, Door, Edit, Proposal, Refused};
 use super::{Authority, Happened, guard, problem};
+use crate::folder::Included;
 use crate::store::Zone;
 
 /// A change that was found good and waits for the others to be stored.
@@ -29,6 +30,7 @@ pub(super) struct ProposalHead {
     /// What the audit log calls it.
     pub(super) action: &'static str,
     pub(super) text: Option<Vec<u8>>,
+    pub(super) includes: Vec<Included>,
     /// The serial that the text says.
     pub(super) stated: Option<u32>,
     pub(super) is_dry_run: bool,
@@ -79,8 +81,7 @@ impl Authority {
             let _ = good.reply.map(|reply| reply.send(Ok(good.applied)));
         }
         for (actor, reply, error) in refused {
-            self.audit.refusal(line, &actor, &error, now);
-            self.counts.bad(&error);
+            self.note_refusal(line, &actor, &error, now);
             let _ = reply.send(Err(error));
         }
         if std::mem::take(&mut state.lacks_copy) {
@@ -98,7 +99,7 @@ impl Authority {
         proposal: Proposal,
         now: SystemTime,
     ) -> Result<Accepted, Refused> {
-        let Proposal { edit, base, numbering, actor, force, is_dry_run, text, .. } = proposal;
+        let Proposal { edit, base, numbering, actor, force, is_dry_run, text, includes, .. } = proposal;
         let serial = head.map(|head| head.serial());
         compare(line, serial, base)?;
         if head.is_none() {
@@ -115,14 +116,11 @@ impl Authority {
         {
             return Ok(unchanged(head, actor, is_dry_run));
         }
-        if !is_dry_run && !actor.door.is_copy() {
-            let per_second = self.changes_per_second(&line.info.load().policy);
-            state.bucket.take(per_second, Instant::now()).map_err(|wait| Refused::Busy {
-                per_second,
-                retry_after_ms: std::time::Duration::from_secs_f64(wait).as_millis().try_into().unwrap_or(u64::MAX),
-            })?;
-        }
         let policy = line.info.load().policy.clone();
+        let is_file = actor.door == Door::File;
+        if !is_dry_run && !is_file && !actor.door.is_copy() {
+            self.charge(state, &policy)?;
+        }
         let clamp = |changes: Vec<Change>| guard::clamped(&policy, changes);
         let Planned { next, changes } = match (edit, head) {
             (Edit::Replace(zone), None) => plan::create(&line.origin, *zone)?,
@@ -136,6 +134,10 @@ impl Authority {
                 plan::change(head, &without_soa_serial(back), numbering)?
             }
         };
+        if is_file && !changes.is_empty() {
+            // What the server itself wrote into it says nothing new, and is no change of anybody's.
+            self.charge(state, &policy)?;
+        }
         let mut warnings = Vec::new();
         if !actor.door.is_copy() && !changes.is_empty() {
             self.may_hold(&policy, &next)?;
@@ -148,7 +150,7 @@ impl Authority {
         let allowed = asked.write(head, &changes, errors)?;
         Ok(Accepted {
             reply: None,
-            proposal: ProposalHead { actor, action, text, stated, is_dry_run },
+            proposal: ProposalHead { actor, action, text, includes, stated, is_dry_run },
             from: serial,
             applied: Applied { serial: next.serial(), changes, is_new: head.is_none(), warnings },
             next,
@@ -158,11 +160,8 @@ impl Authority {
 
     /// Whether the zone can be changed at all through that door.
     fn may_change(&self, line: &Line, state: &State, door: Door, is_whole: bool) -> Result<(), Refused> {
-        if !door.is_copy() && line.info.load().kind != Kind::Primary {
-            let message = format!("{} is not made here: it is a copy, or a catalog that the server keeps", line.origin);
-            let remedy = "send the change to the zone's primary; a catalog of this server changes with its zones";
-            return Err(Refused::rule("copy", message, remedy));
-        }
+        let remedy = "send the change to the zone's primary; a catalog of this server changes with its zones";
+        is_made_here(line, door, remedy)?;
         if !state.bad_policy.is_empty() && !door.is_copy() {
             return Err(Refused::Rules(state.bad_policy.clone()));
         }
@@ -170,6 +169,15 @@ impl Authority {
             return Err(Refused::Rules(state.damaged.clone()));
         }
         Ok(())
+    }
+
+    /// Takes a change from what the zone may make of them.
+    fn charge(&self, state: &mut State, policy: &Policy) -> Result<(), Refused> {
+        let per_second = self.changes_per_second(policy);
+        state.bucket.take(per_second, Instant::now()).map_err(|wait| Refused::Busy {
+            per_second,
+            retry_after_ms: std::time::Duration::from_secs_f64(wait).as_millis().try_into().unwrap_or(u64::MAX),
+        })
     }
 
     /// The lesser of what the server and the zone's policy allow.
@@ -199,6 +207,15 @@ impl Authority {
         let is_new = accepted.iter().any(|good| good.applied.is_new);
         self.tell(&line.origin, if is_new { Happened::Added(serial) } else { Happened::Changed(serial) });
     }
+}
+
+/// Only their primaries, and the server for its own catalogs, decide about copies; `remedy` for everybody else.
+pub(super) fn is_made_here(line: &Line, door: Door, remedy: &str) -> Result<(), Refused> {
+    if door.is_copy() || line.info.load().kind == Kind::Primary {
+        return Ok(());
+    }
+    let message = format!("{} is not made here: it is a copy, or a catalog that the server keeps", line.origin);
+    Err(Refused::rule("copy", message, remedy))
 }
 
 pub(super) fn compare(line: &Line, served: Option<u32>, base: Base) -> Result<(), Refused> {
@@ -234,7 +251,7 @@ fn is_edited(line: &Line, state: &State, head: &Zone, zone: &gateward_zone::Zone
 fn unchanged(head: &Arc<Zone>, actor: super::Actor, is_dry_run: bool) -> Accepted {
     Accepted {
         reply: None,
-        proposal: ProposalHead { actor, action: "write", text: None, stated: None, is_dry_run },
+        proposal: ProposalHead { actor, action: "write", text: None, includes: Vec::new(), stated: None, is_dry_run },
         from: Some(head.serial()),
         next: head.clone(),
         applied: Applied { serial: head.serial(), changes: Vec::new(), is_new: false, warnings: Vec::new() },

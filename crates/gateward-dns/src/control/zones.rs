@@ -93,6 +93,7 @@ pub(super) async fn put(control: &Control, request: &ApiRequest, origin: Name) -
     proposal.base = base;
     proposal.force = force(request);
     proposal.text = Some(request.body.to_vec());
+    proposal.includes = parsed.includes;
     proposal.is_dry_run = request.flag("dry_run");
     match control.authority.apply(proposal).await {
         Ok(applied) => Ok(ApiResponse::empty(StatusCode::NO_CONTENT).header(ETAG, &format!("\"{}\"", applied.serial))),

@@ -195,7 +195,12 @@ impl ZonesDir {
                 return start.elapsed();
             }
         };
-        let known: HashSet<Name> = self.seen.keys().chain(now.keys()).chain(self.unsettled.keys()).cloned().collect();
+        let mut known: HashSet<Name> =
+            self.seen.keys().chain(now.keys()).chain(self.unsettled.keys()).cloned().collect();
+        if all {
+            // Zones whose files are gone are here still, if rules spoke against it then.
+            known.extend(self.authority.all().into_iter().map(|(origin, _)| origin));
+        }
         let looks = known.into_iter().map(|origin| {
             let now = self.now(&origin);
             (origin, now)

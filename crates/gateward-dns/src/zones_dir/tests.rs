@@ -6,7 +6,7 @@ use std::time::Duration;
 use gateward_zone::ZoneView;
 
 use super::*;
-use crate::authority::Options;
+use crate::authority::{Actor, Door, Edit, Options, Proposal};
 use crate::folder::Folder;
 
 struct Dir(PathBuf);
@@ -168,4 +168,30 @@ fn zones_whose_files_went_while_nobody_looked_are_judged_at_the_start() {
     let (authority, third) = start();
     assert_eq!(third.refused, 1, "the delegation is gone, and the zone may go");
     assert_eq!(served(&authority), [true, false, true, false]);
+}
+
+#[test]
+fn a_zone_that_outlived_its_files_is_judged_again_when_everything_is_read_again() {
+    let dir = Dir(std::env::temp_dir().join(format!("gateward-zones-outlived-{}", std::process::id())));
+    let _ = fs::remove_dir_all(&dir.0);
+    fs::create_dir_all(&dir.0).unwrap();
+    let write = |file: &str, text: &str| fs::write(dir.0.join(file), text).unwrap();
+    write("a.example.zone", &zone(1, "sub NS ns"));
+    write("sub.a.example.zone", &zone(1, ""));
+    let authority = Authority::new(Folder::open(&dir.0).unwrap(), Arc::default(), Options::default()).unwrap();
+    let keys = Arc::new(KeyFile::open(authority.folder().keys_file()).unwrap());
+    let (mut zones, _) = ZonesDir::load(authority.clone(), keys, 2).unwrap();
+    let (bell, sub) = (Bell::default(), name("sub.a.example"));
+    fs::remove_file(dir.0.join("sub.a.example.zone")).unwrap();
+    zones.look(false, &bell);
+    let problems = |origin| authority.info(origin).map_or(0, |info| info.problems.len());
+    assert!(authority.zone(&sub).is_some() && problems(&sub) == 1, "it is delegated to");
+    assert!(zones.unsettled.is_empty(), "a rule says the same until something is done");
+    let delegation = gateward_zone::parse_record("sub 60 NS ns", &name("a.example"), None).unwrap();
+    let edit = Edit::Changes(vec![gateward_zone::Change::Remove(delegation)]);
+    authority.apply_blocking(Proposal::new(name("a.example"), edit, Actor::new(Door::Api, "test"))).unwrap();
+    zones.look(false, &bell);
+    assert!(authority.zone(&sub).is_some(), "nothing in the folder looks different");
+    zones.look(true, &bell);
+    assert!(authority.zone(&sub).is_none() && authority.info(&sub).is_none());
 }

@@ -28,13 +28,6 @@ impl Server {
         wait(self.authority.drop_copy(&origin(), Actor::new(Door::Catalog, "")))
     }
 
-    fn damage_journal(&self) {
-        let journal = self.authority.folder().journal_file(&origin());
-        let mut octets = fs::read(&journal).unwrap();
-        octets[70] ^= 1;
-        fs::write(&journal, octets).unwrap();
-    }
-
     fn reloaded(&self) -> Vec<&'static str> {
         self.authority.reload(&origin()).problems.iter().map(|problem| problem.rule).collect()
     }
@@ -64,6 +57,26 @@ fn a_copy_whose_file_is_lost_or_edited_while_nobody_looks_is_what_it_was() {
         assert_eq!(server.restart(), [""; 0], "the file is the server's again");
     }
     assert_eq!(server.transfer(9, &[3]), Ok(9), "nothing stands in the way of the next version");
+}
+
+#[test]
+fn a_copys_file_that_cannot_be_written_is_tried_again() {
+    let mut server = Server::with_copy("copy-unwritten");
+    fs::remove_file(server.file()).unwrap();
+    // Nothing can take its place.
+    fs::create_dir_all(server.file().join("x")).unwrap();
+    let is_tried_again = |loaded: &Loaded| loaded.again && loaded.problems.iter().any(|one| one.rule == "not-stored");
+    let loaded = server.authority.reload(&origin());
+    assert!(is_tried_again(&loaded), "{loaded:?}");
+    assert!(server.restart().contains(&"not-stored".to_owned()));
+    let loaded = server.authority.reload(&origin());
+    assert!(is_tried_again(&loaded), "{loaded:?}");
+    assert_eq!(server.served(), Some((8, vec![1, 2])));
+    fs::remove_dir_all(server.file()).unwrap();
+    let loaded = server.authority.reload(&origin());
+    assert!(!loaded.again && server.file().is_file(), "{loaded:?}");
+    assert_eq!(server.reloaded(), [""; 0]);
+    assert_eq!((server.restart(), server.served()), (vec![], Some((8, vec![1, 2]))));
 }
 
 #[test]

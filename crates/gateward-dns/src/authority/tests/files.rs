@@ -218,6 +218,10 @@ fn an_edit_that_comes_too_soon_is_looked_at_again() {
         last += 1;
     }
     server.edit(&zone_text(100, &[100]));
+    server.spend_quota();
+    let (served, first) = (server.served(), server.authority.reload(&origin()));
+    assert!(first.again && first.problems.iter().map(|problem| problem.rule).eq(["not-stored"]), "{first:?}");
+    assert_eq!((server.served(), server.problems()), (served, vec!["not-stored"]));
     let start = std::time::Instant::now();
     while server.authority.reload(&origin()).again {
         assert!(start.elapsed() < std::time::Duration::from_secs(30));
@@ -225,4 +229,159 @@ fn an_edit_that_comes_too_soon_is_looked_at_again() {
     }
     assert_eq!((server.served(), server.problems()), (Some((100, vec![100])), vec![]));
     assert!(server.authority.metrics().lines().any(|line| line.contains("busy") && !line.ends_with(" 0")));
+}
+
+#[test]
+fn what_the_server_wrote_itself_costs_the_zone_nothing() {
+    let server = Server::new("own-writes");
+    server.put_policy("limits: {updates_per_second: 1}", "test", None).unwrap_err();
+    server.put(&zone_text(7, &[1])).unwrap();
+    server.put_policy("limits: {updates_per_second: 1}", "test", None).unwrap();
+    server.spend_quota();
+    assert_eq!(server.rules(), [""; 0]);
+    server.edit(&(zone_text(7, &[1]) + "; another comment\n"));
+    assert_eq!(server.rules(), [""; 0], "nor does what changes nothing");
+    server.edit(&zone_text(8, &[2]));
+    server.spend_quota();
+    assert_eq!(server.rules(), ["not-stored"], "an edit does");
+}
+
+#[test]
+fn an_edit_of_an_included_file_that_nobody_looked_at_yet_is_not_lost() {
+    let server = Server::new("part");
+    let part = server.dir.join("part");
+    let text = |serial| zone_text(serial, &[]) + "$INCLUDE part\n";
+    let includes = || fs::read_to_string(server.file()).unwrap().contains("$INCLUDE part");
+    fs::write(&part, "www A 192.0.2.1\n").unwrap();
+    server.edit(&text(7));
+    assert_eq!((server.rules(), server.served()), (vec![], Some((7, vec![1]))));
+    fs::write(&part, "www A 192.0.2.1\nwww A 192.0.2.200\n").unwrap();
+    server.change_often(2..=150);
+    assert!(includes() && server.journal_bytes() < 3 << 12, "the journal is turned over without the file");
+    assert_eq!(server.rules(), ["stale-file"], "and the edit is judged");
+    server.edit(&text(400));
+    assert_eq!((server.rules(), server.served()), (vec![], Some((400, vec![1, 200]))));
+
+    // The same where the text comes by the API, and the part changes behind it.
+    let proposal = replace(&text(500), &server.authority, Door::Api);
+    fs::write(&part, "www A 192.0.2.201\n").unwrap();
+    assert_eq!(server.propose(proposal), Ok(500));
+    assert_eq!(server.served(), Some((500, vec![1, 200])));
+    server.change(vec![Change::Remove(www(200))]).unwrap();
+    server.change_often(2..=150);
+    assert!(includes());
+    assert_eq!(server.rules(), ["stale-file"]);
+    // With nothing unread the file is written, and stands alone.
+    server.edit(&text(900));
+    assert_eq!((server.rules(), server.served()), (vec![], Some((900, vec![201]))));
+    server.change_often(2..=150);
+    assert!(!includes());
+}
+
+#[test]
+fn a_removal_that_could_not_be_stored_is_tried_again_and_one_that_rules_forbid_is_not() {
+    let server = Server::new("removal-again");
+    server.put(&zone_text(7, &[1])).unwrap();
+    // The last version cannot be kept.
+    let deleted = server.authority.folder().deleted_file(&origin());
+    fs::create_dir_all(deleted.join("x")).unwrap();
+    fs::remove_file(server.file()).unwrap();
+    let judged = || {
+        let loaded = server.authority.reload(&origin());
+        (loaded.again, loaded.problems.iter().map(|problem| problem.rule).collect::<Vec<_>>())
+    };
+    assert_eq!(judged(), (true, vec!["zone-file-gone"]));
+    server.put_policy("protected: true", "test", None).unwrap();
+    assert_eq!(judged(), (false, vec!["zone-file-gone"]), "the rule would say the same again");
+    server.put_policy("protected: false", "test", None).unwrap();
+    assert_eq!(judged(), (true, vec!["zone-file-gone"]));
+    assert_eq!(server.served(), Some((7, vec![1])));
+    fs::remove_dir_all(deleted).unwrap();
+    assert_eq!((judged(), server.served()), ((false, vec![]), None));
+}
+
+#[test]
+fn a_damaged_zone_whose_files_are_all_gone_is_judged_like_any_other() {
+    let all_gone = |server: &Server| {
+        let folder = server.authority.folder();
+        for file in [server.file(), folder.journal_file(&origin()), folder.good_file(&origin())] {
+            let _ = fs::remove_file(file);
+        }
+    };
+    let is_known = |server: &Server| server.authority.zones().map().slot(&origin()).is_some();
+    for is_protected in [false, true] {
+        let mut server = Server::new(&format!("damaged-gone-{is_protected}"));
+        server.put(&zone_text(7, &[1])).unwrap();
+        server.put_policy(&format!("protected: {is_protected}"), "test", None).unwrap();
+        server.change(vec![Change::Add(www(2))]).unwrap();
+        server.change(vec![Change::Add(www(4))]).unwrap();
+        server.damage_journal();
+        assert_eq!((server.restart(), server.served()), (vec!["journal".to_owned()], Some((7, vec![1]))));
+        all_gone(&server);
+        if !is_protected {
+            assert_eq!((server.rules(), server.served(), is_known(&server)), (vec![], None, false));
+            continue;
+        }
+        assert_eq!((server.rules(), server.served()), (vec!["zone-file-gone"], Some((7, vec![1]))));
+        assert_eq!(server.change(vec![Change::Add(www(3))]), Ok(8), "it is whole again");
+        assert_eq!(server.restart(), ["zone-file-gone"]);
+        assert_eq!(server.served(), Some((8, vec![1, 3])), "and what it is now is on disk");
+    }
+    // Of one that was not served nothing is left.
+    let mut server = Server::new("damaged-bad");
+    server.put(&zone_text(7, &[1])).unwrap();
+    server.change(vec![Change::Add(www(2))]).unwrap();
+    server.change(vec![Change::Add(www(4))]).unwrap();
+    server.damage_journal();
+    server.edit("@ SOA broken");
+    assert!(server.restart().len() > 1 && server.served().is_none() && is_known(&server));
+    all_gone(&server);
+    assert_eq!((server.rules(), is_known(&server)), (vec![], false));
+}
+
+#[test]
+fn a_zone_that_starts_anew_is_what_it_is_wherever_a_crash_comes() {
+    let mut server = Server::new("anew");
+    server.put(&zone_text(7, &[1])).unwrap();
+    server.put_policy("never_empty: [www]", "test", None).unwrap();
+    server.change(vec![Change::Add(www(2))]).unwrap();
+    server.change(vec![Change::Add(www(4))]).unwrap();
+    server.damage_journal();
+    assert_eq!(server.restart(), ["journal"]);
+    let folder = server.authority.folder().clone();
+    let (good, mark) = (folder.good_file(&origin()), folder.removal_file(&origin()));
+    assert!(good.exists());
+
+    // Before the journal is away: it says that something is wrong.
+    let aside = folder.versions_dir(&origin()).join("set-aside.journal");
+    fs::create_dir_all(aside.join("x")).unwrap();
+    assert!(matches!(server.put(&zone_text(20, &[5])), Err(Refused::Failed(_))));
+    assert!(!good.exists() && server.problems() == ["journal"]);
+    assert_eq!((server.restart(), server.served()), (vec!["journal".to_owned()], Some((20, vec![5]))));
+    fs::remove_dir_all(aside).unwrap();
+
+    // Behind it: an old good copy is nothing to hold the new zone against, and an old removal is over.
+    fs::write(&good, zone_text(7, &[1])).unwrap();
+    fs::write(&mark, "").unwrap();
+    let text = zone_text(30, &[]);
+    let parsed = parse(text.as_bytes(), &origin(), "body", &folder).expect("a zone");
+    let next = Arc::new(Zone::build(&origin(), parsed.zone.into_records()).expect("a zone"));
+    let actor = Actor::new(Door::Api, "test");
+    let commit = move |authority: &Authority, line: &Line, state: &mut State| {
+        let proposal = turn::ProposalHead {
+            actor,
+            action: "write",
+            text: Some(text.into_bytes()),
+            includes: Vec::new(),
+            stated: Some(30),
+            is_dry_run: false,
+        };
+        let applied = Applied { serial: 30, changes: Vec::new(), is_new: false, warnings: Vec::new() };
+        let (from, allowed) = (Some(20), guard::Allowed::default());
+        let mut accepted = vec![turn::Accepted { reply: None, proposal, from, next, applied, allowed }];
+        authority.commit(line, state, &mut accepted, SystemTime::now())
+    };
+    assert_eq!(server.authority.in_turn_blocking(&origin(), commit), Some(Ok(())));
+    assert!(!mark.exists());
+    assert_eq!((server.restart(), server.served()), (vec![], Some((30, vec![]))));
 }
