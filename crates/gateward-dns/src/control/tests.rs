@@ -8,7 +8,7 @@ use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::authority::Options;
+use crate::authority::{Options, Refused};
 use crate::folder::Folder;
 
 struct Api {
@@ -330,6 +330,69 @@ async fn leases_are_kept_in_step_with_the_zone_and_no_zone_costs_anything_withou
     assert_eq!(api.ask(Method::DELETE, "/v1/zones/example.com", &[], "").await.0, 204);
     api.control.leases.look_at_all().await;
     assert_eq!(api.control.leases.count(), 0);
+}
+
+#[tokio::test]
+async fn leases_end_whoever_the_policy_names() {
+    let api = Api::new("lease-ends");
+    api.ask(Method::PUT, "/v1/zones/example.com", &[], ZONE).await;
+    let policy = async |text: &str| {
+        let put = api.ask(Method::PUT, "/v1/zones/example.com/policy", &[("x-gateward-actor", "vm")], text).await;
+        assert_eq!(put.0, 204, "{}", put.1);
+    };
+    policy("principals: [vm]\n").await;
+    let (zone, leases) = (origin("example.com").unwrap(), &api.control.leases);
+    let served = |name: &str| {
+        let zone = api.control.authority.zone(&zone).unwrap();
+        let set = gateward_zone::ZoneView::set(&*zone, &origin(name).unwrap(), gateward_zone::Rtype::A);
+        let last = |rdata: &gateward_zone::Rdata| rdata.as_wire()[3];
+        set.map(|set| set.data.iter().map(last).collect::<Vec<u8>>()).unwrap_or_default()
+    };
+    let lease = |name: &str, last: u8, lease_seconds: u32| crate::leases::Lease {
+        name: origin(name).unwrap(),
+        rtype: gateward_zone::Rtype::A,
+        data: vec![gateward_zone::Rdata::from_wire([192, 0, 2, last])],
+        ttl: 30,
+        lease_seconds,
+        healthy: true,
+    };
+    let put = async |id: &str, lease, actor: &str| match leases.put(&zone, id, lease, actor).await {
+        Ok(_) => "taken",
+        Err(Refused::Rules(rules)) => rules[0].rule,
+        Err(other) => panic!("{other}"),
+    };
+    // What is there already is not held by somebody else either, or it would go with the lease.
+    assert_eq!(put("x", lease("www.example.com", 2, 90), "eve").await, "owner");
+    // It ends before the next one.
+    assert_eq!(put("c", lease("one.example.com", 60, 1), "vm").await, "taken");
+    assert_eq!(put("a", lease("vm.example.com", 50, 1), "vm").await, "taken");
+    assert_eq!(put("b", lease("vm.example.com", 51, 90), "vm").await, "taken");
+    assert_eq!(put("b", lease("eve.example.com", 9, 90), "eve").await, "owner", "nor taken over");
+    assert!(leases.remove(&zone, "b", "eve").await.is_err());
+    let start = std::time::Instant::now();
+    while served("vm.example.com") != [51] {
+        assert!(start.elapsed() < std::time::Duration::from_secs(30), "{:?}", served("vm.example.com"));
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        leases.look_at_all().await;
+    }
+    let ends = async || {
+        let held = leases.list(&zone).await;
+        held.into_iter().find(|(id, _)| id == "c").map(|(_, held)| held.expires_ms)
+    };
+    let ended = ends().await;
+    assert_eq!(served("one.example.com"), [60], "the last one stays");
+    let (_, audit) = api.get("/v1/audit?zone=example.com").await;
+    assert!(audit["entries"].as_array().unwrap().iter().any(|entry| entry["kind"] == "expiry"), "{audit}");
+
+    // It is renewed when its data is not there any more and may not come again: the lease is over as before.
+    let gone = json!({ "changes": [{ "op": "remove", "record": "one A 192.0.2.60" }] });
+    let headers = [("content-type", "application/json"), ("x-gateward-actor", "vm")];
+    let removed = api.ask(Method::POST, "/v1/zones/example.com/changes", &headers, &gone.to_string()).await;
+    assert_eq!(removed.0, 200, "{}", removed.1);
+    policy("principals: [vm]\naddresses: [10.0.0.0/8]\n").await;
+    assert_eq!(put("c", lease("one.example.com", 60, 1), "vm").await, "addresses");
+    assert_eq!(ends().await, ended);
+    assert!(ended.is_some());
 }
 
 #[tokio::test]

@@ -3,24 +3,28 @@
 //! [`Table`] decides; this keeps the tables in files, asks the authority for the changes, and ends leases in time. A renewal is not
 //! written to disk: after a restart every lease has its whole time again, because nobody could renew it meanwhile.
 //!
+//! Whoever registers a lease must be somebody whom the zone's policy lets change these records. Its end needs nobody: the server takes out what was let
+//! in. What somebody else took away comes back in the name of who registered it, as far as the policy still allows that.
+//!
 //! The file is written before the records change, and again when they have: whatever a crash leaves in a zone, some lease or the memory of one
 //! answers for it, and takes it out in time.
 
 mod file;
 mod table;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use gateward_zone::{Name, Problem};
+use gateward_zone::{Name, Problem, Record};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::authority::{Actor, Authority, Door, Edit, Proposal, Refused};
 use crate::folder::move_durably;
 
 pub use table::{Held, Lease, Table};
+use table::{Place, Wanted};
 
 /// How often leases are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -108,15 +112,23 @@ impl Leases {
         actor: &str,
     ) -> Result<u64, Refused> {
         let now_ms = now_ms();
-        let before = zone.table.clone_if_new(id, &lease);
-        if before.is_some() && !zone.table.has(id) && zone.table.iter().count() >= table::MAX_LEASES {
+        let ends_ms = now_ms + u64::from(lease.lease_seconds) * 1_000;
+        if zone.table.is_renewal(id, &lease, now_ms) {
+            zone.table.put(id, lease, actor, now_ms);
+            return Ok(ends_ms);
+        }
+        if !zone.table.has(id) && zone.table.iter().count() >= table::MAX_LEASES {
             let message = format!("{origin} has {} leases already", table::MAX_LEASES);
             return Err(Refused::rule("max-leases", message, "end leases that are not needed"));
         }
-        let ends_ms = now_ms + u64::from(lease.lease_seconds) * 1_000;
-        if zone.table.put(id, lease, actor, now_ms) {
-            self.settle(origin, zone, before, actor, now_ms).await?;
-        }
+        let held = zone.table.leases.get(id).map(|held| held.lease.clone());
+        let places = held.iter().chain([&lease]).map(Lease::place).collect();
+        // Also where it changes nothing for now: its end may.
+        let records: Vec<Record> = held.iter().chain([&lease]).flat_map(Lease::records).collect();
+        self.authority.may_lease(origin, &Actor::new(Door::Lease, actor), &records)?;
+        let before = zone.table.clone();
+        zone.table.put(id, lease, actor, now_ms);
+        self.settle(origin, zone, before, places, actor, now_ms).await?;
         Ok(ends_ms)
     }
 
@@ -127,14 +139,12 @@ impl Leases {
     pub async fn remove(&self, origin: &Name, id: &str, actor: &str) -> Result<Option<Ended>, Refused> {
         let Some(zone) = self.known().remove(origin) else { return Ok(None) };
         let mut zone = zone.lock_owned().await;
+        let Some(lease) = zone.table.leases.get(id).map(|held| held.lease.clone()) else { return Ok(None) };
+        self.authority.may_lease(origin, &Actor::new(Door::Lease, actor), &lease.records())?;
         let before = zone.table.clone();
-        if !zone.table.remove(id) {
-            return Ok(None);
-        }
-        let lease = before.leases.get(id).map(|held| held.lease.clone());
-        self.settle(origin, &mut zone, Some(before), actor, now_ms()).await?;
-        let is_kept = lease
-            .is_some_and(|lease| lease.data.iter().any(|rdata| zone.table.is_orphan(&lease.name, lease.rtype, rdata)));
+        zone.table.remove(id);
+        self.settle(origin, &mut zone, before, [lease.place()].into(), actor, now_ms()).await?;
+        let is_kept = lease.data.iter().any(|rdata| zone.table.is_orphan(&lease.name, lease.rtype, rdata));
         self.drop_if_empty(origin, &mut zone);
         Ok(Some(if is_kept { Ended::Kept } else { Ended::Gone }))
     }
@@ -177,52 +187,86 @@ impl Leases {
             self.write_or_say(origin, &zone.table).await;
             self.drop_if_empty(origin, zone);
         } else if zone.due_ms <= now_ms && self.authority.zone(origin).is_some() {
-            if let Err(error) = self.settle(origin, zone, None, "expiry", now_ms).await {
+            if let Err(error) = self.keep_up(origin, zone, now_ms).await {
                 zone.due_ms = now_ms + RETRY_MS;
-                tracing::warn!(zone = %origin, %error, "leases that ended cannot be taken out of the zone yet");
+                tracing::warn!(zone = %origin, %error, "the zone does not follow its leases yet");
             }
             self.drop_if_empty(origin, zone);
         }
     }
 
-    /// Brings the file to what the leases are, and the zone to what they want. `before` is what they were, if they are others now; they are that
-    /// again when the zone does not take it.
+    /// Brings the file to what the leases are, and the zone to what they want at these places. They are again what they were `before` when the zone
+    /// does not take it.
     async fn settle(
         &self,
         origin: &Name,
         zone: &mut ZoneLeases,
-        before: Option<Table>,
+        before: Table,
+        places: BTreeSet<Place>,
         actor: &str,
         now_ms: u64,
     ) -> Result<(), Refused> {
-        let refused = match self.write(origin, &zone.table).await {
-            Err(error) => Err(Refused::Failed(error.to_string())),
-            Ok(()) => self.change(origin, &zone.table, actor, now_ms).await,
-        };
-        if let Err(error) = refused {
-            if let Some(before) = before {
-                zone.table = before;
-                self.write_or_say(origin, &zone.table).await;
+        let settled = match self.write(origin, &zone.table).await {
+            Err(error) => Err(Refused::failed(error)),
+            Ok(()) => {
+                let actor = Actor::new(Door::Lease, actor);
+                self.change(origin, &zone.table, Wanted::At(places), actor, now_ms).await
             }
+        };
+        if let Err(error) = settled {
+            zone.table = before;
+            self.write_or_say(origin, &zone.table).await;
             return Err(error);
         }
+        // What was to be looked at before that still is.
+        let due_ms = zone.due_ms;
+        self.forget_what_left(origin, zone, now_ms).await;
+        zone.due_ms = zone.due_ms.min(due_ms);
+        Ok(())
+    }
+
+    /// Brings the zone to what its leases want, without anybody asking: what is missing comes in the name of who registered it, and then what ended
+    /// goes.
+    async fn keep_up(&self, origin: &Name, zone: &mut ZoneLeases, now_ms: u64) -> Result<(), Refused> {
+        self.write(origin, &zone.table).await.map_err(Refused::failed)?;
+        let Some(served) = self.authority.zone(origin) else { return Err(Refused::NoZone(origin.clone())) };
+        let mut kept_up = Ok(());
+        for actor in zone.table.absent(&*served, now_ms) {
+            let wanted = Wanted::Of(actor.clone());
+            let come = self.change(origin, &zone.table, wanted, Actor::new(Door::Lease, actor), now_ms).await;
+            kept_up = kept_up.and(come);
+        }
+        let ends = Actor::new(Door::Expiry, String::new());
+        let gone = self.change(origin, &zone.table, Wanted::Ends, ends, now_ms).await;
+        self.forget_what_left(origin, zone, now_ms).await;
+        gone.and(kept_up)
+    }
+
+    /// Forgets what left the zone, and finds out when to look again.
+    async fn forget_what_left(&self, origin: &Name, zone: &mut ZoneLeases, now_ms: u64) {
         if let Some(served) = self.authority.zone(origin) {
             zone.table.sweep(&*served, now_ms);
         }
         zone.due_ms = zone.table.next_end_ms(now_ms).unwrap_or(u64::MAX).min(now_ms + LOOK_MS);
         self.write_or_say(origin, &zone.table).await;
-        Ok(())
     }
 
-    /// Brings the zone to what its leases want.
-    async fn change(&self, origin: &Name, table: &Table, actor: &str, now_ms: u64) -> Result<(), Refused> {
+    /// Asks the zone for what its leases want.
+    async fn change(
+        &self,
+        origin: &Name,
+        table: &Table,
+        wanted: Wanted,
+        actor: Actor,
+        now_ms: u64,
+    ) -> Result<(), Refused> {
         let Some(served) = self.authority.zone(origin) else { return Err(Refused::NoZone(origin.clone())) };
-        if table.changes(&*served, now_ms).is_empty() {
+        if table.changes(&*served, now_ms, &wanted).is_empty() {
             return Ok(());
         }
         let table = table.clone();
-        let edit = Edit::Decide(Box::new(move |served| Ok(table.changes(served, now_ms))));
-        self.authority.apply(Proposal::new(origin.clone(), edit, Actor::new(Door::Lease, actor))).await.map(drop)
+        let edit = Edit::Decide(Box::new(move |served| Ok(table.changes(served, now_ms, &wanted))));
+        self.authority.apply(Proposal::new(origin.clone(), edit, actor)).await.map(drop)
     }
 
     async fn write(&self, origin: &Name, table: &Table) -> io::Result<()> {

@@ -27,6 +27,34 @@ pub struct Lease {
     pub healthy: bool,
 }
 
+impl Lease {
+    /// Where its data stands.
+    pub(super) fn place(&self) -> Place {
+        (self.name.clone(), self.rtype)
+    }
+
+    /// What it holds.
+    pub(super) fn records(&self) -> Vec<Record> {
+        let record =
+            |rdata: &Rdata| Record { owner: self.name.clone(), rtype: self.rtype, ttl: self.ttl, rdata: rdata.clone() };
+        self.data.iter().map(record).collect()
+    }
+}
+
+/// A name and a type.
+pub(super) type Place = (Name, Rtype);
+
+/// Which of the changes that leases want are meant.
+#[derive(Debug, Clone)]
+pub(super) enum Wanted {
+    /// All at these places.
+    At(BTreeSet<Place>),
+    /// What somebody registered and is not served, with what goes in its place.
+    Of(String),
+    /// What ended goes, where something that lives is served; nothing comes.
+    Ends,
+}
+
 /// A lease and its end.
 #[derive(Debug, Clone)]
 pub struct Held {
@@ -59,9 +87,12 @@ impl Table {
     pub fn put(&mut self, id: &str, lease: Lease, actor: &str, now_ms: u64) -> bool {
         let expires_ms = now_ms + u64::from(lease.lease_seconds) * 1_000;
         if let Some(held) = self.leases.get_mut(id).filter(|held| held.lease == lease) {
-            // One that had ended comes back to life.
+            // One that had ended comes back to life, by whoever says so.
             let is_news = !held.is_live(now_ms);
             held.expires_ms = expires_ms;
+            if is_news {
+                actor.clone_into(&mut held.actor);
+            }
             return is_news;
         }
         self.remove(id);
@@ -89,27 +120,49 @@ impl Table {
         self.orphans.contains(&(name.clone(), rtype, rdata.clone()))
     }
 
-    /// The table as it is, when the lease would be more than a renewal.
-    pub(super) fn clone_if_new(&self, id: &str, lease: &Lease) -> Option<Table> {
-        self.leases.get(id).is_none_or(|held| held.lease != *lease).then(|| self.clone())
+    /// Whether the lease would be nothing but the renewal of one that lives.
+    pub(super) fn is_renewal(&self, id: &str, lease: &Lease, now_ms: u64) -> bool {
+        self.leases.get(id).is_some_and(|held| held.lease == *lease && held.is_live(now_ms))
     }
 
-    /// What has to change in the zone.
-    #[must_use]
-    pub fn changes(&self, zone: &dyn ZoneView, now_ms: u64) -> Vec<Change> {
+    /// Who registered what lives and is not served.
+    pub(super) fn absent(&self, zone: &dyn ZoneView, now_ms: u64) -> BTreeSet<String> {
+        let is_served = |lease: &Lease| {
+            let set = zone.set(&lease.name, lease.rtype);
+            set.is_some_and(|set| lease.data.iter().all(|rdata| set.data.contains(rdata)))
+        };
+        let absent = self.leases.values().filter(|held| held.is_live(now_ms) && !is_served(&held.lease));
+        absent.map(|held| held.actor.clone()).collect()
+    }
+
+    /// What has to change in the zone, as far as it is wanted.
+    pub(super) fn changes(&self, zone: &dyn ZoneView, now_ms: u64, wanted: &Wanted) -> Vec<Change> {
         let mut groups: BTreeMap<(&Name, Rtype), Group<'_>> = BTreeMap::new();
         for held in self.leases.values() {
             let group = groups.entry((&held.lease.name, held.lease.rtype)).or_default();
             group.ours.extend(&held.lease.data);
             if held.is_live(now_ms) {
                 group.live.extend(&held.lease.data);
+                if matches!(wanted, Wanted::Of(actor) if held.actor == *actor) {
+                    group.of_actor.extend(&held.lease.data);
+                }
                 group.ttl = Some(group.ttl.map_or(held.lease.ttl, |ttl| ttl.min(held.lease.ttl)));
             }
         }
         for (name, rtype, rdata) in &self.orphans {
             groups.entry((name, *rtype)).or_default().ours.insert(rdata);
         }
-        groups.iter().flat_map(|((name, rtype), group)| group.changes(zone, name, *rtype)).collect()
+        let changes = |(name, rtype): (&Name, Rtype), group: &Group<'_>| match wanted {
+            Wanted::At(places) if !places.contains(&(name.clone(), rtype)) => Vec::new(),
+            Wanted::At(_) => group.changes(zone, name, rtype, &group.live),
+            Wanted::Of(_) => {
+                let changes = group.changes(zone, name, rtype, &group.of_actor);
+                let is_missing = |rdata: &&Rdata| zone.set(name, rtype).is_none_or(|set| !set.data.contains(rdata));
+                if group.of_actor.iter().any(is_missing) { changes } else { Vec::new() }
+            }
+            Wanted::Ends => group.changes(zone, name, rtype, &BTreeSet::new()),
+        };
+        groups.iter().flat_map(|(place, group)| changes(*place, group)).collect()
     }
 
     /// Forgets what left the zone: orphans, and leases that ended.
@@ -155,27 +208,35 @@ impl Table {
 struct Group<'a> {
     ours: BTreeSet<&'a Rdata>,
     live: BTreeSet<&'a Rdata>,
+    /// What lives of the one who is asked for.
+    of_actor: BTreeSet<&'a Rdata>,
     /// The least that a living lease wants.
     ttl: Option<u32>,
 }
 
 impl Group<'_> {
-    fn changes(&self, zone: &dyn ZoneView, name: &Name, rtype: Rtype) -> Vec<Change> {
+    /// What has to change, where only what `may_come` says comes.
+    fn changes(&self, zone: &dyn ZoneView, name: &Name, rtype: Rtype, may_come: &BTreeSet<&Rdata>) -> Vec<Change> {
         // Nobody lives: what is there stays.
         let Some(ttl) = self.ttl else { return Vec::new() };
         let set = zone.set(name, rtype);
         let served = set.as_ref().map(|set| &set.data[..]).unwrap_or_default();
+        let new: Vec<&Rdata> =
+            self.live.iter().copied().filter(|rdata| may_come.contains(rdata) && !served.contains(rdata)).collect();
+        if new.is_empty() && !served.iter().any(|rdata| self.live.contains(rdata)) {
+            // Nor may what has not come yet take the place of what is there.
+            return Vec::new();
+        }
         let record = |ttl, rdata: &Rdata| Record { owner: name.clone(), rtype, ttl, rdata: rdata.clone() };
         let dead = served.iter().filter(|rdata| self.ours.contains(rdata) && !self.live.contains(rdata));
         let mut changes: Vec<Change> = dead.map(|rdata| Change::Remove(record(ttl, rdata))).collect();
         let is_all_ours = served.iter().all(|rdata| self.ours.contains(rdata));
         // Records that people wrote keep their TTL, and the leases' take it on.
         let ttl = set.as_ref().filter(|_| !is_all_ours).map_or(ttl, |set| set.ttl);
-        let new = self.live.iter().filter(|rdata| !served.contains(rdata));
-        changes.extend(new.map(|rdata| Change::Add(record(ttl, rdata))));
-        let is_retimed =
-            set.is_some_and(|set| set.ttl != ttl) && changes.iter().all(|change| matches!(change, Change::Remove(_)));
-        if is_retimed && let Some(rdata) = self.live.first() {
+        changes.extend(new.iter().map(|rdata| Change::Add(record(ttl, rdata))));
+        let is_retimed = set.as_ref().is_some_and(|set| set.ttl != ttl)
+            && changes.iter().all(|change| matches!(change, Change::Remove(_)));
+        if is_retimed && let Some(rdata) = self.live.iter().find(|rdata| served.contains(rdata)) {
             changes.push(Change::Add(record(ttl, rdata)));
         }
         changes
@@ -210,10 +271,21 @@ mod tests {
         }
     }
 
-    /// The zone after what the leases want, and the last octets at a name.
+    /// Everywhere.
+    fn all(table: &Table) -> Wanted {
+        let held = table.leases.values().map(|held| held.lease.place());
+        Wanted::At(held.chain(table.orphans.iter().map(|(name, rtype, _)| (name.clone(), *rtype))).collect())
+    }
+
+    /// The zone after what the leases want, and the last octets at a name. In steps, as the server does it by itself, it is the same as at once.
     fn settle(table: &mut Table, zone: &mut Zone, name: &str, now_ms: u64) -> Vec<u8> {
-        *zone = zone.with(&table.changes(zone, now_ms)).expect("the changes fit");
-        assert_eq!(table.changes(zone, now_ms), [], "settled at once");
+        let at_once = zone.with(&table.changes(zone, now_ms, &all(table))).expect("the changes fit");
+        for actor in table.absent(zone, now_ms) {
+            *zone = zone.with(&table.changes(zone, now_ms, &Wanted::Of(actor))).expect("the changes fit");
+        }
+        *zone = zone.with(&table.changes(zone, now_ms, &Wanted::Ends)).expect("the changes fit");
+        assert_eq!(gateward_zone::diff::diff(zone, &at_once), []);
+        assert_eq!(table.changes(zone, now_ms, &all(table)), [], "settled at once");
         table.sweep(zone, now_ms);
         let set = zone.set(&Name::parse_in(name, &origin()).expect("a name"), Rtype::A);
         let mut last: Vec<u8> = set.iter().flat_map(|set| &set.data).map(|rdata| rdata.as_wire()[3]).collect();
@@ -260,6 +332,25 @@ mod tests {
         table.put("b", Lease { ttl: 7, ..lease("www", 2, true) }, "vm", 12_000);
         settle(&mut table, &mut zone, "www", 12_000);
         assert_eq!(zone.set(&"www.example.com".parse().expect("a name"), Rtype::A).expect("a set").ttl, 7);
+    }
+
+    #[test]
+    fn what_ended_goes_for_nothing_that_has_not_come() {
+        let (mut table, mut zone) = (Table::default(), zone());
+        table.put("a", lease("www", 1, true), "alice", 0);
+        assert_eq!(settle(&mut table, &mut zone, "www", 0), [1]);
+        table.put("b", lease("www", 2, true), "bob", 5_000);
+        table.put("c", lease("api", 3, true), "carol", 5_000);
+        let changes = |zone: &Zone, wanted: &Wanted| table.changes(zone, 12_000, wanted);
+        assert_eq!(changes(&zone, &Wanted::Ends), [], "bob's data was not taken yet, and alice's is the last");
+        assert_eq!(table.absent(&zone, 12_000), ["bob".to_owned(), "carol".to_owned()].into());
+        let owners =
+            |changes: Vec<Change>| changes.iter().map(|one| one.record().owner.to_string()).collect::<Vec<_>>();
+        assert_eq!(owners(changes(&zone, &Wanted::Of("carol".to_owned()))), ["api.example.com."]);
+        let at_api = Wanted::At([lease("api", 3, true).place()].into());
+        assert_eq!(owners(changes(&zone, &at_api)), ["api.example.com."], "elsewhere is for others to ask");
+        zone = zone.with(&changes(&zone, &Wanted::Of("bob".to_owned()))).expect("the changes fit");
+        assert_eq!(settle(&mut table, &mut zone, "www", 12_000), [2]);
     }
 
     proptest! {
