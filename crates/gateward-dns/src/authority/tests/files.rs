@@ -262,7 +262,10 @@ fn an_edit_of_an_included_file_that_nobody_looked_at_yet_is_not_lost() {
     server.edit(&text(400));
     assert_eq!((server.rules(), server.served()), (vec![], Some((400, vec![1, 200]))));
 
-    // The same where the text comes by the API, and the part changes behind it.
+    // The same where the text comes by the API, and a part of it changes behind it.
+    let part = server.dir.join("part-of-api");
+    fs::write(&part, "www A 192.0.2.1\nwww A 192.0.2.200\n").unwrap();
+    let text = |serial| text(serial).replace("part", "part-of-api");
     let proposal = replace(&text(500), &server.authority, Door::Api);
     fs::write(&part, "www A 192.0.2.201\n").unwrap();
     assert_eq!(server.propose(proposal), Ok(500));
