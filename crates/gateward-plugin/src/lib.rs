@@ -7,6 +7,7 @@
 #[doc(hidden)]
 pub mod fuzzing;
 
+mod attempt;
 pub mod cases;
 pub mod client_tls;
 pub mod context;
@@ -26,6 +27,7 @@ pub mod registry;
 pub mod stream;
 pub mod upstream_tls;
 
+pub use attempt::Try;
 pub use client_tls::{ClientCertificate, ClientTls};
 pub use context::Context;
 pub use contract::{
@@ -41,7 +43,7 @@ pub use exchange::{
 pub use handshake::{Admission, Handshake};
 pub use host::{Hosts, NoHost, PluginHost, RuntimeStatus, WorkerStart, WorkerState};
 pub use origin::ProxyOrigin;
-pub use record::{RequestRecord, Try};
+pub use record::RequestRecord;
 pub use record_changes::{CHANGES_MAX, ChangeMode, RecordChanges};
 pub use registry::{NativePlugins, definition, definitions};
 pub use stream::{Preread, StreamExchange, StreamRecord};

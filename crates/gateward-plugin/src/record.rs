@@ -6,17 +6,17 @@
 //! redacted besides `Authorization` and `Proxy-Authorization`. Query strings are logged as they came, so keys
 //! belong into headers.
 
-use crate::Exchange;
 use crate::client_tls::TlsView;
 use crate::origin::ProxyOrigin;
 use crate::query;
 use crate::record_changes;
+use crate::{Exchange, Try};
 use gateward_http::{Headers, Name};
 use gateward_model::{Consumer, EntityId, Route, Service};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 /// The id of Kong's only workspace in db-less mode.
 const WORKSPACE: &str = "0dc6f45b-8f8d-40d2-a504-473544ee190b";
@@ -38,34 +38,6 @@ const SECRET_HEADERS: [Name<'static>; 8] = [
 
 /// What `correlation-id` puts into an exchange for the record to show.
 pub(crate) struct CorrelationId(pub(crate) String);
-
-/// One attempt to reach a target.
-#[derive(Debug, Clone)]
-pub struct Try {
-    /// Address dialled.
-    pub address: SocketAddr,
-    /// Unix milliseconds when the attempt started.
-    pub started_at_ms: u64,
-    /// Microseconds from the start of the attempt to a usable connection or its failure.
-    pub connect_us: u64,
-    /// Whether a pooled connection was used.
-    pub keepalive: bool,
-    /// What failed: `failed` or `timeout`, Kong's `state`, or `cancelled` for one that lost against a hedge; `None` when the try succeeded.
-    pub failure: Option<&'static str>,
-    /// Status of an answer that was not taken, which is why the try failed.
-    pub status: Option<u16>,
-}
-
-impl Try {
-    /// Kong's `code`, nginx's for what failed: 502, 504 for a time-out, or the status that was not taken; `None` when nothing did.
-    pub fn code(&self) -> Option<u16> {
-        match self.failure? {
-            "timeout" => Some(504),
-            "failed" => Some(self.status.unwrap_or(502)),
-            _ => None,
-        }
-    }
-}
 
 /// How an exchange ended, with its figures. Finished exactly once, on every path.
 pub struct RequestRecord<'a> {
