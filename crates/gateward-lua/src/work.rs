@@ -144,7 +144,8 @@ mod tests {
             drop((running, waiting));
             assert_eq!(bench.asked.load(Ordering::Relaxed), 0, "others may ask");
             let mut next = pin!(bench.beside(|| 5).unwrap());
-            poll_fn(|context| Poll::Ready(assert!(next.as_mut().poll(context).is_pending(), "one still runs"))).await;
+            let waits = poll_fn(|context| Poll::Ready(next.as_mut().poll(context).is_pending())).await;
+            assert!(waits, "one still runs");
             go.send(()).unwrap();
             assert_eq!(next.await, Ok(5));
         });

@@ -63,7 +63,8 @@ fn work_whose_client_goes_is_given_up() {
     let mut exchange = Exchange::new();
     block_on(async {
         let Step::Wait(mut waiting) = plugin.access(&mut exchange) else { panic!("it does not wait") };
-        poll_fn(|context| Poll::Ready(assert!(waiting.as_mut().poll(context).is_pending()))).await;
+        let waits = poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await;
+        assert!(waits, "it takes a while");
     });
     assert_eq!(plugin.vm().unwrap().shared().lanes.get(), 0, "its coroutine is gone");
     assert_eq!(status(&run(plugin.access(&mut Exchange::new()))), None, "{}", vm::LAST_ERROR.take());

@@ -269,6 +269,7 @@ fn the_response_phases_know_whom_was_asked_and_what_is_sent() {
         connect_us,
         keepalive: false,
         failure: None,
+        status: None,
     };
     exchange.tries = vec![tried("10.0.0.9:80", 1_500), tried("10.0.0.8:80", 0)];
     plugin.header_filter(&mut exchange);
