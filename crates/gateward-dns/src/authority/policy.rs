@@ -55,7 +55,7 @@ impl Authority {
             let put = authority.policy_file(&line.origin).and_then(|file| {
                 base.holds_for(file.as_ref())?;
                 let put = Put { text: &text, actor: &actor, force: force.as_deref(), now };
-                authority.replace_policy(line, state, file, &put)
+                authority.replace_policy(line, state, file.as_ref(), &put)
             });
             authority.told(line, &actor, put, now)
         };
@@ -77,7 +77,7 @@ impl Authority {
         &self,
         line: &Line,
         state: &mut State,
-        file: Option<PolicyFile>,
+        file: Option<&PolicyFile>,
         put: &Put<'_>,
     ) -> Result<(), Refused> {
         let Put { text, actor, force, now } = *put;
@@ -85,7 +85,7 @@ impl Authority {
             return Err(Refused::NoZone(line.origin.clone()));
         }
         // An edit of the file that nobody looked at yet holds first.
-        let text_before = file.as_ref().map(|(text, _)| &text[..]);
+        let text_before = file.map(|(text, _)| &text[..]);
         self.take_policy(line, state, self.parse_policy(&line.origin, text_before));
         if !state.is_policy_known {
             let message = "the policy file cannot be read, so nobody knows who may replace it";
@@ -98,7 +98,7 @@ impl Authority {
         if let Some(before) = text_before {
             self.keep_policy(&line.origin, before).map_err(Refused::failed)?;
         }
-        let seen = file.as_ref().map(|(_, stamp)| *stamp);
+        let seen = file.map(|(_, stamp)| *stamp);
         let stored = replace_durably(&self.folder.policy_file(&line.origin), text, PUBLIC, |now| now == seen);
         if stored.map_err(Refused::failed)?.is_none() {
             let message = "the policy file was edited at the same moment";

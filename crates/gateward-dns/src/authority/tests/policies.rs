@@ -152,7 +152,7 @@ fn the_policy_file_that_a_condition_was_held_against_is_the_one_that_is_replaced
     let replace = move |authority: &Authority, line: &Line, state: &mut State| {
         let actor = Actor::new(Door::Api, "test");
         let put = policy::Put { text: b"owner: b\n", actor: &actor, force: None, now: SystemTime::now() };
-        authority.replace_policy(line, state, file, &put)
+        authority.replace_policy(line, state, file.as_ref(), &put)
     };
     let refused = server.authority.in_turn_blocking(&origin(), replace).expect("the zone's turn comes");
     assert_eq!(rules(refused), ["unread-file"]);
