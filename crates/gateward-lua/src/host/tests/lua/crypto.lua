@@ -235,7 +235,7 @@ assert(ticks > 0, "the worker was held")
 refused("1 to 10000000 in all", pbkdf2("sha256", 10000001, 32))
 refused("1 to 10000000 in all", pbkdf2("sha256", 6000000, 64))
 refused("not there", pbkdf2("md5", 200000, 16))
-refused("1 to", pbkdf2("sha256", 0, 16))
+refused("pbkdf2_iter", pbkdf2("sha256", 0, 16))
 refused("4096", pbkdf2("sha256", 1, 5000))
 refused("not there", pbkdf2("md5", 1, 16))
 local hkdf = { type = kdf.HKDF, md = "sha256", hkdf_key = ("\11"):rep(22), salt = bytes "000102030405060708090a0b0c",
