@@ -44,6 +44,23 @@ impl Phase {
         Self::Preread,
     ];
 
+    /// Where it stands in [`ALL`](Self::ALL).
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::InitWorker => 0,
+            Self::Certificate => 1,
+            Self::Rewrite => 2,
+            Self::Access => 3,
+            Self::Balancer => 4,
+            Self::Response => 5,
+            Self::HeaderFilter => 6,
+            Self::BodyFilter => 7,
+            Self::Timer => 8,
+            Self::Log => 9,
+            Self::Preread => 10,
+        }
+    }
+
     /// Whether a handler can answer in place of the upstream by printing.
     pub(crate) fn may_answer(self) -> bool {
         matches!(self, Self::Rewrite | Self::Access | Self::Response)
@@ -287,6 +304,11 @@ impl<T> Drop for PutBack<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn phases_stand_where_they_say() {
+        assert_eq!(Phase::ALL.map(Phase::index), std::array::from_fn(|index| index));
+    }
 
     #[test]
     fn what_is_on_the_scene_is_there_during_the_call_only() {

@@ -1,6 +1,6 @@
 //! Datagrams by the batch: one system call receives up to [`BATCH`] queries, one sends their answers.
 //!
-//! This is the crate's only `unsafe` code. A system call per datagram would cost more than making the answer; neither the
+//! One of the crate's two places with `unsafe` code (`slice` is the other). A system call per datagram would cost more than making the answer; neither the
 //! standard library nor the safe wrappers the workspace uses can receive in batches into memory that is kept, with the
 //! local address that each datagram was sent to.
 #![allow(unsafe_code, reason = "recvmmsg and sendmmsg take arrays of pointers")]

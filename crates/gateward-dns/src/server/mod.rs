@@ -4,6 +4,7 @@ mod batch;
 mod conversation;
 pub mod limit;
 pub mod log;
+mod slice;
 pub mod slow;
 pub mod stats;
 mod stream;
@@ -151,6 +152,9 @@ impl Server {
                 stop: Arc::clone(&self.stop),
             };
             let thread = std::thread::Builder::new().name(format!("dns-{index}")).spawn(move || {
+                if let Err(error) = slice::shorten() {
+                    tracing::debug!(%error, "a DNS worker cannot ask for short slices");
+                }
                 if let Err(error) = worker.run() {
                     tracing::error!(%address, %error, "a DNS worker cannot serve its socket");
                 }

@@ -63,7 +63,7 @@ impl Vm {
         for Configured { name, instances } in plugins {
             self.adopted.borrow_mut().configured.insert(name.clone());
             let configurations: Result<Vec<Value>, _> =
-                instances.iter().map(|instance| Ok(self.prepared(instance)?.1)).collect();
+                instances.iter().map(|instance| Ok(self.prepared(instance)?.conf.clone())).collect();
             match configurations.and_then(|configurations| self.lua.create_sequence_from(configurations)) {
                 Ok(list) => self.call_once(&instances[0], "configure", list),
                 Err(error) => drop(self.failed(&instances[0], Phase::InitWorker, &error.to_string())),
@@ -89,9 +89,10 @@ impl Vm {
     }
 
     fn call_once(&self, instance: &Arc<Instance>, function: &str, arguments: impl IntoLuaMulti) {
-        let called = self.prepared(instance).and_then(|(handler, _)| {
-            let Value::Function(function) = handler.table.get::<Value>(function)? else { return Ok(()) };
-            self.call_in_init(instance.number, &function, &handler.table, arguments)
+        let called = self.prepared(instance).and_then(|known| {
+            let table = &known.handler.table;
+            let Value::Function(function) = table.get::<Value>(function)? else { return Ok(()) };
+            self.call_in_init(instance.number, &function, table, arguments)
         });
         if let Err(error) = called {
             self.failed(instance, Phase::InitWorker, &error.to_string());

@@ -44,7 +44,7 @@ const SPARE: usize = 64;
 pub(crate) struct Vm {
     watched: Watched,
     handlers: RefCell<FxHashMap<String, Rc<Handler>>>,
-    configurations: RefCell<FxHashMap<u32, Configuration>>,
+    configurations: RefCell<FxHashMap<u32, Rc<Configuration>>>,
     /// Names and ids of the plugins of `configurations`, as Lua finds them.
     plugins: Table,
     spare: RefCell<Vec<Thread>>,
@@ -170,10 +170,10 @@ impl Vm {
         Ok(handler)
     }
 
-    /// The handler and `conf` of an instance.
-    fn prepared(&self, instance: &Arc<Instance>) -> mlua::Result<(Rc<Handler>, Value)> {
+    /// The handler and `conf` of an instance. They are shared: a reference to a Lua value is dear to make.
+    fn prepared(&self, instance: &Arc<Instance>) -> mlua::Result<Rc<Configuration>> {
         if let Some(known) = self.configurations.borrow().get(&instance.number) {
-            return Ok((known.handler.clone(), known.conf.clone()));
+            return Ok(known.clone());
         }
         let handler = self.handler(&instance.entity.name)?;
         let conf = match config_to_lua(&self.lua, &instance.entity.config)? {
@@ -193,9 +193,9 @@ impl Vm {
         {
             self.plugins.raw_set(number, Value::Nil)?;
         }
-        let known = Configuration { instance: Arc::downgrade(instance), handler: handler.clone(), conf: conf.clone() };
-        configurations.insert(instance.number, known);
-        Ok((handler, conf))
+        let known = Rc::new(Configuration { instance: Arc::downgrade(instance), handler, conf });
+        configurations.insert(instance.number, known.clone());
+        Ok(known)
     }
 
     /// For fuzzing: the machine itself.

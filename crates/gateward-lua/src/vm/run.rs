@@ -14,7 +14,7 @@ use crate::state::{Phase, Reach, Scene};
 use crate::timing::{self, Timed};
 use crate::wire;
 use gateward_plugin::{Exchange, LocalResponse, RequestRecord, StreamRecord};
-use mlua::{Function, MultiValue, Thread, Value};
+use mlua::{Function, IntoLuaMulti, MultiValue, Thread, Value};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -62,26 +62,24 @@ impl Vm {
     pub(crate) fn start(self: &Rc<Self>, instance: &Arc<Instance>, phase: Phase, exchange: &mut Exchange) -> Started {
         let timed = instance.counts.called(phase).map(Rc::new);
         let request = self.request(exchange);
-        let thread = self.prepared(instance).and_then(|(handler, conf)| {
-            let function = handler.function(phase)?;
-            Ok((self.thread(function)?, handler.table.clone(), conf))
+        let ready = self.prepared(instance).and_then(|known| {
+            let thread = self.thread(known.handler.function(phase)?)?;
+            Ok((thread, known))
         });
-        let (thread, table, conf) = match thread {
+        let (thread, known) = match ready {
             Ok(ready) => ready,
             Err(error) => return Started::Ended(self.failed(instance, phase, &error.to_string())),
         };
-        let arguments = MultiValue::from_iter([Value::Table(table), conf]);
         let call = Call { instance: Some(instance.clone()), number: instance.number, phase, request, timed };
-        let resumed = self.resume(&thread, true, arguments, &call, Reach::Exchange(exchange));
+        let resumed = self.resume(&thread, (&known.handler.table, &known.conf), &call, Reach::Exchange(exchange));
         Waiting::begun(self, thread, call, resumed, Reach::Exchange(exchange))
     }
 
-    /// `own`: the coroutine is the machine's, made for a handler or timer, and not one of a plugin's.
+    /// Let a coroutine go on until it ends or waits.
     pub(super) fn resume(
         &self,
         thread: &Thread,
-        own: bool,
-        arguments: MultiValue,
+        arguments: impl IntoLuaMulti,
         call: &Call,
         reach: Reach<'_>,
     ) -> Resumed {
@@ -96,14 +94,10 @@ impl Vm {
             Ok(values) => values,
             Err(error) => return Resumed::Ended(self.call_failed(call, &error.to_string())),
         };
-        let finished = !thread.is_resumable();
-        if finished && own && !self.shared.exposed.get() {
-            self.keep(thread.clone());
-        }
         if self.shared.left.take() {
             return Resumed::Ended(self.shared.answer.take().map_or(Ended::Left, Ended::Respond));
         }
-        if finished {
+        if !thread.is_resumable() {
             return Resumed::Ended(Ended::Next);
         }
         let operation = match values.front() {
@@ -183,15 +177,19 @@ impl Vm {
         chunk: Option<(&mut Vec<u8>, bool)>,
     ) -> Ended {
         let timed = instance.counts.called(phase);
-        let prepared =
-            self.prepared(instance).and_then(|(handler, conf)| Ok((handler.function(phase)?.clone(), handler, conf)));
-        let (function, handler, conf) = match prepared {
-            Ok(ready) => ready,
+        let known = match self.prepared(instance) {
+            Ok(known) => known,
+            Err(error) => return self.failed(instance, phase, &error.to_string()),
+        };
+        let handler = &known.handler;
+        let function = match handler.function(phase) {
+            Ok(function) => function,
             Err(error) => return self.failed(instance, phase, &error.to_string()),
         };
         let mut scene = Scene { reach, chunk, phase, instance: instance.number, request };
         let (called, stopped) = timing::during(timed.as_ref(), || {
-            self.watched.during(|| self.shared.state.enter(&mut scene, || function.call::<()>((&handler.table, conf))))
+            self.watched
+                .during(|| self.shared.state.enter(&mut scene, || function.call::<()>((&handler.table, &known.conf))))
         });
         if stopped {
             instance.counts.stopped.fetch_add(1, Ordering::Relaxed);
@@ -235,9 +233,10 @@ impl Vm {
         }
     }
 
-    fn keep(&self, thread: Thread) {
+    /// Keep a coroutine of the machine's own that has returned for the next call, unless a plugin may have got hold of it.
+    pub(super) fn keep(&self, thread: Thread) {
         let mut spare = self.spare.borrow_mut();
-        if spare.len() < SPARE {
+        if spare.len() < SPARE && !self.shared.exposed.get() {
             spare.push(thread);
         }
     }
@@ -245,8 +244,7 @@ impl Vm {
 
 impl super::Handler {
     fn function(&self, phase: Phase) -> mlua::Result<&Function> {
-        let index = Phase::ALL.iter().position(|known| *known == phase);
-        let function = index.and_then(|index| self.functions[index].as_ref());
+        let function = self.functions[phase.index()].as_ref();
         function.ok_or_else(|| mlua::Error::runtime(format!("the handler has no function for {}", phase.as_str())))
     }
 }

@@ -7,7 +7,7 @@ use crate::shared::{LANES, Operation, Shared};
 use crate::state::{Phase, Reach};
 use crate::timers::Timer;
 use gateward_plugin::Exchange;
-use mlua::{MultiValue, Thread, Value};
+use mlua::Thread;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -66,8 +66,12 @@ impl Waiting {
             Resumed::Waits(operation) => {
                 lanes.push(Lane { thread, own: true, operation, _counted: Counted::new(&vm.shared) });
             }
-            Resumed::Ended(Ended::Next) if !vm.shared.adopted.borrow().is_empty() => {}
-            Resumed::Ended(Ended::Next) => return Started::Ended(vm.returned(&call, reach)),
+            Resumed::Ended(Ended::Next) => {
+                vm.keep(thread);
+                if vm.shared.adopted.borrow().is_empty() {
+                    return Started::Ended(vm.returned(&call, reach));
+                }
+            }
             Resumed::Ended(ended) => {
                 vm.shared.forget();
                 return Started::Ended(ended);
@@ -108,9 +112,14 @@ impl Waiting {
             };
             let reach = exchange.as_deref_mut().map_or(Reach::Nothing, Reach::Exchange);
             resumed += 1;
-            match self.vm.resume(&lane.thread, lane.own, values, &self.call, reach) {
+            match self.vm.resume(&lane.thread, values, &self.call, reach) {
                 Resumed::Waits(operation) => lane.operation = operation,
-                Resumed::Ended(Ended::Next) => drop(self.lanes.remove(index)),
+                Resumed::Ended(Ended::Next) => {
+                    let lane = self.lanes.remove(index);
+                    if lane.own {
+                        self.vm.keep(lane.thread);
+                    }
+                }
                 Resumed::Ended(ended) => {
                     self.vm.shared.forget();
                     return Poll::Ready(ended);
@@ -161,12 +170,8 @@ impl Vm {
             Ok(thread) => thread,
             Err(error) => return drop(self.call_failed(&call, &error.to_string())),
         };
-        let arguments = MultiValue::from_iter([
-            Value::Number(timer.number),
-            Value::Boolean(timer.again),
-            Value::Boolean(premature),
-        ]);
-        let resumed = self.resume(&thread, true, arguments, &call, Reach::Nothing);
+        let arguments = (timer.number, timer.again, premature);
+        let resumed = self.resume(&thread, arguments, &call, Reach::Nothing);
         if let Started::Waiting(mut waiting) = Waiting::begun(self, thread, call, resumed, Reach::Nothing) {
             poll_fn(|context| waiting.advance(None, context)).await;
         }
