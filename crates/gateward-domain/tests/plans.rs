@@ -93,6 +93,25 @@ impl World {
         apply(document, &self.declaration, &self.fleet(), &Fixed, author, now())
     }
 
+    /// Everything declared is served, and alice and bob sign exceptions; with the declaration's text. `more` guardrails end with a comma.
+    fn with_signers(more: &str) -> (Self, String) {
+        let people =
+            [("alice", 1), ("bob", 2)].map(|(name, seed)| format!("{name}: '{}'", key(seed).public_key().to_base64()));
+        let keys = people.join(", ");
+        let guarded = format!("guardrails: {{ max_deleted_percent: 20, {more}force: {{ keys: {{ {keys} }} }} }}");
+        let text = VOICE.replace("guardrails: { max_deleted_percent: 20 }", &guarded);
+        (Self::bootstrapped(&text), text)
+    }
+
+    /// A region of the declaration goes, and another one comes.
+    fn with_a_region_moved(self, text: &str) -> Self {
+        let moved = text.replace(
+            "      eu-west-1:\n        services:\n          sip:",
+            "      ap-south-1:\n        services:\n          sip:",
+        );
+        Self { declaration: declare(&moved), ..self }
+    }
+
     /// Everything declared is served.
     fn bootstrapped(text: &str) -> Self {
         let world = World::new(text);
@@ -370,16 +389,8 @@ fn token(zone: &str, changes: &str, rules: &[&str]) -> String {
 
 #[test]
 fn a_token_goes_to_the_changes_that_it_is_for_and_to_nothing_else() {
-    let people =
-        [("alice", 1), ("bob", 2)].map(|(name, seed)| format!("{name}: '{}'", key(seed).public_key().to_base64()));
-    let guarded = format!("guardrails: {{ max_deleted_percent: 20, force: {{ keys: {{ {} }} }} }}", people.join(", "));
-    let text = VOICE.replace("guardrails: { max_deleted_percent: 20 }", &guarded);
-    let world = World::bootstrapped(&text);
-    let moved = text.replace(
-        "      eu-west-1:\n        services:\n          sip:",
-        "      ap-south-1:\n        services:\n          sip:",
-    );
-    let world = World { declaration: declare(&moved), ..world };
+    let (world, text) = World::with_signers("");
+    let world = world.with_a_region_moved(&text);
     let document = world.document();
     let gone = document.plan.zones.iter().find(|zone| zone.action == Action::Delete).expect("a zone that goes");
     let need = &gone.needs[0];
@@ -416,19 +427,8 @@ fn a_token_goes_to_the_changes_that_it_is_for_and_to_nothing_else() {
 
 #[test]
 fn a_zone_that_nothing_protects_goes_with_the_leave_of_those_whom_its_policy_names() {
-    let people =
-        [("alice", 1), ("bob", 2)].map(|(name, seed)| format!("{name}: '{}'", key(seed).public_key().to_base64()));
-    let guarded = format!(
-        "guardrails: {{ max_deleted_percent: 20, deletion_protection: false, force: {{ keys: {{ {} }} }} }}",
-        people.join(", ")
-    );
-    let text = VOICE.replace("guardrails: { max_deleted_percent: 20 }", &guarded);
-    let world = World::bootstrapped(&text);
-    let moved = text.replace(
-        "      eu-west-1:\n        services:\n          sip:",
-        "      ap-south-1:\n        services:\n          sip:",
-    );
-    let world = World { declaration: declare(&moved), ..world };
+    let (world, text) = World::with_signers("deletion_protection: false, ");
+    let world = world.with_a_region_moved(&text);
     let document = world.document();
     let gone = document.plan.zones.iter().find(|zone| zone.action == Action::Delete).expect("a zone that goes");
     let need = &gone.needs[0];
@@ -444,11 +444,7 @@ fn a_zone_that_nothing_protects_goes_with_the_leave_of_those_whom_its_policy_nam
 
 #[test]
 fn guardrails_are_loosened_by_those_only_who_may_give_leave() {
-    let people =
-        [("alice", 1), ("bob", 2)].map(|(name, seed)| format!("{name}: '{}'", key(seed).public_key().to_base64()));
-    let guarded = format!("guardrails: {{ max_deleted_percent: 20, force: {{ keys: {{ {} }} }} }}", people.join(", "));
-    let text = VOICE.replace("guardrails: { max_deleted_percent: 20 }", &guarded);
-    let world = World::bootstrapped(&text);
+    let (world, text) = World::with_signers("");
     // Stricter ones need nobody's leave.
     let stricter = World { declaration: declare(&text.replace("percent: 20", "percent: 10")), ..world };
     assert!(stricter.document().plan.zones.iter().all(|zone| zone.needs.is_empty()));

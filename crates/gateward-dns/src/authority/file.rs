@@ -111,7 +111,7 @@ impl Authority {
             state.bad_file = vec![problem("zone-file-gone", message, remedy)];
             Authority::show(line, state);
             loaded.problems.extend(state.bad_file.iter().cloned());
-            // What a rule says, it would say again; a disk that is full may be so for now.
+            // What a rule says, it would say again; a full disk may have room the next time.
             loaded.again = !matches!(error, Refused::Rules(_));
             // Until then nothing else on disk may be what is served.
             self.refresh_good(&line.origin, state);

@@ -368,6 +368,8 @@ async fn leases_end_whoever_the_policy_names() {
     assert_eq!(put("a", lease("vm.example.com", 50, 1), "vm").await, "taken");
     assert_eq!(put("b", lease("vm.example.com", 51, 90), "vm").await, "taken");
     assert_eq!(put("b", lease("eve.example.com", 9, 90), "eve").await, "owner", "nor taken over");
+    assert_eq!(put("b", lease("vm.example.com", 51, 90), "eve").await, "owner", "nor kept alive");
+    assert_eq!(put("b", lease("vm.example.com", 51, 90), "vm").await, "taken", "but by those who may");
     assert!(leases.remove(&zone, "b", "eve").await.is_err());
     let start = std::time::Instant::now();
     while served("vm.example.com") != [51] {

@@ -3,7 +3,7 @@
 //! [`Table`] decides; this keeps the tables in files, asks the authority for the changes, and ends leases in time. A renewal is not
 //! written to disk: after a restart every lease has its whole time again, because nobody could renew it meanwhile.
 //!
-//! Whoever registers a lease must be somebody whom the zone's policy lets change these records. Its end needs nobody: the server takes out what was let
+//! Whoever registers or renews a lease must be somebody whom the zone's policy lets change these records. Its end needs nobody: the server takes out what was let
 //! in. What somebody else took away comes back in the name of who registered it, as far as the policy still allows that.
 //!
 //! The file is written before the records change, and again when they have: whatever a crash leaves in a zone, some lease or the memory of one
@@ -113,19 +113,19 @@ impl Leases {
     ) -> Result<u64, Refused> {
         let now_ms = now_ms();
         let ends_ms = now_ms + u64::from(lease.lease_seconds) * 1_000;
-        if zone.table.is_renewal(id, &lease, now_ms) {
-            zone.table.put(id, lease, actor, now_ms);
-            return Ok(ends_ms);
-        }
         if !zone.table.has(id) && zone.table.iter().count() >= table::MAX_LEASES {
             let message = format!("{origin} has {} leases already", table::MAX_LEASES);
             return Err(Refused::rule("max-leases", message, "end leases that are not needed"));
         }
         let held = zone.table.leases.get(id).map(|held| held.lease.clone());
-        let places = held.iter().chain([&lease]).map(Lease::place).collect();
-        // Also where it changes nothing for now: its end may.
+        // Also where it changes nothing in the zone: its end would, and a renewal puts that off.
         let records: Vec<Record> = held.iter().chain([&lease]).flat_map(Lease::records).collect();
         self.authority.may_lease(origin, &Actor::new(Door::Lease, actor), &records)?;
+        if zone.table.is_renewal(id, &lease, now_ms) {
+            zone.table.put(id, lease, actor, now_ms);
+            return Ok(ends_ms);
+        }
+        let places = held.iter().chain([&lease]).map(Lease::place).collect();
         let before = zone.table.clone();
         zone.table.put(id, lease, actor, now_ms);
         self.settle(origin, zone, before, places, actor, now_ms).await?;

@@ -17,19 +17,21 @@ pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<(
         let each = |tries: &[Try]| -> (Vec<String>, Vec<u64>) {
             tries.iter().map(|attempt| (attempt.address.to_string(), attempt.connect_us)).unzip()
         };
-        let of_record = own.state.record(|record| each(record.tries));
-        let of_record = of_record.or_else(|| own.state.stream_record(|record| each(record.tries)));
-        Ok(of_record.or_else(|| own.state.read(|exchange| each(&exchange.tries))).unwrap_or_default())
+        Ok(with_tries(&own, each).unwrap_or_default())
     })?;
     functions.raw_set("tries", tries)?;
     let own = shared.clone();
-    let tries_list = lua.create_function(move |lua, ()| {
-        let of_request = own.state.record(|record| record.tries.to_vec());
-        let of_stream = || own.state.stream_record(|record| record.tries.to_vec());
-        let tries = of_request.or_else(of_stream).or_else(|| own.state.read(|exchange| exchange.tries.clone()));
-        list(lua, &tries.unwrap_or_default())
-    })?;
+    let tries_list =
+        lua.create_function(move |lua, ()| list(lua, &with_tries(&own, <[Try]>::to_vec).unwrap_or_default()))?;
     functions.raw_set("tries_list", tries_list)
+}
+
+/// Look at the tries of the request or stream that is over, or of the request under way.
+fn with_tries<R>(shared: &Shared, look: impl Fn(&[Try]) -> R) -> Option<R> {
+    let state = &shared.state;
+    let over = state.record(|record| look(record.tries));
+    let over = over.or_else(|| state.stream_record(|record| look(record.tries)));
+    over.or_else(|| state.read(|exchange| look(&exchange.tries)))
 }
 
 /// Tries as Kong keeps them (kong/runloop/balancer/init.lua, kong/init.lua).

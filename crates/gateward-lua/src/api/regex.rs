@@ -347,8 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_take_much_are_refused_at_once() {
-        let began = Instant::now();
+    fn patterns_that_take_much_are_refused() {
         for text in [
             "(?:a{1000}){1000}".to_owned(),
             "((((a{100}){100}){100}){100}){100}".to_owned(),
@@ -368,7 +367,6 @@ mod tests {
                 assert!(refused.is_some_and(|error| error.contains("failed: ")), "{shown} with '{options}'");
             }
         }
-        eprintln!("refused after {:?}", began.elapsed());
         // Many times nothing is nothing, and counted repetitions take no room.
         for text in ["(?:){1000000000}", "(?=x)(?:x(?!y)){1,1000000}", "(?=(?:a{30}){30})a"] {
             assert!(Pattern::of(text, Options::of(b"")).is_ok(), "{text}");

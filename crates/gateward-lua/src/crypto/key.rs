@@ -128,7 +128,7 @@ impl Key {
     pub(crate) fn make(kind: Kind) -> Result<Self, String> {
         let failed = |_| format!("no {} key could be made", kind.name());
         match kind {
-            Kind::Rsa => Self::make_rsa(KeySize::Rsa2048),
+            Kind::Rsa => Err("RSA keys are made beside the workers".to_owned()),
             Kind::Ed25519 => Self::ed25519(Ed25519KeyPair::generate().map_err(failed)?),
             Kind::P256 | Kind::P384 | Kind::P521 => {
                 let algorithm = kind.signing().ok_or("not a curve")?;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::testing::{Folder, block_on, come_to, entity, made, run, status, wait_for};
 use gateward_model::EntityId;
-use gateward_plugin::{BodyRead, Exchange, LocalBody, Outcome, Step};
+use gateward_plugin::{BodyRead, Exchange, LocalBody, Outcome, Step, Try};
 use serde_json::{Value, json};
 use std::future::poll_fn;
 use std::path::Path;
@@ -22,6 +22,23 @@ fn plugin(name: &str, handler: &str) -> (Folder, LuaPlugin) {
     let folder = Folder::new(name, &[("kong/plugins/p/handler.lua", handler)]);
     let plugin = made(&folder.host(), "p", json!({"word": "hello", "list": [1, 2]})).unwrap();
     (folder, plugin)
+}
+
+/// A try that took so many microseconds to connect.
+fn tried(address: &str, connect_us: u64, failure: Option<&'static str>) -> Try {
+    let address = address.parse().unwrap();
+    Try { address, started_at_ms: 1_700_000_000_123, connect_us, keepalive: false, failure, status: None }
+}
+
+/// What these exchanges left in the machine goes with them.
+#[track_caller]
+fn nothing_is_kept(plugin: &LuaPlugin, exchanges: Vec<Exchange>) {
+    let vm = plugin.vm().unwrap();
+    drop(exchanges);
+    vm.clear_slots();
+    vm.lua().gc_collect().unwrap();
+    vm.lua().gc_collect().unwrap();
+    assert!(vm.lua().used_memory() < 10 << 20, "{}", vm.lua().used_memory());
 }
 
 /// The access phase to its end; `body` is what the client sends when somebody asks for it.

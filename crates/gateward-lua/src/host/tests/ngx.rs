@@ -174,15 +174,7 @@ fn the_log_phase_knows_the_upstream() {
     );
     let mut exchange = exchange();
     exchange.request.headers.add("Authorization", "Basic YWxpY2U6eA==");
-    let tried = |address: &str, connect_us| gateward_plugin::Try {
-        address: address.parse().unwrap(),
-        started_at_ms: 0,
-        connect_us,
-        keepalive: false,
-        failure: None,
-        status: None,
-    };
-    let tries = [tried("10.0.0.9:80", 1_500), tried("[::1]:81", 20_000)];
+    let tries = [tried("10.0.0.9:80", 1_500, None), tried("[::1]:81", 20_000, None)];
     // What is logged is not what happened.
     for field in ["tries", "latencies", "request.size", "response"] {
         exchange.changes.push(field.to_owned(), None, ChangeMode::Set).unwrap();
@@ -263,15 +255,7 @@ fn the_response_phases_know_whom_was_asked_and_what_is_sent() {
     for (name, value) in [("X-More", "1"), ("x-more", "2"), ("Set-Cookie", "sid=s; Path=/")] {
         exchange.response.headers.add(name, value);
     }
-    let tried = |address: &str, connect_us| gateward_plugin::Try {
-        address: address.parse().unwrap(),
-        started_at_ms: 0,
-        connect_us,
-        keepalive: false,
-        failure: None,
-        status: None,
-    };
-    exchange.tries = vec![tried("10.0.0.9:80", 1_500), tried("10.0.0.8:80", 0)];
+    exchange.tries = vec![tried("10.0.0.9:80", 1_500, None), tried("10.0.0.8:80", 0, None)];
     plugin.header_filter(&mut exchange);
     let seen = exchange.response.headers.get_str("x-seen").unwrap_or_default().to_owned();
     let common = "10.0.0.9:80, 10.0.0.8:80|0.002, 0.000|1, 2|nil|200";

@@ -1,7 +1,7 @@
 //! What plugins say about the way to the upstream: where further tries go, and TLS.
 
 use super::*;
-use gateward_plugin::{Detour, RequestRecord, Try};
+use gateward_plugin::{Detour, RequestRecord};
 use std::rc::Rc;
 
 /// A plugin with these bodies of phases.
@@ -19,11 +19,6 @@ fn detour(exchange: &Exchange) -> &Detour {
 fn ask(exchange: &mut Exchange) -> bool {
     let asked = detour(exchange).before_retry.clone().expect("a callback is set");
     asked.ask(exchange)
-}
-
-fn tried(address: &str, failure: Option<&'static str>) -> Try {
-    let address = address.parse().unwrap();
-    Try { address, started_at_ms: 1_700_000_000_123, connect_us: 2_500, keepalive: false, failure, status: None }
 }
 
 /// The exchange after an access phase of which nothing is to go wrong.
@@ -149,11 +144,11 @@ fn tries_are_known_as_in_kong() {
     "#;
     let (_folder, plugin) = phases("tries", &[("access", access), ("header_filter", header_filter), ("log", log)]);
     let mut exchange = passed(&plugin);
-    for attempt in [tried("10.0.0.9:80", Some("failed")), tried("[::1]:81", Some("timeout"))] {
+    for attempt in [tried("10.0.0.9:80", 2_500, Some("failed")), tried("[::1]:81", 2_500, Some("timeout"))] {
         exchange.tries.push(attempt);
         assert!(ask(&mut exchange), "{}", vm::LAST_ERROR.take());
     }
-    exchange.tries.push(tried("10.0.0.8:80", None));
+    exchange.tries.push(tried("10.0.0.8:80", 2_500, None));
     exchange.response.status = 200;
     plugin.header_filter(&mut exchange);
     assert_eq!(exchange.response.headers.get_str("x-tried"), Some("10.0.0.8"), "{}", vm::LAST_ERROR.take());
@@ -165,7 +160,7 @@ fn tries_are_known_as_in_kong() {
     // Also where nobody was asked for another way.
     assert_eq!(seen(&passed(&plugin)), "");
     let mut exchange = passed(&plugin);
-    exchange.tries.push(tried("10.0.0.8:80", None));
+    exchange.tries.push(tried("10.0.0.8:80", 2_500, None));
     assert_eq!(seen(&exchange), "10.0.0.8 80 nil nil");
 }
 
@@ -191,12 +186,7 @@ fn what_a_callback_leaves_is_nobody_elses() {
     other.response.status = 200;
     plugin.header_filter(&mut other);
     assert!(vm::LAST_ERROR.take().contains("broken"));
-    let vm = plugin.vm().unwrap();
-    drop(exchanges);
-    vm.clear_slots();
-    vm.lua().gc_collect().unwrap();
-    vm.lua().gc_collect().unwrap();
-    assert!(vm.lua().used_memory() < 10 << 20, "{}", vm.lua().used_memory());
+    nothing_is_kept(&plugin, exchanges);
 }
 
 fn with_header(value: &str) -> Exchange {
