@@ -157,7 +157,8 @@ fn no_acknowledged_update_is_lost() {
         late.join().expect("it ends");
         server.restart();
         for name in &acknowledged {
-            assert!(server.dig(&[name, "+short"]).starts_with("10."), "{name} is lost (round {round})");
+            let found = server.dig(&[name, "+short"]);
+            assert!(found.starts_with("10."), "{name} is lost (round {round}): {found:?}\n{}", server.log());
             assert_eq!(server.dig(&[name, "TXT", "+short"]), "\"x\"", "{name}");
         }
         let late = [
