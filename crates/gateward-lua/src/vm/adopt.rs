@@ -6,6 +6,7 @@ use crate::code::{Code, Served};
 use crate::instance::{Configured, Instance};
 use crate::socket::Network;
 use crate::state::{Phase, Reach, Scene};
+use crate::timing;
 use gateward_model::Snapshot;
 use mlua::{Function, IntoLuaMulti, Value};
 use rustc_hash::FxHashSet;
@@ -66,7 +67,7 @@ impl Vm {
                 instances.iter().map(|instance| Ok(self.prepared(instance)?.conf.clone())).collect();
             match configurations.and_then(|configurations| self.lua.create_sequence_from(configurations)) {
                 Ok(list) => self.call_once(&instances[0], "configure", list),
-                Err(error) => drop(self.failed(&instances[0], Phase::InitWorker, &error.to_string())),
+                Err(error) => drop(self.not_prepared(&instances[0], Phase::InitWorker, &error)),
             }
         }
         self.deconfigure(plugins);
@@ -89,13 +90,20 @@ impl Vm {
     }
 
     fn call_once(&self, instance: &Arc<Instance>, function: &str, arguments: impl IntoLuaMulti) {
-        let called = self.prepared(instance).and_then(|known| {
-            let table = &known.handler.table;
-            let Value::Function(function) = table.get::<Value>(function)? else { return Ok(()) };
-            self.call_in_init(instance.number, &function, table, arguments)
-        });
+        let known = match self.prepared(instance) {
+            Ok(known) => known,
+            Err(error) => return drop(self.not_prepared(instance, Phase::InitWorker, &error)),
+        };
+        let table = &known.handler.table;
+        let called = match table.get::<Value>(function) {
+            Ok(Value::Function(function)) => {
+                let timed = known.called(Phase::InitWorker);
+                timing::during(timed.as_ref(), || self.call_in_init(instance.number, &function, table, arguments))
+            }
+            found => found.map(drop),
+        };
         if let Err(error) = called {
-            self.failed(instance, Phase::InitWorker, &error.to_string());
+            self.failed(&known.entity, &known.counts, Phase::InitWorker, &error.to_string());
         }
     }
 

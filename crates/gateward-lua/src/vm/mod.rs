@@ -21,12 +21,14 @@ pub(crate) use waiting::Waiting;
 
 use crate::code::Code;
 use crate::convert::config_to_lua;
-use crate::instance::{Info, Instance};
+use crate::instance::{Calls, Counts, Info, Instance};
 use crate::shared::Shared;
 use crate::slot::{FreeSlots, Slot};
 use crate::state::{Phase, Reach, Scene};
+use crate::timing::Timed;
 use crate::watchdog::Watched;
 use adopt::Adopted;
+use gateward_model::PluginConfig;
 use mlua::{Function, Lua, Table, Thread, Value};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, OnceCell, RefCell};
@@ -81,13 +83,25 @@ struct Handler {
     table: Table,
     functions: [Option<Function>; Phase::ALL.len()],
     info: Info,
+    /// Where this machine counts its calls, once it is configured.
+    calls: OnceCell<Arc<Calls>>,
 }
 
-/// The `conf` of an instance.
+/// What a call of an instance needs.
 struct Configuration {
     instance: Weak<Instance>,
+    entity: Arc<PluginConfig>,
+    counts: Arc<Counts>,
+    calls: Arc<Calls>,
     handler: Rc<Handler>,
     conf: Value,
+}
+
+impl Configuration {
+    /// Count a call; what times it, if it is one to time.
+    fn called(&self, phase: Phase) -> Option<Timed> {
+        self.counts.called(&self.calls, phase)
+    }
 }
 
 thread_local! {
@@ -193,9 +207,16 @@ impl Vm {
         {
             self.plugins.raw_set(number, Value::Nil)?;
         }
-        let known = Rc::new(Configuration { instance: Arc::downgrade(instance), handler, conf });
+        let (entity, counts) = (instance.entity.clone(), instance.counts.clone());
+        let calls = handler.calls.get_or_init(|| counts.join()).clone();
+        let known = Rc::new(Configuration { instance: Arc::downgrade(instance), entity, counts, calls, handler, conf });
         configurations.insert(instance.number, known.clone());
         Ok(known)
+    }
+
+    /// Likewise of the instance of this number, if it is still configured.
+    fn configuration(&self, number: u32) -> Option<Rc<Configuration>> {
+        self.configurations.borrow().get(&number).filter(|known| known.instance.strong_count() > 0).cloned()
     }
 
     /// For fuzzing: the machine itself.
@@ -326,7 +347,7 @@ impl Handler {
         {
             return Err("a handler with `response` cannot have `header_filter` or `body_filter` as well".to_owned());
         }
-        Ok(Self { table, functions, info: Info { priority, version, phases } })
+        Ok(Self { table, functions, info: Info { priority, version, phases }, calls: OnceCell::new() })
     }
 }
 

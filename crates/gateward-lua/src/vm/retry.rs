@@ -5,21 +5,19 @@ use crate::retry::Machine;
 use crate::state::{Phase, Reach, Scene};
 use crate::timing;
 use gateward_plugin::Exchange;
-use std::sync::atomic::Ordering;
 
 impl Machine for Vm {
     fn ask_before_retry(&self, number: u32, exchange: &mut Exchange) -> bool {
-        let instance = self.configurations.borrow().get(&number).and_then(|known| known.instance.upgrade());
-        let Some(instance) = instance else { return false };
+        let Some(known) = self.configuration(number) else { return false };
         let request = self.request(exchange);
-        let timed = instance.counts.called(Phase::Balancer);
+        let timed = known.called(Phase::Balancer);
         let reach = Reach::Exchange(exchange);
         let mut scene = Scene { reach, chunk: None, phase: Phase::Balancer, instance: number, request };
         let ask = || self.ask_before_retry.call::<Option<String>>(());
         let (asked, stopped) =
             timing::during(timed.as_ref(), || self.watched.during(|| self.shared.state.enter(&mut scene, ask)));
         if stopped {
-            instance.counts.stopped.fetch_add(1, Ordering::Relaxed);
+            known.counts.was_stopped();
         }
         // What it said besides is not the next call's.
         self.shared.forget();
@@ -28,7 +26,7 @@ impl Machine for Vm {
             Ok(Some(refused)) => refused,
             Err(error) => error.to_string(),
         };
-        self.failed(&instance, Phase::Balancer, &format!("retry callback: {refused}"));
+        self.failed(&known.entity, &known.counts, Phase::Balancer, &format!("retry callback: {refused}"));
         false
     }
 }

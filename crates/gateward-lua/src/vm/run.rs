@@ -6,18 +6,18 @@
 //! are plain calls.
 
 use super::waiting::Waiting;
-use super::{SPARE, Vm};
-use crate::instance::Instance;
+use super::{Configuration, SPARE, Vm};
+use crate::instance::{Counts, Instance};
 use crate::shared::{Op, Operation, next_turn};
 use crate::slot::Slot;
 use crate::state::{Phase, Reach, Scene};
 use crate::timing::{self, Timed};
 use crate::wire;
+use gateward_model::PluginConfig;
 use gateward_plugin::{Exchange, LocalResponse, RequestRecord, StreamRecord};
 use mlua::{Function, IntoLuaMulti, MultiValue, Thread, Value};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// How a call ended.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(crate) enum Started {
 #[derive(Clone)]
 pub(super) struct Call {
     /// Whose it is; a timer may outlive its own.
-    pub(super) instance: Option<Arc<Instance>>,
+    pub(super) known: Option<Rc<Configuration>>,
     pub(super) number: u32,
     pub(super) phase: Phase,
     /// Number and slot of the request.
@@ -60,17 +60,17 @@ pub(super) enum Resumed {
 impl Vm {
     /// Begin the handler of `phase`.
     pub(crate) fn start(self: &Rc<Self>, instance: &Arc<Instance>, phase: Phase, exchange: &mut Exchange) -> Started {
-        let timed = instance.counts.called(phase).map(Rc::new);
-        let request = self.request(exchange);
-        let ready = self.prepared(instance).and_then(|known| {
-            let thread = self.thread(known.handler.function(phase)?)?;
-            Ok((thread, known))
-        });
-        let (thread, known) = match ready {
-            Ok(ready) => ready,
-            Err(error) => return Started::Ended(self.failed(instance, phase, &error.to_string())),
+        let known = match self.prepared(instance) {
+            Ok(known) => known,
+            Err(error) => return Started::Ended(self.not_prepared(instance, phase, &error)),
         };
-        let call = Call { instance: Some(instance.clone()), number: instance.number, phase, request, timed };
+        let timed = known.called(phase).map(Rc::new);
+        let request = self.request(exchange);
+        let call = Call { known: Some(known.clone()), number: instance.number, phase, request, timed };
+        let thread = match known.handler.function(phase).and_then(|function| self.thread(function)) {
+            Ok(thread) => thread,
+            Err(error) => return Started::Ended(self.call_failed(&call, &error.to_string())),
+        };
         let resumed = self.resume(&thread, (&known.handler.table, &known.conf), &call, Reach::Exchange(exchange));
         Waiting::begun(self, thread, call, resumed, Reach::Exchange(exchange))
     }
@@ -87,8 +87,8 @@ impl Vm {
         let (resumed, stopped) = timing::during(call.timed.as_deref(), || {
             self.watched.during(|| self.shared.state.enter(&mut scene, || thread.resume::<MultiValue>(arguments)))
         });
-        if let Some(instance) = call.instance.as_ref().filter(|_| stopped) {
-            instance.counts.stopped.fetch_add(1, Ordering::Relaxed);
+        if let Some(known) = call.known.as_ref().filter(|_| stopped) {
+            known.counts.was_stopped();
         }
         let values = match resumed {
             Ok(values) => values,
@@ -176,15 +176,16 @@ impl Vm {
         reach: Reach<'_>,
         chunk: Option<(&mut Vec<u8>, bool)>,
     ) -> Ended {
-        let timed = instance.counts.called(phase);
         let known = match self.prepared(instance) {
             Ok(known) => known,
-            Err(error) => return self.failed(instance, phase, &error.to_string()),
+            Err(error) => return self.not_prepared(instance, phase, &error),
         };
+        let timed = known.called(phase);
+        let failed = |error: &mlua::Error| self.failed(&known.entity, &known.counts, phase, &error.to_string());
         let handler = &known.handler;
         let function = match handler.function(phase) {
             Ok(function) => function,
-            Err(error) => return self.failed(instance, phase, &error.to_string()),
+            Err(error) => return failed(&error),
         };
         let mut scene = Scene { reach, chunk, phase, instance: instance.number, request };
         let (called, stopped) = timing::during(timed.as_ref(), || {
@@ -192,32 +193,39 @@ impl Vm {
                 .during(|| self.shared.state.enter(&mut scene, || function.call::<()>((&handler.table, &known.conf))))
         });
         if stopped {
-            instance.counts.stopped.fetch_add(1, Ordering::Relaxed);
+            known.counts.was_stopped();
         }
         let left = self.shared.left.take();
         match called {
             Ok(()) => Ended::Next,
             // The error that ended it.
             Err(_) if left => Ended::Left,
-            Err(error) => self.failed(instance, phase, &error.to_string()),
+            Err(error) => failed(&error),
         }
     }
 
+    /// A call that could not even begin.
+    pub(super) fn not_prepared(&self, instance: &Instance, phase: Phase, error: &mlua::Error) -> Ended {
+        let Instance { entity, counts, .. } = instance;
+        counts.called(&counts.join(), phase);
+        self.failed(entity, counts, phase, &error.to_string())
+    }
+
     pub(super) fn call_failed(&self, call: &Call, error: &str) -> Ended {
-        if let Some(instance) = &call.instance {
-            return self.failed(instance, call.phase, error);
+        if let Some(known) = &call.known {
+            return self.failed(&known.entity, &known.counts, call.phase, error);
         }
         self.shared.forget();
         tracing::error!(phase = call.phase.as_str(), "a Lua plugin failed: {error}");
         Ended::Failed
     }
 
-    pub(super) fn failed(&self, instance: &Instance, phase: Phase, error: &str) -> Ended {
+    pub(super) fn failed(&self, entity: &PluginConfig, counts: &Counts, phase: Phase, error: &str) -> Ended {
         self.shared.forget();
-        instance.counts.failed(phase);
+        counts.failed(phase);
         #[cfg(test)]
         super::LAST_ERROR.set(error.to_owned());
-        let (plugin, id) = (&instance.entity.name, &instance.entity.id);
+        let (plugin, id) = (&entity.name, &entity.id);
         tracing::error!(plugin, %id, phase = phase.as_str(), "a Lua plugin failed: {error}");
         Ended::Failed
     }

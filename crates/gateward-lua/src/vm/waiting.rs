@@ -2,7 +2,6 @@
 
 use super::Vm;
 use super::run::{Call, Ended, Resumed, Started};
-use crate::instance::Instance;
 use crate::shared::{LANES, Operation, Shared};
 use crate::state::{Phase, Reach};
 use crate::timers::Timer;
@@ -11,8 +10,6 @@ use mlua::Thread;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::Weak;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -163,9 +160,9 @@ impl Vm {
         let Some(function) = self.shared.timers.function.borrow().clone() else { return };
         let number = timer.instance;
         let slot = self.own_slot();
-        let instance = self.instance(number);
-        let timed = instance.as_ref().and_then(|instance| instance.counts.called(Phase::Timer)).map(Rc::new);
-        let call = Call { instance, number, phase: Phase::Timer, request: (slot.request, slot.number), timed };
+        let known = self.configuration(number);
+        let timed = known.as_ref().and_then(|known| known.called(Phase::Timer)).map(Rc::new);
+        let call = Call { known, number, phase: Phase::Timer, request: (slot.request, slot.number), timed };
         let thread = match self.thread(&function) {
             Ok(thread) => thread,
             Err(error) => return drop(self.call_failed(&call, &error.to_string())),
@@ -175,10 +172,5 @@ impl Vm {
         if let Started::Waiting(mut waiting) = Waiting::begun(self, thread, call, resumed, Reach::Nothing) {
             poll_fn(|context| waiting.advance(None, context)).await;
         }
-    }
-
-    /// The instance of this number, if it is still configured.
-    fn instance(&self, number: u32) -> Option<Arc<Instance>> {
-        self.configurations.borrow().get(&number).map(|known| &known.instance).and_then(Weak::upgrade)
     }
 }

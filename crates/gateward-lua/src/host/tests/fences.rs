@@ -169,7 +169,7 @@ fn a_request_whose_answer_cannot_be_made_does_not_go_on() {
     let (_folder, plugin) = handler("printed-too-much", "", body);
     assert_eq!(status(&run(plugin.access(&mut Exchange::new()))), Some(500));
     assert!(vm::LAST_ERROR.take().contains("not enough memory"));
-    assert_eq!(plugin.instance().counts.errors[3].load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert_eq!(plugin.instance().counts.errors(Phase::Access), 1);
 }
 
 #[test]

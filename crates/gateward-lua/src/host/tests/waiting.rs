@@ -4,7 +4,6 @@ use super::*;
 use gateward_net::dns::DnsSettings;
 use gateward_net::tls::TlsSettings;
 use std::future::Future;
-use std::sync::atomic::Ordering;
 use tokio::task::LocalSet;
 
 /// Run `test` as a worker runs.
@@ -290,7 +289,8 @@ fn a_failing_init_worker_is_counted_and_stops_nobody() {
     let (_folder, plugin) = plugin("begins-badly", handler);
     on_worker(async {
         vm::adopt(&plugin.instance().code.clone(), &[configured(&plugin)], (&snapshot(), &Arc::default()), None);
-        assert_eq!(plugin.instance().counts.errors[0].load(Ordering::Relaxed), 1);
+        let counts = &plugin.instance().counts;
+        assert_eq!((counts.calls(Phase::InitWorker), counts.errors(Phase::InitWorker)), (1, 1));
         assert_eq!(status(&come_to(plugin.access(&mut Exchange::new())).await), None);
     });
 }
