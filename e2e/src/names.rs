@@ -74,6 +74,21 @@ impl NameServer {
         std::fs::read_to_string(log_file(self.folder.path())).expect("the log is there")
     }
 
+    /// Where each of its threads may run, by the threads' names: lists of cores as the kernel writes them.
+    ///
+    /// # Panics
+    /// When `/proc` does not say.
+    pub fn threads(&self) -> Vec<(String, String)> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+        let thread = |task: PathBuf| {
+            let status = read(task.join("status"));
+            let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+            Some((read(task.join("comm")).trim().to_owned(), cores.trim().to_owned()))
+        };
+        tasks.filter_map(|task| thread(task.expect("a thread").path())).collect()
+    }
+
     /// Sends a signal: `HUP`, `TERM`, `KILL`.
     ///
     /// # Panics

@@ -111,6 +111,31 @@ fn a_bad_file_is_refused_whole_and_the_served_version_stays() {
 }
 
 #[test]
+fn workers_may_have_cores_to_themselves() {
+    let cores = std::thread::available_parallelism().expect("how many cores there are").get();
+    if cores == 1 {
+        let pinned = gateward_testkit::gateward_command().args(["dns", "--zones-dir", ".", "--pin-workers"]).output();
+        let pinned = pinned.expect("it runs");
+        assert_eq!(pinned.status.code(), Some(1));
+        assert!(said(&pinned).contains("leave none of 1 cores"), "{}", said(&pinned));
+        return;
+    }
+    let server = NameServer::start(&[("example.com.zone", ZONE)], &["--pin-workers", "--workers", "1"]);
+    assert_eq!(server.dig(&["www.example.com", "A", "+short"]), "192.0.2.1");
+    let threads = server.threads();
+    let (workers, others): (Vec<_>, Vec<_>) = threads.into_iter().partition(|(name, _)| name == "dns-0");
+    let [(_, own)] = &workers[..] else { panic!("one worker: {workers:?}") };
+    assert!(own.parse::<usize>().is_ok(), "one core: {own}");
+    let apart = |(_, cores): &(String, String)| !cores.split([',', '-']).any(|core| core == own);
+    assert!(others.len() > 4 && others.iter().all(apart), "{own} is the worker's: {others:?}");
+    let many = cores.to_string();
+    let pinned = ["dns", "--zones-dir", ".", "--pin-workers", "--workers", &many];
+    let refused = gateward_testkit::gateward_command().args(pinned).output().expect("it runs");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("--pin-workers needs fewer --workers"), "{}", said(&refused));
+}
+
+#[test]
 fn wrong_usage_and_failure_to_start_have_their_codes() {
     let run = |args: &[&str]| gateward_testkit::gateward_command().arg("dns").args(args).output().expect("it runs");
     assert_eq!(run(&[]).status.code(), Some(2));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use gateward_dns::answer::Settings;
 use gateward_dns::cookies::CookieKeys;
+use gateward_dns::server::cores::Cores;
 use gateward_dns::server::{Options, Server, Shared, slow};
 use gateward_dns::store::Zone;
 use gateward_zone::{Name, parse_zone};
@@ -43,6 +44,7 @@ async fn main() -> Result<(), Failure> {
         listen: vec![address.parse()?],
         tls: None,
         workers,
+        cores: Cores::default(),
         rate_limit: 0,
         slip: 0,
         exempt: Vec::new(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use domain::base::iana::Rtype;
 use gateward_dns::cookies::CookieKeys;
+use gateward_dns::server::cores::Cores;
 use gateward_dns::server::{Options, Server, Shared, slow, stats};
 use support::{question, read, settings, zone};
 
@@ -47,6 +48,7 @@ fn start_with(listen: &str, slow: impl slow::Slow, change: impl FnOnce(&mut Opti
         listen: vec![listen.parse().expect("an address")],
         tls: None,
         workers: 2,
+        cores: Cores::default(),
         rate_limit: 0,
         slip: 0,
         exempt: Vec::new(),

@@ -2,6 +2,7 @@
 
 mod batch;
 mod conversation;
+pub mod cores;
 pub mod limit;
 pub mod log;
 mod slice;
@@ -25,6 +26,7 @@ use crate::answer::Settings;
 use crate::cookies::CookieKeys;
 use crate::store::Zones;
 use conversation::Streams;
+use cores::Cores;
 use limit::{Quotas, RateLimiter};
 use log::QueryLog;
 use slow::{Places, Slow};
@@ -73,6 +75,8 @@ pub struct Options {
     pub tls: Option<(Vec<SocketAddr>, Arc<rustls::ServerConfig>)>,
     /// Threads that answer over UDP, per address.
     pub workers: usize,
+    /// Where they run; by default where the kernel likes. On every address, workers of the same number share a core.
+    pub cores: Cores,
     /// Answers of a kind per second and network (see [`RateLimiter::new`]) from all workers together; each gives its share.
     pub rate_limit: u32,
     /// Every so many limited answers one passes with TC.
@@ -151,7 +155,11 @@ impl Server {
                 log: options.log.as_ref().map(QueryLog::another),
                 stop: Arc::clone(&self.stop),
             };
+            let cores = options.cores.clone();
             let thread = std::thread::Builder::new().name(format!("dns-{index}")).spawn(move || {
+                if let Err(error) = cores.enter(index) {
+                    tracing::warn!(%error, "a DNS worker cannot have its core to itself");
+                }
                 if let Err(error) = slice::shorten() {
                     tracing::debug!(%error, "a DNS worker cannot ask for short slices");
                 }

@@ -12,6 +12,7 @@ use gateward_dns::catalog;
 use gateward_dns::cookies::CookieKeys;
 use gateward_dns::folder::Folder;
 use gateward_dns::secondary::Primary;
+use gateward_dns::server::cores::Cores;
 use gateward_dns::server::{self, Server, Shared};
 use gateward_dns::service::{Exchange, Followed};
 use gateward_dns::transfer::Limits;
@@ -82,6 +83,7 @@ impl Kept {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             tls: None,
             workers: 1,
+            cores: Cores::default(),
             rate_limit: 0,
             slip: 0,
             exempt: Vec::new(),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use gateward_dns::answer::Settings;
 use gateward_dns::cookies::CookieKeys;
 use gateward_dns::secondary::Primary;
+use gateward_dns::server::cores::Cores;
 use gateward_dns::server::slow::Slow;
 use gateward_dns::server::{Options, Server, Shared};
 use gateward_dns::service::{
@@ -200,6 +201,7 @@ impl TestServer {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             tls: None,
             workers: 1,
+            cores: Cores::default(),
             rate_limit: 0,
             slip: 0,
             exempt: Vec::new(),

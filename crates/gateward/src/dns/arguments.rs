@@ -68,6 +68,10 @@ pub(crate) struct Arguments {
     /// Threads that answer over UDP [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) workers: Option<u16>,
+    /// Give each worker a core of its own, and everything else (changes of zones, the control API, streams) the cores that are left, so that
+    /// no query waits for a change. Needs fewer workers than cores [default of --workers then: all cores but one]
+    #[arg(long)]
+    pub(crate) pin_workers: bool,
     /// Answers over UDP of one kind about one name per second to one network (/24, /56), from the whole server; 0 limits nothing.
     /// Every worker of every --listen gives an equal share, so a client that keeps to one port gets that share
     #[arg(long, value_name = "N", default_value_t = 1000)]

@@ -19,6 +19,7 @@ use gateward_dns::cookies::CookieKeys;
 use gateward_dns::folder::Folder;
 use gateward_dns::keys::KeyFile;
 use gateward_dns::leases::Leases;
+use gateward_dns::server::cores::Cores;
 use gateward_dns::server::log::QueryLog;
 use gateward_dns::server::stats::{self, Stats};
 use gateward_dns::server::tls::Certificate;
@@ -44,12 +45,27 @@ const RUNTIME_THREADS: usize = 2;
 /// The folder, an address, the certificate or the secret cannot be used.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     logging::init(crate::settings::OutputFormat::Text, crate::settings::LogLevel::default(), false);
+    let workers = workers(arguments);
+    // Before any thread is started that could be on a worker's core.
+    let cores = match arguments.pin_workers {
+        true => Cores::set_apart(workers).context("--pin-workers needs fewer --workers than there are cores")?,
+        false => Cores::default(),
+    };
     let runtime =
         Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).thread_name("dns-control").enable_all().build()?;
-    runtime.block_on(serve(arguments))
+    runtime.block_on(serve(arguments, workers, cores))
 }
 
-async fn serve(arguments: &Arguments) -> Result<()> {
+/// Threads that answer over UDP.
+fn workers(arguments: &Arguments) -> usize {
+    match arguments.workers {
+        Some(workers) => workers.into(),
+        None if arguments.pin_workers => (available_cores() - 1).max(1),
+        None => available_cores(),
+    }
+}
+
+async fn serve(arguments: &Arguments, workers: usize, cores: Cores) -> Result<()> {
     let settings = Settings {
         udp_payload: arguments.udp_payload,
         identity: arguments.identity.clone().into_bytes(),
@@ -69,7 +85,7 @@ async fn serve(arguments: &Arguments) -> Result<()> {
     let authority = Authority::new(folder, Arc::clone(&shared.zones), options)?;
     copies::settle(arguments, &authority, &keys)?;
     let started = std::time::Instant::now();
-    let (zones_dir, loaded) = ZonesDir::load(Arc::clone(&authority), Arc::clone(&keys), cores())?;
+    let (zones_dir, loaded) = ZonesDir::load(Arc::clone(&authority), Arc::clone(&keys), available_cores())?;
     let certificate = match (&arguments.tls_cert, &arguments.tls_key) {
         (Some(certificate), Some(key)) => Some(Certificate::open(certificate, key)?),
         _ => None,
@@ -82,7 +98,7 @@ async fn serve(arguments: &Arguments) -> Result<()> {
         Exchange::start(&shared, &authority, Arc::new(move || keys.keys()), limits)
     };
     copies::begin(arguments, &authority, &mut exchange);
-    let options = server_options(arguments, certificate.as_ref())?;
+    let options = server_options(arguments, workers, cores, certificate.as_ref())?;
     limits::keep(&authority);
     let server = Server::start(shared, &options, &exchange.service)?;
     let control = control(arguments, &authority, &keys, &leases, server.stats().to_vec())?;
@@ -105,7 +121,7 @@ async fn serve(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn cores() -> usize {
+fn available_cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
@@ -148,7 +164,12 @@ async fn listen(arguments: &Arguments, control: &Arc<Control>) -> Result<Vec<Lis
     Ok(listening)
 }
 
-fn server_options(arguments: &Arguments, certificate: Option<&Arc<Certificate>>) -> Result<Options> {
+fn server_options(
+    arguments: &Arguments,
+    workers: usize,
+    cores: Cores,
+    certificate: Option<&Arc<Certificate>>,
+) -> Result<Options> {
     let log = match &arguments.query_log {
         None => None,
         Some(path) => {
@@ -160,7 +181,8 @@ fn server_options(arguments: &Arguments, certificate: Option<&Arc<Certificate>>)
     Ok(Options {
         listen: arguments.listen.clone(),
         tls: certificate.map(|certificate| (arguments.tls_listen.clone(), certificate.server_config())),
-        workers: arguments.workers.map_or_else(cores, usize::from),
+        workers,
+        cores,
         rate_limit: arguments.rate_limit,
         slip: arguments.rate_limit_slip,
         exempt: arguments.rate_limit_exempt.clone(),

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::servers::CONTROL_PORT;
 use super::{NAMES, SOA};
 use crate::bench::peers::address;
 use crate::shell::pause;
@@ -48,20 +47,20 @@ fn request(stream: &mut BufReader<TcpStream>, method: &str, path: &str, kind: &s
     Ok(status)
 }
 
-fn connect() -> Result<BufReader<TcpStream>> {
-    let stream = TcpStream::connect(address(CONTROL_PORT)).context("the control API does not answer")?;
+fn connect(port: u16) -> Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect(address(port)).context("the control API does not answer")?;
     stream.set_nodelay(true)?;
     Ok(BufReader::new(stream))
 }
 
-/// Adds and removes a record of `origin` again and again, at its share of the rate; every change must be taken.
+/// Adds and removes a record of `origin` again and again at the control API on `port`, at its share of the rate; every change must be taken.
 ///
 /// # Errors
 /// One was not.
-pub(super) fn update(origin: &str, writer: u32, stop: &AtomicBool, count: &AtomicU64) -> Result<()> {
+pub(super) fn update(port: u16, origin: &str, writer: u32, stop: &AtomicBool, count: &AtomicU64) -> Result<()> {
     let pace = Duration::from_secs(1) * WRITERS / UPDATES_PER_SECOND;
     let mut next = Instant::now();
-    alternate(origin, writer, stop, |status| {
+    alternate(port, origin, writer, stop, |status| {
         ensure!(status == 200, "an update was answered with {status}");
         count.fetch_add(1, Ordering::Relaxed);
         next += pace;
@@ -74,16 +73,22 @@ pub(super) fn update(origin: &str, writer: u32, stop: &AtomicBool, count: &Atomi
 ///
 /// # Errors
 /// There was another answer.
-pub(super) fn loop_updates(origin: &str, stop: &AtomicBool, count: &AtomicU64) -> Result<()> {
-    alternate(origin, 0, stop, |status| {
+pub(super) fn loop_updates(port: u16, origin: &str, stop: &AtomicBool, count: &AtomicU64) -> Result<()> {
+    alternate(port, origin, 0, stop, |status| {
         ensure!(matches!(status, 200 | 429), "an update was answered with {status}");
         count.fetch_add(1, Ordering::Relaxed);
         Ok(())
     })
 }
 
-fn alternate(origin: &str, writer: u32, stop: &AtomicBool, mut answered: impl FnMut(u16) -> Result<()>) -> Result<()> {
-    let mut stream = connect()?;
+fn alternate(
+    port: u16,
+    origin: &str,
+    writer: u32,
+    stop: &AtomicBool,
+    mut answered: impl FnMut(u16) -> Result<()>,
+) -> Result<()> {
+    let mut stream = connect(port)?;
     let path = format!("/v1/zones/{origin}/changes");
     let mut present = false;
     while !stop.load(Ordering::Relaxed) {
@@ -100,8 +105,8 @@ fn alternate(origin: &str, writer: u32, stop: &AtomicBool, mut answered: impl Fn
 ///
 /// # Errors
 /// One was not taken.
-pub(super) fn add_zones(round: u64, stop: &AtomicBool) -> Result<()> {
-    let mut stream = connect()?;
+pub(super) fn add_zones(port: u16, round: u64, stop: &AtomicBool) -> Result<()> {
+    let mut stream = connect(port)?;
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
             break;
@@ -119,8 +124,8 @@ pub(super) fn add_zones(round: u64, stop: &AtomicBool) -> Result<()> {
 ///
 /// # Errors
 /// It was taken.
-pub(super) fn break_zone(origin: &str, stop: &AtomicBool, count: &AtomicU64) -> Result<()> {
-    let mut stream = connect()?;
+pub(super) fn break_zone(port: u16, origin: &str, stop: &AtomicBool, count: &AtomicU64) -> Result<()> {
+    let mut stream = connect(port)?;
     let mut text = format!("$ORIGIN {origin}.\n$TTL 300\n{SOA}");
     (0..NAMES).for_each(|host| _ = writeln!(text, "host-{host} A 10.0.{}.{}", host >> 8, host & 255));
     text.push_str("last A 192.0.2.300\n");

@@ -1,8 +1,9 @@
 //! The time to an answer of one zone while others change, are flooded, are broken or are updated in a loop.
 //!
-//! The 99th percentile of dnsperf at a calm rate, without and with the trouble, in turns. What makes trouble shares the load's core with
-//! dnsperf, which goes before it. Both cores are kept awake by loops that run only when nothing else wants to: a virtual machine's core that sleeps takes
-//! longer to wake up than an answer takes, so that a calm server would seem slower than a busy one.
+//! Without the trouble, with the same trouble in another server's zones, and with it in its own server's, in turns: what the second costs is the
+//! machine's, only what the third costs beyond it is for lack of isolation. What makes trouble shares the load's core with the prober, which goes before it. Both cores are kept
+//! awake by loops that run only when nothing else wants to: a virtual machine's core that sleeps takes longer to wake up than an answer takes, so that
+//! a calm server would seem slower than a busy one.
 
 use std::fmt::Write as _;
 use std::net::UdpSocket;
@@ -11,16 +12,15 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, anyhow};
 
 use super::control::{self, WRITERS};
-use super::servers::{Server, query, start};
-use super::{Material, Options, SOA, material, questions};
+use super::prober::{self, Latency};
+use super::servers::{Server, query, start, start_apart, start_neighbour};
+use super::{Material, Options, SOA, material};
 use crate::bench::{LOAD_CORE, PROXY_CORE, pinned};
 use crate::shell::{Running, must, pause};
 
-/// Queries per second at which latency is looked at: far below what any server can do.
-const CALM_QPS: u32 = 5_000;
 /// Queries per second of a flood, and how many of them the flooded zone may answer.
 const FLOOD_QPS: u32 = 50_000;
 const FLOODED_QPS: u32 = 500;
@@ -30,16 +30,30 @@ struct Trouble {
     name: &'static str,
     /// What `rate` counts.
     unit: &'static str,
-    run: fn(u64, &AtomicBool, &AtomicU64) -> Result<()>,
+    /// Makes it in this server's zones, in this round.
+    run: fn(Server, u64, &AtomicBool, &AtomicU64) -> Result<()>,
 }
+
+/// What the server's worker shares its core with.
+#[derive(Clone, Copy)]
+enum Place {
+    /// Nothing: everything else of the server, and another server, run on the load's core (`--pin-workers`).
+    Apart,
+    /// Everything else of the server, and another server.
+    Shared,
+}
+
+/// Where the trouble is.
+const WHERE: [Option<Server>; 3] = [None, Some(Server::Neighbour), Some(Server::Gateward)];
 
 const CHANGES: [Trouble; 1] = [Trouble {
     name: "the zone itself is updated, another added every second",
     unit: "updates applied",
-    run: |round, stop, count| {
+    run: |server, round, stop, count| {
         let first = u32::try_from(round).unwrap_or_default() * WRITERS;
-        let update = |writer| move || control::update("example.com", first + writer, stop, count);
-        let add = || control::add_zones(round, stop);
+        let port = server.control_port();
+        let update = |writer| move || control::update(port, "example.com", first + writer, stop, count);
+        let add = || control::add_zones(port, round, stop);
         std::thread::scope(|scope| {
             let adder = scope.spawn(add);
             let writers: Vec<_> = (0..WRITERS).map(|writer| scope.spawn(update(writer))).collect();
@@ -52,23 +66,27 @@ const CHANGES: [Trouble; 1] = [Trouble {
 }];
 
 const ISOLATION: [Trouble; 3] = [
-    Trouble { name: "another zone is flooded", unit: "queries sent", run: |_, stop, count| flood(stop, count) },
+    Trouble {
+        name: "another zone is flooded",
+        unit: "queries sent",
+        run: |server, _, stop, count| flood(server.port(), stop, count),
+    },
     Trouble {
         name: "another zone does not parse",
         unit: "texts refused",
-        run: |_, stop, count| control::break_zone("broken.test", stop, count),
+        run: |server, _, stop, count| control::break_zone(server.control_port(), "broken.test", stop, count),
     },
     Trouble {
         name: "another zone is updated in a loop",
         unit: "updates answered",
-        run: |_, stop, count| control::loop_updates("looped.test", stop, count),
+        run: |server, _, stop, count| control::loop_updates(server.control_port(), "looped.test", stop, count),
     },
 ];
 
 /// Latency while nothing changes, and while a zone is added every second and a zone of 10,000 names is updated 500 times a second.
 ///
 /// # Errors
-/// The server does not start, a change is refused, or dnsperf fails.
+/// The server does not start, a change is refused, or an answer is wrong.
 pub(super) fn changes(out: &Path, release: &Path, options: &Options) -> Result<String> {
     compare("changes", &CHANGES, out, release, options)
 }
@@ -82,50 +100,78 @@ pub(super) fn isolation(out: &Path, release: &Path, options: &Options) -> Result
 }
 
 fn compare(row: &str, troubles: &[Trouble], out: &Path, release: &Path, options: &Options) -> Result<String> {
-    let questions = questions(out, "names")?;
-    let material = zones(out)?;
-    let _process = start(Server::Gateward, &material, out, release)?;
-    let _awake = keep_awake()?;
-    must(
-        Command::new("taskset")
-            .args(["-acp", &LOAD_CORE.to_string(), &std::process::id().to_string()])
-            .stdout(Stdio::null()),
-    )?;
-    let mut text = format!(
-        "\n**{row}**\n\n| beside it | per second | p99 us calm | p99 us then | ratio |\n|---|---|---|---|---|\n"
-    );
-    for trouble in troubles {
-        let (mut calm, mut then, mut rates) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..options.rounds {
-            calm.push(p99_us(&questions, options.seconds)?);
-            let (latency, rate) = meanwhile(trouble, round, || p99_us(&questions, options.seconds))?;
-            then.push(latency);
-            rates.push(rate);
-            eprintln!(
-                "{row}: {}: round {}/{}: p99 {:.0} us calm, {latency:.0} us then, {rate:.0} {} a second",
-                trouble.name,
-                round + 1,
-                options.rounds,
-                calm[calm.len() - 1],
-                trouble.unit
-            );
-        }
-        let (calm, then) = (median(&mut calm), median(&mut then));
-        let rate = median(&mut rates);
-        _ = writeln!(
-            text,
-            "| {} | {rate:.0} {} | {calm:.0} | {then:.0} | {:.2}x |",
-            trouble.name,
-            trouble.unit,
-            then / calm
-        );
+    let mut text = String::new();
+    for (place, name) in [(Place::Apart, "worker on a core of its own"), (Place::Shared, "all on one core")] {
+        text.push_str(&compare_at(place, &format!("{row}, {name}"), troubles, out, release, options)?);
     }
     Ok(text)
 }
 
+fn compare_at(
+    place: Place,
+    row: &str,
+    troubles: &[Trouble],
+    out: &Path,
+    release: &Path,
+    options: &Options,
+) -> Result<String> {
+    let (material, others) = (zones(out, "measured")?, zones(out, "neighbour")?);
+    stay_on([PROXY_CORE, LOAD_CORE])?;
+    let (_server, _neighbour) = match place {
+        Place::Apart => (start_apart(&material, out, release)?, start_neighbour(LOAD_CORE, &others, out, release)?),
+        Place::Shared => {
+            (start(Server::Gateward, &material, out, release)?, start_neighbour(PROXY_CORE, &others, out, release)?)
+        }
+    };
+    let _awake = keep_awake()?;
+    stay_on([LOAD_CORE])?;
+    let mut text = format!(
+        "\n**{row}**\n\n| beside it | per second | p50 us calm | elsewhere | here | p99 us calm | elsewhere | here | lost |\n\
+         |---|---|---|---|---|---|---|---|---|\n"
+    );
+    for trouble in troubles {
+        let mut found: [Vec<Latency>; WHERE.len()] = Default::default();
+        let mut rates = Vec::new();
+        for round in 1..=options.rounds {
+            for (server, found) in WHERE.iter().zip(&mut found) {
+                let probe = || prober::probe(Server::Gateward.port(), options.seconds);
+                let Some(server) = server else {
+                    found.push(probe()?);
+                    continue;
+                };
+                let (latency, rate) = meanwhile(trouble, *server, round, probe)?;
+                found.push(latency);
+                // The last is the measured server's.
+                rates.truncate(usize::try_from(round)? - 1);
+                rates.push(rate);
+            }
+            let [calm, elsewhere, here] = found.each_ref().map(|rounds| rounds[rounds.len() - 1].p99_us);
+            eprintln!(
+                "{row}: {}: round {round}/{}: p99 {calm:.0} us calm, {elsewhere:.0} elsewhere, {here:.0} here",
+                trouble.name, options.rounds,
+            );
+        }
+        let medians = |figure: fn(&Latency) -> f64| {
+            let median = |rounds: &Vec<Latency>| format!("{:.0}", median(rounds.iter().map(figure).collect()));
+            found.each_ref().map(median).join(" | ")
+        };
+        let lost: usize = found.iter().flatten().map(|round| round.lost).sum();
+        let (p50, p99) = (medians(|round| round.p50_us), medians(|round| round.p99_us));
+        let (name, rate, unit) = (trouble.name, median(rates), trouble.unit);
+        _ = writeln!(text, "| {name} | {rate:.0} {unit} | {p50} | {p99} | {lost} |");
+    }
+    Ok(text)
+}
+
+/// Lets this process run on these cores.
+fn stay_on<const N: usize>(cores: [usize; N]) -> Result<()> {
+    let cores = cores.map(|core| core.to_string()).join(",");
+    must(Command::new("taskset").args(["-acp", &cores, &std::process::id().to_string()]).stdout(Stdio::null()))
+}
+
 /// The measured zone and its neighbours, in a folder that the server may write into.
-fn zones(out: &Path) -> Result<Material> {
-    let folder = out.join("changing");
+fn zones(out: &Path, name: &str) -> Result<Material> {
+    let folder = out.join(name);
     _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder)?;
     std::fs::copy(material(out, "names")?.folder.join("example.com.zone"), folder.join("example.com.zone"))?;
@@ -140,11 +186,16 @@ fn zones(out: &Path) -> Result<Material> {
 }
 
 /// What `measure` finds while the trouble goes on, and how often a second it happened.
-fn meanwhile(trouble: &Trouble, round: u64, measure: impl FnOnce() -> Result<f64>) -> Result<(f64, f64)> {
+fn meanwhile<T>(
+    trouble: &Trouble,
+    server: Server,
+    round: u64,
+    measure: impl FnOnce() -> Result<T>,
+) -> Result<(T, f64)> {
     let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
     let began = Instant::now();
     let (found, elapsed) = std::thread::scope(|scope| {
-        let maker = scope.spawn(|| (trouble.run)(round, &stop, &count));
+        let maker = scope.spawn(|| (trouble.run)(server, round, &stop, &count));
         let found = measure();
         let elapsed = began.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
@@ -156,9 +207,9 @@ fn meanwhile(trouble: &Trouble, round: u64, measure: impl FnOnce() -> Result<f64
 }
 
 /// Asks one zone for far more than it may answer.
-fn flood(stop: &AtomicBool, count: &AtomicU64) -> Result<()> {
+fn flood(port: u16, stop: &AtomicBool, count: &AtomicU64) -> Result<()> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
-    socket.connect(("127.0.0.1", Server::Gateward.port()))?;
+    socket.connect(("127.0.0.1", port))?;
     let query = query("www.flooded.test", 1);
     let began = Instant::now();
     while !stop.load(Ordering::Relaxed) {
@@ -186,29 +237,7 @@ fn keep_awake() -> Result<[Running; 2]> {
     Ok([spin(PROXY_CORE)?, spin(LOAD_CORE)?])
 }
 
-fn median(figures: &mut [f64]) -> f64 {
+fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
-}
-
-/// The 99th percentile of the time to an answer, at a calm rate.
-fn p99_us(questions: &Path, seconds: u64) -> Result<f64> {
-    let (port, seconds, rate) = (Server::Gateward.port().to_string(), seconds.to_string(), CALM_QPS.to_string());
-    // What makes trouble should not hold up the one that looks at the clock. Real-time priority would hold up dnsperf itself: one of its threads
-    // spins until the other has had its turn.
-    let mut command = Command::new("nice");
-    command.args(["-n", "-10", "dnsperf", "-s", "127.0.0.1", "-p", &port, "-l", &seconds, "-T", "1"]);
-    command.args(["-v", "-Q", &rate, "-d"]).arg(questions);
-    let output = pinned(&command, Some(LOAD_CORE), &std::env::temp_dir().join("gateward-dnsperf.log"))?
-        .stdout(Stdio::piped())
-        .output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let mut times: Vec<f64> = text
-        .lines()
-        .filter(|line| line.starts_with("> "))
-        .filter_map(|line| line.split_whitespace().last()?.parse().ok())
-        .collect();
-    ensure!(times.len() > 100, "dnsperf told the times of {} answers only", times.len());
-    times.sort_by(f64::total_cmp);
-    Ok(times[times.len() * 99 / 100] * 1e6)
 }

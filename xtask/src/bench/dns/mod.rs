@@ -5,6 +5,7 @@
 
 mod control;
 mod latency;
+mod prober;
 mod servers;
 
 use std::fmt::Write as _;

@@ -13,7 +13,6 @@ use crate::bench::peers::{address, write};
 use crate::bench::{PROXY_CORE, pinned};
 use crate::shell::{Running, pause};
 
-pub(super) const CONTROL_PORT: u16 = 9653;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,6 +20,8 @@ pub(super) enum Server {
     Nsd,
     Knot,
     Gateward,
+    /// Another one of ours, beside the one that is measured.
+    Neighbour,
 }
 
 pub(super) const SERVERS: [Server; 3] = [Server::Nsd, Server::Knot, Server::Gateward];
@@ -32,6 +33,7 @@ impl Server {
             Server::Nsd => "nsd",
             Server::Knot => "knot",
             Server::Gateward => "gateward",
+            Server::Neighbour => "neighbour",
         }
     }
 
@@ -41,7 +43,13 @@ impl Server {
             Server::Nsd => 9301,
             Server::Knot => 9302,
             Server::Gateward => 9303,
+            Server::Neighbour => 9304,
         }
+    }
+
+    /// Where the control API of ours is.
+    pub(super) fn control_port(self) -> u16 {
+        self.port() + 1000
     }
 }
 
@@ -50,8 +58,30 @@ impl Server {
 /// # Errors
 /// It is not installed, ends, or does not answer.
 pub(super) fn start(server: Server, material: &Material, out: &Path, release: &Path) -> Result<Running> {
-    let command = command(server, material, out, release)?;
-    let mut command = pinned(&command, Some(PROXY_CORE), &out.join(format!("{}.log", server.name())))?;
+    launch(server, &command(server, material, out, release)?, Some(PROXY_CORE), material, out)
+}
+
+/// Likewise our own, with a core for its worker and another for everything else, which is the load's.
+///
+/// # Errors
+/// As [`start`].
+pub(super) fn start_apart(material: &Material, out: &Path, release: &Path) -> Result<Running> {
+    let mut command = command(Server::Gateward, material, out, release)?;
+    command.arg("--pin-workers");
+    launch(Server::Gateward, &command, None, material, out)
+}
+
+/// Likewise another one of ours, on this core.
+///
+/// # Errors
+/// As [`start`].
+pub(super) fn start_neighbour(core: usize, material: &Material, out: &Path, release: &Path) -> Result<Running> {
+    let command = command(Server::Neighbour, material, out, release)?;
+    launch(Server::Neighbour, &command, Some(core), material, out)
+}
+
+fn launch(server: Server, command: &Command, core: Option<usize>, material: &Material, out: &Path) -> Result<Running> {
+    let mut command = pinned(command, core, &out.join(format!("{}.log", server.name())))?;
     let mut process = Running::start(&mut command)?;
     let began = Instant::now();
     let last = material.origins.last().context("there is a zone")?;
@@ -126,12 +156,12 @@ fn command(server: Server, material: &Material, out: &Path, release: &Path) -> R
             command.arg("-c").arg(write(out, "knot.conf", &text)?);
             Ok(command)
         }
-        Server::Gateward => {
+        Server::Gateward | Server::Neighbour => {
             let binary = release.join("gateward");
             ensure!(binary.is_file(), "{} does not exist", binary.display());
             let mut command = Command::new(binary);
             command.arg("dns").arg("--zones-dir").arg(&material.folder).args(["--listen", &address(port)]);
-            command.args(["--control-listen", &address(CONTROL_PORT), "--workers", "1", "--rate-limit", "0"]);
+            command.args(["--control-listen", &address(server.control_port()), "--workers", "1", "--rate-limit", "0"]);
             Ok(command)
         }
     }
