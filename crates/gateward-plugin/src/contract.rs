@@ -267,6 +267,25 @@ impl Phases {
     pub fn of_streams(self) -> bool {
         self.preread || self.log_stream
     }
+
+    /// The phases that either takes part in.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self {
+            rewrite: self.rewrite | other.rewrite,
+            access: self.access | other.access,
+            request_head: self.request_head | other.request_head,
+            request_piece: self.request_piece | other.request_piece,
+            response: self.response | other.response,
+            response_head: self.response_head | other.response_head,
+            header_filter: self.header_filter | other.header_filter,
+            body_filter: self.body_filter | other.body_filter,
+            log: self.log | other.log,
+            preread: self.preread | other.preread,
+            log_stream: self.log_stream | other.log_stream,
+            certificate: self.certificate | other.certificate,
+        }
+    }
 }
 
 /// What the data plane must do for a plugin.
@@ -278,6 +297,18 @@ pub struct Needs {
     pub request_body: bool,
     /// Buffer the response body (up to the gateway's limit, beyond: streamed unchanged) before `response`.
     pub response_body: bool,
+}
+
+impl Needs {
+    /// What must be done for two plugins.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self {
+            phases: self.phases.union(other.phases),
+            request_body: self.request_body | other.request_body,
+            response_body: self.response_body | other.response_body,
+        }
+    }
 }
 
 /// A kind of plugin: its name, place in the order, settings and constructor.

@@ -6,6 +6,7 @@
 
 use crate::instance::Instance;
 use gateward_model::EntityId;
+use gateward_plugin::Needs;
 use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,15 +18,16 @@ type ByConsumer = Arc<FxHashMap<EntityId, u32>>;
 #[derive(Debug, Default)]
 pub(crate) struct Chain {
     pub(crate) links: Vec<Link>,
-    /// Some instance wants the request body buffered.
-    pub(crate) buffers_request: bool,
-    /// Some instance sees the request as it comes.
-    pub(crate) screens_request: bool,
+    /// What any of their instances needs.
+    pub(crate) needs: Needs,
 }
 
 /// One plugin name.
 #[derive(Debug)]
 pub(crate) struct Link {
+    /// The instance that runs for everybody, where no other may.
+    only: Option<u32>,
+    /// Where that depends on the consumer.
     choices: Vec<Choice>,
 }
 
@@ -38,14 +40,23 @@ enum Choice {
 impl Link {
     /// A link that runs the same instance for everybody.
     pub(crate) fn always(instance: u32) -> Self {
-        Self { choices: vec![Choice::Everybody(instance)] }
+        Self { only: Some(instance), choices: Vec::new() }
+    }
+
+    fn of(choices: Vec<Choice>) -> Self {
+        match choices[..] {
+            [Choice::Everybody(instance)] => Self::always(instance),
+            _ => Self { only: None, choices },
+        }
     }
 
     /// The instance for `consumer`.
     pub(crate) fn select(&self, consumer: Option<EntityId>) -> Option<u32> {
-        self.choices.iter().find_map(|choice| match choice {
-            Choice::Everybody(instance) => Some(*instance),
-            Choice::Consumers(instances) => consumer.and_then(|consumer| instances.get(&consumer).copied()),
+        self.only.or_else(|| {
+            self.choices.iter().find_map(|choice| match choice {
+                Choice::Everybody(instance) => Some(*instance),
+                Choice::Consumers(instances) => consumer.and_then(|consumer| instances.get(&consumer).copied()),
+            })
         })
     }
 }
@@ -61,8 +72,7 @@ pub(crate) struct Scopes {
 struct Name {
     everybody: HashMap<Scope, u32>,
     consumers: HashMap<Scope, ByConsumer>,
-    buffers_request: bool,
-    screens_request: bool,
+    needs: Needs,
 }
 
 /// Route and service of an instance.
@@ -78,8 +88,7 @@ impl Scopes {
             }
             let (_, name) = names.last_mut().expect("one was pushed when there was none");
             let scope = (instance.entity.route, instance.entity.service);
-            name.buffers_request |= instance.needs.request_body;
-            name.screens_request |= instance.needs.phases.screens_request();
+            name.needs = name.needs.union(instance.needs);
             match instance.entity.consumer {
                 None => {
                     name.everybody.insert(scope, index as u32);
@@ -108,9 +117,8 @@ impl Scopes {
         for name in &self.names {
             let choices = name.choices(route, service);
             if !choices.is_empty() {
-                chain.buffers_request |= name.buffers_request;
-                chain.screens_request |= name.screens_request;
-                chain.links.push(Link { choices });
+                chain.needs = chain.needs.union(name.needs);
+                chain.links.push(Link::of(choices));
             }
         }
         chain
@@ -151,7 +159,7 @@ impl Name {
 mod tests {
     use super::*;
     use gateward_model::PluginConfig;
-    use gateward_plugin::{Needs, Plugin};
+    use gateward_plugin::{Needs, Phases, Plugin};
 
     struct Nothing;
     impl Plugin for Nothing {
@@ -192,6 +200,23 @@ mod tests {
             let chain = Scopes::new(&instances, |_| true).chain(Some(id("r")), Some(id("s")));
             assert_eq!(chain.links[0].select(Some(id("c"))), Some(0), "with {:?}", order[first]);
         }
+    }
+
+    #[test]
+    fn a_chain_needs_what_any_of_its_instances_needs_and_no_more() {
+        let with = |name, route, consumer, phases| {
+            let needs = Needs { phases, request_body: consumer, response_body: false };
+            Instance { needs, ..instance(name, route, false, consumer) }
+        };
+        let access = Phases { access: true, ..Phases::default() };
+        let both = Phases { access: true, log: true, ..Phases::default() };
+        let log = Phases { log: true, ..Phases::default() };
+        let instances = [with("p", false, false, access), with("q", true, false, log), with("q", false, true, access)];
+        let scopes = Scopes::new(&instances, |_| true);
+        let needs = scopes.chain(Some(id("r")), None).needs;
+        assert_eq!(needs, Needs { phases: both, request_body: true, response_body: false });
+        assert_eq!(Scopes::new(&instances[..1], |_| true).chain(None, None).needs.phases, access);
+        assert_eq!(Scopes::new(&[], |_| true).chain(None, None).needs, Needs::default());
     }
 
     #[test]

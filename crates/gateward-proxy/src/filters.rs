@@ -87,8 +87,7 @@ impl FilterChains {
         let of_route = route.and_then(|route| self.routes.get(&route));
         for filter in of_service.into_iter().chain(of_route).flatten() {
             let needs = self.needs.get(filter).copied().unwrap_or_default();
-            chain.buffers_request |= needs.request_body;
-            chain.screens_request |= needs.phases.screens_request();
+            chain.needs = chain.needs.union(needs);
             chain.links.push(Link::always(*filter));
         }
     }

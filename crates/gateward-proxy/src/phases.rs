@@ -17,6 +17,9 @@ use std::task::Poll;
 /// The rewrite phase of global plugins, before the route is known.
 pub(crate) async fn rewrite(connection: &mut Connection<'_>, plan: &WorkerPlan) -> Verdict {
     let chain = &plan.shared.chains[plan.shared.global_chain.0 as usize];
+    if !chain.needs.phases.rewrite {
+        return Verdict::Proxy;
+    }
     for link in &chain.links {
         let Some(instance) = link.select(None).map(|index| &plan.shared.instances[index as usize]) else { continue };
         if instance.needs.phases.rewrite {
@@ -37,7 +40,8 @@ pub(crate) async fn access(connection: &mut Connection<'_>, plan: &WorkerPlan, c
         return Verdict::Proxy;
     }
     let mut verdict = Verdict::Proxy;
-    if chain.buffers_request
+    connection.session.wanted = chain.needs;
+    if chain.needs.request_body
         && let Err(error) = Box::pin(buffer_request(connection)).await
     {
         verdict = Verdict::Fail(error);
@@ -48,7 +52,10 @@ pub(crate) async fn access(connection: &mut Connection<'_>, plan: &WorkerPlan, c
         connection.session.active.push(index);
         let instance = &plan.shared.instances[index as usize];
         if instance.needs.phases.access && matches!(verdict, Verdict::Proxy) {
-            verdict = run(connection, instance, Leaving::nobody(), |plugin, exchange| plugin.access(exchange)).await;
+            match run(connection, instance, Leaving::nobody(), |plugin, exchange| plugin.access(exchange)).await {
+                Verdict::Proxy => {}
+                ended => verdict = ended,
+            }
         }
     }
     verdict
@@ -60,8 +67,9 @@ pub(crate) fn collect_global(connection: &mut Connection<'_>, plan: &WorkerPlan)
         Some(route) => plan.shared.routes[route].chain,
         None => plan.shared.global_chain,
     };
-    let chosen = plan.shared.chains[chain.0 as usize].links.iter().filter_map(|link| link.select(None));
-    connection.session.active.extend(chosen);
+    let chain = &plan.shared.chains[chain.0 as usize];
+    connection.session.wanted = chain.needs;
+    connection.session.active.extend(chain.links.iter().filter_map(|link| link.select(None)));
 }
 
 /// The response phase: with the whole upstream response in hand. `Some`: answer this instead.
@@ -81,7 +89,7 @@ pub(crate) async fn response(connection: &mut Connection<'_>, plan: &WorkerPlan)
 /// Whether any chosen plugin takes part in the response_head phase.
 pub(crate) fn wants_response_head(connection: &Connection<'_>, plan: &WorkerPlan) -> bool {
     let wants = |index: &u32| plan.shared.instances[*index as usize].needs.phases.response_head;
-    connection.session.active.iter().any(wants)
+    connection.session.wanted.phases.response_head && connection.session.active.iter().any(wants)
 }
 
 /// The response_head phase: before the upstream's response head is passed on.
@@ -101,6 +109,9 @@ pub(crate) async fn response_head(connection: &mut Connection<'_>, plan: &Worker
 
 /// The header_filter phase. A plugin that panics here loses its say; the response goes on.
 pub(crate) fn header_filter(connection: &mut Connection<'_>, plan: &WorkerPlan) {
+    if !connection.session.wanted.phases.header_filter {
+        return;
+    }
     for position in 0..connection.session.active.len() {
         let instance = active(connection, plan, position);
         if instance.needs.phases.header_filter {
@@ -112,7 +123,8 @@ pub(crate) fn header_filter(connection: &mut Connection<'_>, plan: &WorkerPlan) 
 
 /// Whether any chosen plugin wants to see the response body.
 pub(crate) fn filters_body(connection: &Connection<'_>, plan: &WorkerPlan) -> bool {
-    connection.session.active.iter().any(|index| plan.shared.instances[*index as usize].needs.phases.body_filter)
+    let wants = |index: &u32| plan.shared.instances[*index as usize].needs.phases.body_filter;
+    connection.session.wanted.phases.body_filter && connection.session.active.iter().any(wants)
 }
 
 /// The log phase.
@@ -136,33 +148,25 @@ async fn run(
     leaving: Leaving<'_>,
     phase: impl for<'a> FnOnce(&'a dyn Plugin, &'a mut Exchange) -> Step<'a>,
 ) -> Verdict {
-    let verdict = come_through(connection, instance, leaving, phase).await;
+    let metrics = &connection.worker.metrics;
+    let exchange = &mut connection.session.exchange;
+    let outcome = match fenced(metrics, instance, |plugin| phase(plugin, exchange)) {
+        Ok(Step::Next) => Ok(Outcome::Next),
+        // The usual case does not even make the future.
+        Ok(step) => Box::pin(come_to_an_end(metrics, instance, step, leaving)).await,
+        Err(Panicked) => Err(ProxyError::PluginPanic),
+    };
+    let verdict = match outcome {
+        Ok(Outcome::Next) => Verdict::Proxy,
+        Ok(Outcome::Respond(response)) => Verdict::Respond(response),
+        Ok(Outcome::Body(after)) => Box::pin(go_on_with_body(connection, instance, after)).await,
+        Err(error) => Verdict::Fail(error),
+    };
     match verdict {
         Verdict::Fail(_) => verdict,
         _ if connection.session.exchange.response.broken => Verdict::Fail(ProxyError::Reset),
         _ => verdict,
     }
-}
-
-async fn come_through(
-    connection: &mut Connection<'_>,
-    instance: &Instance,
-    leaving: Leaving<'_>,
-    phase: impl for<'a> FnOnce(&'a dyn Plugin, &'a mut Exchange) -> Step<'a>,
-) -> Verdict {
-    let metrics = &connection.worker.metrics;
-    let exchange = &mut connection.session.exchange;
-    let step = match fenced(metrics, instance, |plugin| phase(plugin, exchange)) {
-        Ok(step) => step,
-        Err(Panicked) => return Verdict::Fail(ProxyError::PluginPanic),
-    };
-    let after = match come_to_an_end(metrics, instance, step, leaving).await {
-        Ok(Outcome::Next) => return Verdict::Proxy,
-        Ok(Outcome::Respond(response)) => return Verdict::Respond(response),
-        Ok(Outcome::Body(after)) => after,
-        Err(error) => return Verdict::Fail(error),
-    };
-    Box::pin(go_on_with_body(connection, instance, after)).await
 }
 
 /// Do what a plugin waits for, as long as the client does.

@@ -155,7 +155,8 @@ fn take_shown(session: &mut Session) -> bool {
 fn wants_body(connection: &Connection<'_>, plan: &WorkerPlan, framing: BodyFraming) -> bool {
     let session = &*connection.session;
     let wanted = |index: &u32| plan.shared.instances[*index as usize].needs.response_body;
-    framing != BodyFraming::None && (session.exchange.response.hold || session.active.iter().any(wanted))
+    let any = || session.wanted.response_body && session.active.iter().any(wanted);
+    framing != BodyFraming::None && (session.exchange.response.hold || any())
 }
 
 /// Receive the whole response body into the exchange. `false`: it is too long to hold; it is streamed, unchanged.

@@ -38,7 +38,7 @@ pub(crate) async fn exchange(connection: &mut Connection<'_>, plan: &WorkerPlan)
             Ok(admission) => {
                 admitted = admission;
                 match phases::access(connection, plan, chain).await {
-                    Verdict::Proxy if plan.shared.chains[chain.0 as usize].screens_request => {
+                    Verdict::Proxy if connection.session.wanted.phases.screens_request() => {
                         screening::request(connection, plan).await
                     }
                     verdict => verdict,

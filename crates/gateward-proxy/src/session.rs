@@ -8,7 +8,7 @@ use crate::outcome::Persistence;
 use crate::pump::Pump;
 use gateward_http::ResponseHead;
 use gateward_net::Deadline;
-use gateward_plugin::{ClientTls, Exchange, ProxyOrigin};
+use gateward_plugin::{ClientTls, Exchange, Needs, ProxyOrigin};
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -50,6 +50,8 @@ pub(crate) struct Session {
     pub(crate) role: Role,
     /// Plugin instances chosen for this request, in order.
     pub(crate) active: Vec<u32>,
+    /// What any of them may need, so that most phases need not look at each.
+    pub(crate) wanted: Needs,
     /// Of everything that receives from the upstream and sends to the client.
     pub(crate) deadline: Deadline,
     pub(crate) times: Times,
@@ -126,6 +128,7 @@ impl Session {
             excluded_of: 0,
             role: Role::Only,
             active: Vec::new(),
+            wanted: Needs::default(),
             deadline,
             times: Times::default(),
             scratch: String::new(),
@@ -155,6 +158,7 @@ impl Session {
         self.download.head_bytes = 0;
         self.excluded.clear();
         self.active.clear();
+        self.wanted = Needs::default();
         self.times = Times::default();
         self.received_bytes = 0;
         self.upstream_status = None;
