@@ -6,7 +6,7 @@ use crate::state::Phase;
 use crate::timing::{TIMED_ONE_IN, Timed, Times, Timing};
 use gateward_model::PluginConfig;
 use serde_json::Value;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a handler is, as it says itself.
@@ -90,6 +90,8 @@ impl Counts {
     pub(crate) fn join(&self) -> Arc<Calls> {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(free) = calls.iter().find(|calls| Arc::strong_count(calls) == 1) {
+            // What the machine counted before it let go of it.
+            fence(Ordering::Acquire);
             return free.clone();
         }
         let own = Arc::<Calls>::default();

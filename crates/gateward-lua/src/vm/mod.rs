@@ -298,7 +298,7 @@ impl Vm {
 
 /// Whether the request is one of those after which memory is looked at.
 fn slot_is_due(request: f64) -> bool {
-    request as u64 % 64 == 0
+    (request as u64).is_multiple_of(64)
 }
 
 /// What Kong adds to a configuration (kong/runloop/plugins_iterator.lua).
