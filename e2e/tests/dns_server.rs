@@ -1,7 +1,7 @@
 //! The DNS server as a process: real clients, files that change, files that are wrong, signals.
 
 use gateward_e2e::Authority;
-use gateward_e2e::names::{NameServer, ask, program, said};
+use gateward_e2e::names::{NameServer, ask, free_port, program, said};
 use gateward_testkit::{TempDir, eventually};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -59,8 +59,7 @@ fn dig_asks() {
 fn drill_and_delv_and_kdig_ask() {
     let folder = TempDir::new().expect("a directory can be made");
     let (cert, key) = Authority::new().issue("ns1.example.com").write(folder.path(), "dns");
-    let tls =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let tls = free_port();
     let text = |path: &std::path::Path| path.display().to_string();
     let (cert, key) = (text(&cert), text(&key));
     let server = NameServer::start(

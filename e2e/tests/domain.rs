@@ -1,8 +1,8 @@
 //! A company's domain from its declaration to names that answer, with the real server and the real commands.
 
-use gateward_e2e::names::{NameServer, free_port_of};
+use gateward_e2e::names::{NameServer, free_port, free_port_of};
 use gateward_testkit::{TempDir, eventually, gateward_command};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ struct Company {
 impl Company {
     /// The messaging domain of the examples, its servers all at one.
     fn start() -> Self {
-        let control = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+        let control = free_port();
         let server = NameServer::start(&[], &["--control-listen", &control.to_string()]);
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/domains/messaging.yaml");
         let text = std::fs::read_to_string(example).expect("the example is there");

@@ -1,6 +1,7 @@
 //! `examples/streams/run` and the lines it prints.
 
 use gateward_e2e::has_tool;
+use gateward_e2e::names::free_port;
 use gateward_e2e::streams::PATIENCE;
 use gateward_testkit::{eventually, gateward_command};
 use std::io::{BufRead, BufReader};
@@ -28,7 +29,7 @@ impl Drop for Script {
 fn free_base() -> u16 {
     let mut base = 0;
     eventually(PATIENCE, || {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
+        let port = free_port().port();
         base = port.saturating_sub(300);
         [101, 102, 201, 202, 203].iter().all(|offset| TcpListener::bind(("127.0.0.1", base + offset)).is_ok())
     });

@@ -1,25 +1,22 @@
 //! `examples/tls/run` and the lines it prints.
 
 use gateward_e2e::has_tool;
+use gateward_e2e::names::free_port;
 use gateward_testkit::{eventually, gateward_command};
 use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
-}
-
 #[test]
 fn the_example_does_what_it_says() {
     if !has_tool("openssl") || !has_tool("curl") {
         return;
     }
-    let (port, tls_port) = (free_port(), free_port());
+    let (port, tls_port) = (free_port().port(), free_port().port());
     let mut child = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/tls/run"))
         .env("PORT", port.to_string())
         .env("TLS_PORT", tls_port.to_string())

@@ -1,9 +1,9 @@
 //! `examples/websocket`: its one command starts something that works.
 
 use gateward_e2e::has_tool;
+use gateward_e2e::names::free_port;
 use gateward_e2e::websocket::try_connect;
 use gateward_testkit::{eventually, gateward_command};
-use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -21,17 +21,13 @@ impl Drop for Script {
     }
 }
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port")
-}
-
 #[test]
 fn websocket() {
     if !has_tool("python3") {
         println!("skipped: there is no python3");
         return;
     }
-    let (gateway, backend) = (free_address(), free_address());
+    let (gateway, backend) = (free_port(), free_port());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/websocket/run.sh");
     let child = Command::new(script)
         .env("GATEWARD", gateward_command().get_program())

@@ -1,6 +1,7 @@
 //! gRPC through the gateway with a gRPC stack on both ends, and what clients get when there is no good answer.
 
 use gateward_e2e::grpc::{GrpcServer, client, runtime};
+use gateward_e2e::names::free_port;
 use gateward_e2e::{Metrics, curl, exchange, has_tool, one_route, with_plugins};
 use gateward_testkit::{Backend, Gateway, eventually};
 use std::time::{Duration, Instant};
@@ -271,9 +272,7 @@ fn browsers_speak_grpc_web() {
 
 #[test]
 fn the_example_starts_with_one_command() {
-    let free =
-        || std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
-    let (address, backend, backend_tls) = (free(), free(), free());
+    let (address, backend, backend_tls) = (free_port(), free_port(), free_port());
     let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/grpc/run.sh");
     let mut child = std::process::Command::new(script)
         .env("GATEWARD", gateward_testkit::gateward_command().get_program())

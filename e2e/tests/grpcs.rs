@@ -1,9 +1,9 @@
 //! gRPC over TLS on both sides of the gateway, with tonic at both ends: calls, who is believed, and who asks.
 
 use gateward_e2e::grpc::{GrpcServer, client, client_tls, runtime};
+use gateward_e2e::names::free_port;
 use gateward_e2e::{Authority, Metrics, has_tool, indented};
 use gateward_testkit::{Gateway, eventually, http};
-use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio_stream::StreamExt;
@@ -131,7 +131,7 @@ fn a_server_without_http2_is_named() {
     let dir = std::env::temp_dir().join(format!("gateward-s-server-{}", std::process::id()));
     std::fs::create_dir_all(&dir).expect("directories can be made");
     let (cert, key) = authority.issue("localhost").write(&dir, "server");
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
+    let port = free_port().port();
     // It speaks TLS and knows nothing of ALPN.
     let mut server = Command::new("openssl")
         .args(["s_server", "-quiet", "-accept", &format!("127.0.0.1:{port}"), "-cert"])

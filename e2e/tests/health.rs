@@ -1,6 +1,7 @@
 //! Health of targets over the wire: active and passive checks, outlier ejection, slow start, and an operator's word.
 
 use gateward_e2e::Metrics;
+use gateward_e2e::names::free_port;
 use gateward_testkit::{Backend, Gateway, Next, eventually, http};
 use std::io::Write;
 use std::sync::Arc;
@@ -102,7 +103,7 @@ fn the_node_checks_once_however_many_workers_it_has() {
 fn a_target_that_refuses_connections_is_found_by_tcp_checks() {
     let (alive, dead) = (Moody::start(), Moody::start());
     let mut config = config(&[&alive, &dead], &ACTIVE.replace("active: {", "active: {type: tcp, "));
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let free = free_port();
     config = config.replace(&dead.backend.addr().to_string(), &free.to_string());
     let gateway = Gateway::start(&config);
     becomes(&gateway, &["HEALTHY", "UNHEALTHY"]);
@@ -180,7 +181,7 @@ fn below_the_threshold_nobody_is_asked() {
 fn silence_and_refused_connections_take_a_target_out() {
     let good = Moody::start();
     let silent = Backend::raw(|_, mut stream| drop(std::io::copy(&mut stream, &mut std::io::sink())));
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let free = free_port();
     for (other, counted) in [(silent.addr(), "timeouts"), (free, "tcp_failures")] {
         let fields = format!("  healthchecks: {{passive: {{unhealthy: {{{counted}: 2}}}}}}\n");
         let text = config(&[&good], &fields).replace("retries: 0", "retries: 1, read_timeout: 200");

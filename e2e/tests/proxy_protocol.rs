@@ -1,10 +1,10 @@
 //! PROXY protocol: what a load balancer says about its clients reaches plugins, logs, routes and upstreams, and nobody
 //! else can say it.
 
+use gateward_e2e::names::free_port;
 use gateward_e2e::{Metrics, await_room_in_the_minute, echoed_header, one_route, with_plugins, with_service_fields};
 use gateward_testkit::{Backend, Gateway, GatewayBuilder, RawClient, RawResponse, eventually};
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -241,7 +241,7 @@ fn connections_are_counted_by_client() {
 /// A port for a listener of the control side is refused at start.
 #[test]
 fn the_control_side_takes_no_headers() {
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    let port = free_port();
     let started =
         Gateway::builder("_format_version: '3.0'\n").admin_listen(format!("{port} proxy_protocol")).try_start();
     let Err(error) = started else { panic!("it started") };

@@ -1,9 +1,9 @@
 //! Framing as another implementation sees it: varnishtest plays both the client and the origin, from the scripts in
 //! `e2e/varnishtest`. A script gets the addresses as `${proxy}` and `${origin}`.
 
+use gateward_e2e::names::free_port;
 use gateward_e2e::{has_program, one_route};
 use gateward_testkit::Gateway;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,7 +17,7 @@ fn scripts() -> Vec<PathBuf> {
 
 /// What a script printed, when it failed.
 fn run(script: &Path) -> Result<(), String> {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let free = free_port();
     let gateway = Gateway::start(&one_route(&format!("http://{free}")));
     let output = Command::new("varnishtest")
         .args(["-t", "20", "-D", &format!("proxy={}", gateway.proxy()), "-D", &format!("origin={free}")])
