@@ -76,7 +76,9 @@ fn priorities_interleave_with_native_plugins() {
     let metrics = Metrics::scrape(&gateway);
     assert!(metrics.sum("gateward_lua_calls_total", &["plugin=\"early\"", "phase=\"access\""]) >= 2.0);
     assert!(metrics.sum("gateward_lua_memory_bytes", &[]) > 0.0);
-    assert_eq!(metrics.sum("gateward_lua_timed_seconds_count", &["plugin=\"early\"", "phase=\"access\""]), 1.0);
+    // The first of each worker that had one.
+    let timed = metrics.sum("gateward_lua_timed_seconds_count", &["plugin=\"early\"", "phase=\"access\""]);
+    assert!((1.0..=2.0).contains(&timed), "{timed}");
     assert!(metrics.sum("gateward_lua_timed_seconds_sum", &["plugin=\"early\""]) > 0.0);
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// One in this many calls of a plugin in a phase is timed, the first among them.
+/// One in this many calls of a plugin in a phase is timed on each worker, the first among them.
 pub(crate) const TIMED_ONE_IN: u64 = 64;
 
 /// Upper bounds of the time histogram, in nanoseconds; beyond the last there is one more bucket. Those of Wasm filters.
