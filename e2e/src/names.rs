@@ -1,16 +1,12 @@
 //! `gateward dns` as a process, and the programs of others that ask it.
 
-use gateward_testkit::{TempDir, eventually, gateward_command};
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::ops::Range;
+use gateward_testkit::{TempDir, eventually, free_port, gateward_command};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Where servers of tests have their ports.
-const PORTS: Range<u16> = 20_000..32_000;
 
 /// A DNS server that serves the files of a folder of its own.
 pub struct NameServer {
@@ -151,35 +147,6 @@ fn spawn(mut command: Command, folder: &Path, listen: &[SocketAddr], flags: &[&s
         command.arg("--listen").arg(address.to_string());
     }
     command.stdout(Stdio::null()).stderr(log).spawn().expect("gateward can be started")
-}
-
-/// A port that is free for UDP and TCP, of those that Linux gives to no client (`ip_local_port_range`): dig and its like share ports with
-/// whoever does (SO_REUSEPORT), as our servers do, and with the server's own port it would ask itself.
-///
-/// # Panics
-/// When there is none.
-pub fn free_port() -> SocketAddr {
-    free_port_of(Ipv4Addr::LOCALHOST)
-}
-
-/// As [`free_port`], of an address of this machine.
-///
-/// # Panics
-/// When there is none.
-pub fn free_port_of(host: Ipv4Addr) -> SocketAddr {
-    for _ in 0..1_000 {
-        let address = SocketAddr::from((host, PORTS.start + any() % (PORTS.end - PORTS.start)));
-        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
-            return address;
-        }
-    }
-    panic!("no port is free for UDP and TCP");
-}
-
-/// A number that others seldom draw at the same time.
-fn any() -> u16 {
-    let drawn = RandomState::new().build_hasher().finish();
-    u16::from_le_bytes([drawn.to_le_bytes()[0], drawn.to_le_bytes()[1]])
 }
 
 /// The answer to a question over UDP, if there is one within a fifth of a second.

@@ -1,8 +1,7 @@
 //! nginx: any configuration of it, and one as an https origin that shows what it was asked for and by whom.
 
 use crate::Authority;
-use gateward_testkit::eventually;
-use std::net::TcpListener;
+use gateward_testkit::{eventually, free_port};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -22,8 +21,7 @@ impl Nginx {
     /// When it does not start.
     #[track_caller]
     pub fn run(prepare: impl FnOnce(&Path, u16) -> String) -> Self {
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
+        let port = free_port().port();
         let dir = std::env::temp_dir().join(format!("gateward-nginx-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("directories can be made");
         let configuration = prepare(&dir, port);

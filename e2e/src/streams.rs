@@ -1,5 +1,6 @@
 //! Peers of streams: servers that do anything with a connection, and clients that say lines.
 
+use gateward_testkit::free_port;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -47,7 +48,7 @@ pub fn named_echo(name: &'static str) -> u16 {
 /// # Panics
 /// When there is no free port.
 pub fn dead_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port()
+    free_port().port()
 }
 
 /// A client of a stream.

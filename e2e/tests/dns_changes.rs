@@ -1,7 +1,7 @@
 //! Changes of zones while the server runs: durable when acknowledged, refused whole, and made by machines for themselves.
 
-use gateward_e2e::names::{NameServer, free_port};
-use gateward_testkit::{RawResponse, eventually, gateward_command, http};
+use gateward_e2e::names::NameServer;
+use gateward_testkit::{RawResponse, eventually, free_port, gateward_command, http};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};

@@ -1,8 +1,8 @@
 //! Zones that travel from server to server, with the real binary on one side or on both: copies, notices, catalogs (RFC 9432), signed with TSIG.
 
 use gateward_e2e::name_daemons::{Brand, Daemon};
-use gateward_e2e::names::{NameServer, free_port, program, said};
-use gateward_testkit::eventually;
+use gateward_e2e::names::{NameServer, program, said};
+use gateward_testkit::{eventually, free_port};
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! The DNS server as a process: real clients, files that change, files that are wrong, signals.
 
 use gateward_e2e::Authority;
-use gateward_e2e::names::{NameServer, ask, free_port, program, said};
-use gateward_testkit::{TempDir, eventually};
+use gateward_e2e::names::{NameServer, ask, program, said};
+use gateward_testkit::{TempDir, eventually, free_port};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 

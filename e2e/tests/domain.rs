@@ -1,7 +1,7 @@
 //! A company's domain from its declaration to names that answer, with the real server and the real commands.
 
-use gateward_e2e::names::{NameServer, free_port, free_port_of};
-use gateward_testkit::{TempDir, eventually, gateward_command};
+use gateward_e2e::names::NameServer;
+use gateward_testkit::{TempDir, eventually, free_port, free_port_of, gateward_command};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Output;

@@ -1,9 +1,8 @@
 //! `examples/streams/run` and the lines it prints.
 
 use gateward_e2e::has_tool;
-use gateward_e2e::names::free_port;
 use gateward_e2e::streams::PATIENCE;
-use gateward_testkit::{eventually, gateward_command};
+use gateward_testkit::{eventually, free_port, gateward_command};
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};

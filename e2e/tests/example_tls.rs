@@ -1,8 +1,7 @@
 //! `examples/tls/run` and the lines it prints.
 
 use gateward_e2e::has_tool;
-use gateward_e2e::names::free_port;
-use gateward_testkit::{eventually, gateward_command};
+use gateward_testkit::{eventually, free_port, gateward_command};
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};

@@ -1,9 +1,8 @@
 //! `examples/websocket`: its one command starts something that works.
 
 use gateward_e2e::has_tool;
-use gateward_e2e::names::free_port;
 use gateward_e2e::websocket::try_connect;
-use gateward_testkit::{eventually, gateward_command};
+use gateward_testkit::{eventually, free_port, gateward_command};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;

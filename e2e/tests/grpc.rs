@@ -1,9 +1,8 @@
 //! gRPC through the gateway with a gRPC stack on both ends, and what clients get when there is no good answer.
 
 use gateward_e2e::grpc::{GrpcServer, client, runtime};
-use gateward_e2e::names::free_port;
 use gateward_e2e::{Metrics, curl, exchange, has_tool, one_route, with_plugins};
-use gateward_testkit::{Backend, Gateway, eventually};
+use gateward_testkit::{Backend, Gateway, eventually, free_port};
 use std::time::{Duration, Instant};
 use tokio_stream::StreamExt;
 use tonic::{Code, Request};

@@ -1,9 +1,8 @@
 //! gRPC over TLS on both sides of the gateway, with tonic at both ends: calls, who is believed, and who asks.
 
 use gateward_e2e::grpc::{GrpcServer, client, client_tls, runtime};
-use gateward_e2e::names::free_port;
 use gateward_e2e::{Authority, Metrics, has_tool, indented};
-use gateward_testkit::{Gateway, eventually, http};
+use gateward_testkit::{Gateway, eventually, free_port, http};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio_stream::StreamExt;

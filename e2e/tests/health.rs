@@ -1,8 +1,7 @@
 //! Health of targets over the wire: active and passive checks, outlier ejection, slow start, and an operator's word.
 
 use gateward_e2e::Metrics;
-use gateward_e2e::names::free_port;
-use gateward_testkit::{Backend, Gateway, Next, eventually, http};
+use gateward_testkit::{Backend, Gateway, Next, eventually, free_port, http};
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering::SeqCst};

@@ -1,9 +1,8 @@
 //! PROXY protocol: what a load balancer says about its clients reaches plugins, logs, routes and upstreams, and nobody
 //! else can say it.
 
-use gateward_e2e::names::free_port;
 use gateward_e2e::{Metrics, await_room_in_the_minute, echoed_header, one_route, with_plugins, with_service_fields};
-use gateward_testkit::{Backend, Gateway, GatewayBuilder, RawClient, RawResponse, eventually};
+use gateward_testkit::{Backend, Gateway, GatewayBuilder, RawClient, RawResponse, eventually, free_port};
 use std::io::{Read, Write};
 use std::time::Duration;
 

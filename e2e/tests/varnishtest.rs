@@ -1,9 +1,8 @@
 //! Framing as another implementation sees it: varnishtest plays both the client and the origin, from the scripts in
 //! `e2e/varnishtest`. A script gets the addresses as `${proxy}` and `${origin}`.
 
-use gateward_e2e::names::free_port;
 use gateward_e2e::{has_program, one_route};
-use gateward_testkit::Gateway;
+use gateward_testkit::{Gateway, free_port};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

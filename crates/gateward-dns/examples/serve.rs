@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use gateward_dns::answer::Settings;
 use gateward_dns::cookies::CookieKeys;
-use gateward_dns::server::cores::Cores;
 use gateward_dns::server::{Options, Server, Shared, slow};
 use gateward_dns::store::Zone;
 use gateward_zone::{Name, parse_zone};
@@ -40,16 +39,7 @@ async fn main() -> Result<(), Failure> {
     }
     println!("{} zones", zones.len());
     shared.zones.put_all(zones);
-    let options = Options {
-        listen: vec![address.parse()?],
-        tls: None,
-        workers,
-        cores: Cores::default(),
-        rate_limit: 0,
-        slip: 0,
-        exempt: Vec::new(),
-        log: None,
-    };
+    let options = Options { listen: vec![address.parse()?], workers, ..Options::default() };
     let server = Server::start(shared, &options, &(Arc::new(slow::Nothing) as Arc<dyn slow::Slow>))?;
     println!("answering on {:?}", server.addresses());
     std::future::pending::<()>().await;

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use domain::base::iana::Rtype;
 use gateward_dns::cookies::CookieKeys;
-use gateward_dns::server::cores::Cores;
 use gateward_dns::server::{Options, Server, Shared, slow, stats};
 use support::{question, read, settings, zone};
 
@@ -44,16 +43,7 @@ fn start_with(listen: &str, slow: impl slow::Slow, change: impl FnOnce(&mut Opti
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let shared = Arc::new(Shared::new(settings(), CookieKeys::new([1; 16], None)));
     shared.zones.put(zone("example.com", ZONE));
-    let mut options = Options {
-        listen: vec![listen.parse().expect("an address")],
-        tls: None,
-        workers: 2,
-        cores: Cores::default(),
-        rate_limit: 0,
-        slip: 0,
-        exempt: Vec::new(),
-        log: None,
-    };
+    let mut options = Options { listen: vec![listen.parse().expect("an address")], workers: 2, ..Options::default() };
     change(&mut options);
     let entered = runtime.enter();
     let server =

@@ -7,6 +7,7 @@ use crate::instance::{ChainId, Instance, Panicked, fenced};
 use crate::leaving::Leaving;
 use crate::outcome::Verdict;
 use crate::pump::{Pace, PumpError};
+use crate::session::Session;
 use crate::worker::WorkerPlan;
 use gateward_http::{BodyFraming, Headers};
 use gateward_plugin::{AfterBody, BodyRead, Exchange, Outcome, Plugin, RequestRecord, Step};
@@ -128,8 +129,11 @@ pub(crate) fn filters_body(connection: &Connection<'_>, plan: &WorkerPlan) -> bo
 }
 
 /// The log phase.
-pub(crate) fn log(metrics: &WorkerMetrics, plan: &WorkerPlan, active: &[u32], record: &RequestRecord<'_>) {
-    for index in active {
+pub(crate) fn log(metrics: &WorkerMetrics, plan: &WorkerPlan, session: &Session, record: &RequestRecord<'_>) {
+    if !session.wanted.phases.log {
+        return;
+    }
+    for index in &session.active {
         let instance = &plan.shared.instances[*index as usize];
         if instance.needs.phases.log {
             let _ = fenced(metrics, instance, |plugin| plugin.log(record));
@@ -152,8 +156,7 @@ async fn run(
     let exchange = &mut connection.session.exchange;
     let outcome = match fenced(metrics, instance, |plugin| phase(plugin, exchange)) {
         Ok(Step::Next) => Ok(Outcome::Next),
-        // The usual case does not even make the future.
-        Ok(step) => Box::pin(come_to_an_end(metrics, instance, step, leaving)).await,
+        Ok(step) => come_to_an_end(metrics, instance, step, leaving).await,
         Err(Panicked) => Err(ProxyError::PluginPanic),
     };
     let verdict = match outcome {

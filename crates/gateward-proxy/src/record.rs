@@ -64,9 +64,7 @@ pub(crate) fn finish(connection: &Connection<'_>, plan: &WorkerPlan, ended: &End
         record.write_json(&mut line);
         log.write(line);
     }
-    if session.wanted.phases.log {
-        phases::log(metrics, plan, &session.active, &record);
-    }
+    phases::log(metrics, plan, session, &record);
 }
 
 /// Whose fault it was that the caller did not get a good answer: what the success rate is made of.

@@ -124,7 +124,7 @@ impl Backend {
     /// A backend that calls `script` with each complete request and the socket to answer on. `Expect:
     /// 100-continue` is answered before the body is read.
     pub fn scripted(script: impl Fn(&ReceivedRequest, &mut TcpStream) -> Next + Send + Sync + 'static) -> Self {
-        Self::serving(free_port(), script)
+        Self::serving(free_listener(), script)
     }
 
     fn serving(
@@ -139,7 +139,7 @@ impl Backend {
     /// A backend that gives each connection (number from 1, socket) to `script` and parses nothing; closing is
     /// dropping the socket. [`Backend::requests`] stays empty.
     pub fn raw(script: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> Self {
-        Self::start(free_port(), move |connection, stream, _| script(connection, stream))
+        Self::start(free_listener(), move |connection, stream, _| script(connection, stream))
     }
 
     fn start(listener: TcpListener, serve: impl Fn(usize, TcpStream, &Shared) + Send + Sync + 'static) -> Self {
@@ -204,7 +204,7 @@ impl Drop for Backend {
     }
 }
 
-fn free_port() -> TcpListener {
+fn free_listener() -> TcpListener {
     TcpListener::bind(("127.0.0.1", 0)).expect("a free port of 127.0.0.1 can be bound")
 }
 

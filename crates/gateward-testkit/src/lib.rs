@@ -8,6 +8,7 @@
 //! - [`DnsServer`] answers queries as it is told, and counts them;
 //! - [`load`] keeps connections busy and counts every request that was not answered;
 //! - [`corpus()`] gives the committed inputs of a fuzz target;
+//! - [`free_port()`] finds a port for a server that is no helper;
 //! - [`eventually`] waits for a condition.
 //!
 //! Threads and blocking sockets, not an async runtime: a test reads from top to bottom, and the kit shares no
@@ -23,6 +24,7 @@ pub mod frames;
 mod gateway;
 pub mod load;
 mod log;
+mod ports;
 pub mod raw;
 mod redis;
 mod temp_dir;
@@ -34,6 +36,7 @@ pub use corpus::corpus;
 pub use dns::DnsServer;
 pub use frames::{Frame, FrameClient};
 pub use gateway::{Gateway, GatewayBuilder, gateward_command};
+pub use ports::{free_port, free_port_of};
 pub use raw::{RawClient, RawResponse, http};
 pub use redis::{RedisReply, RedisServer};
 pub use temp_dir::TempDir;

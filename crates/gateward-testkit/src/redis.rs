@@ -1,10 +1,11 @@
 //! A real `redis-server` on a free port, and a client for it.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::ports::free_port;
 use crate::temp_dir::TempDir;
 use crate::wait::pause;
 
@@ -62,7 +63,7 @@ impl RedisServer {
     #[track_caller]
     fn launch(args: &[&str], tls: bool) -> Self {
         for _ in 0..ATTEMPTS {
-            let (port, tls_port) = (free_port(), tls.then(free_port));
+            let (port, tls_port) = (free_port().port(), tls.then(|| free_port().port()));
             let dir = TempDir::new().expect("a directory can be made");
             let mut args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
             args.extend(tls_port.iter().flat_map(|port| ["--tls-port".to_owned(), port.to_string()]));
@@ -232,12 +233,6 @@ fn spawn(port: u16, args: &[String], dir: &TempDir) -> Child {
         Ok(child) => child,
         Err(error) => panic!("redis-server cannot be run: {error}"),
     }
-}
-
-#[track_caller]
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
-    listener.local_addr().expect("it has an address").port()
 }
 
 fn reply(reader: &mut impl BufRead) -> io::Result<RedisReply> {

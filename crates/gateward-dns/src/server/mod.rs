@@ -87,6 +87,22 @@ pub struct Options {
     pub log: Option<QueryLog>,
 }
 
+/// One worker that limits nothing, without an address.
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            listen: Vec::new(),
+            tls: None,
+            workers: 1,
+            cores: Cores::default(),
+            rate_limit: 0,
+            slip: 0,
+            exempt: Vec::new(),
+            log: None,
+        }
+    }
+}
+
 /// A running server. It ends when it is dropped.
 pub struct Server {
     shared: Arc<Shared>,

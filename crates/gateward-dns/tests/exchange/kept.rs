@@ -12,7 +12,6 @@ use gateward_dns::catalog;
 use gateward_dns::cookies::CookieKeys;
 use gateward_dns::folder::Folder;
 use gateward_dns::secondary::Primary;
-use gateward_dns::server::cores::Cores;
 use gateward_dns::server::{self, Server, Shared};
 use gateward_dns::service::{Exchange, Followed};
 use gateward_dns::transfer::Limits;
@@ -79,16 +78,8 @@ impl Kept {
         let key = |(key, algorithm): (&str, Algorithm)| Key::from_base64(name(key), algorithm, SECRET).expect("a key");
         let keys: Arc<Keys> = Arc::new(KEYS.map(key).into_iter().collect());
         let exchange = Exchange::start(&shared, &authority, Arc::new(move || Arc::clone(&keys)), Limits::default());
-        let options = server::Options {
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-            tls: None,
-            workers: 1,
-            cores: Cores::default(),
-            rate_limit: 0,
-            slip: 0,
-            exempt: Vec::new(),
-            log: None,
-        };
+        let options =
+            server::Options { listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))], ..server::Options::default() };
         let server = Server::start(shared, &options, &exchange.service).expect("ports are free");
         Kept { exchange, server, authority }
     }

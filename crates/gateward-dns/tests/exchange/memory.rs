@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use gateward_dns::answer::Settings;
 use gateward_dns::cookies::CookieKeys;
 use gateward_dns::secondary::Primary;
-use gateward_dns::server::cores::Cores;
 use gateward_dns::server::slow::Slow;
 use gateward_dns::server::{Options, Server, Shared};
 use gateward_dns::service::{
@@ -197,16 +196,7 @@ impl TestServer {
         let followers = Followers::new(Arc::clone(&shared), Arc::clone(&keeper), Limits::default());
         let service = Service::new(Arc::clone(&shared), Arc::clone(&keeper), Arc::clone(&followers));
         let slow: Arc<dyn Slow> = Arc::new(service);
-        let options = Options {
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-            tls: None,
-            workers: 1,
-            cores: Cores::default(),
-            rate_limit: 0,
-            slip: 0,
-            exempt: Vec::new(),
-            log: None,
-        };
+        let options = Options { listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))], ..Options::default() };
         let server = Server::start(Arc::clone(&shared), &options, &slow).expect("ports are free");
         let herald = tokio::spawn(async move {
             herald.run(shared, keeper).await.expect("sockets can be had");

@@ -1,11 +1,12 @@
 //! Programs of the system: clients that are run, and servers that are started for a test.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::memory::{SECRET, eventually};
+use gateward_testkit::free_port;
 
 /// Whether a program can be run; missing ones are failures unless `GATEWARD_SKIP` names them.
 #[track_caller]
@@ -87,7 +88,7 @@ impl Daemon {
         let folder =
             PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{program}-{}-{count}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder");
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let address = free_port();
         let shown = folder.to_str().expect("paths of the build are text");
         let files = configure(shown, address.port());
         for (name, content) in &files {
@@ -139,17 +140,6 @@ impl Drop for Daemon {
         let _ = self.child.wait();
         if !std::thread::panicking() {
             let _ = std::fs::remove_dir_all(&self.folder);
-        }
-    }
-}
-
-/// A port that is free for UDP and TCP.
-fn free_port() -> u16 {
-    loop {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        let port = listener.local_addr().expect("it is bound").port();
-        if UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
         }
     }
 }

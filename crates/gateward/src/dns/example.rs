@@ -6,7 +6,6 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use gateward_dns::answer::Settings;
 use gateward_dns::cookies::CookieKeys;
-use gateward_dns::server::cores::Cores;
 use gateward_dns::server::{Options, Server, Shared, slow};
 use gateward_dns::store::Zone;
 use gateward_domain::{Declaration, Desired};
@@ -31,16 +30,7 @@ pub(crate) fn start() -> Result<Server> {
     let address: SocketAddr = ADDRESS.parse().context("the example has no valid address")?;
     // Listeners share their port with others of the same user; a plain socket tells whether there are any.
     std::net::UdpSocket::bind(address)?;
-    let options = Options {
-        listen: vec![address],
-        tls: None,
-        workers: 1,
-        cores: Cores::default(),
-        rate_limit: 0,
-        slip: 0,
-        exempt: Vec::new(),
-        log: None,
-    };
+    let options = Options { listen: vec![address], ..Options::default() };
     Ok(Server::start(shared, &options, &(Arc::new(slow::Nothing) as Arc<dyn slow::Slow>))?)
 }
 

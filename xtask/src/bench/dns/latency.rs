@@ -1,9 +1,9 @@
 //! The time to an answer of one zone while others change, are flooded, are broken or are updated in a loop.
 //!
 //! Without the trouble, with the same trouble in another server's zones, and with it in its own server's, in turns: what the second costs is the
-//! machine's, only what the third costs beyond it is for lack of isolation. What makes trouble shares the load's core with the prober, which goes before it. Both cores are kept
-//! awake by loops that run only when nothing else wants to: a virtual machine's core that sleeps takes longer to wake up than an answer takes, so that
-//! a calm server would seem slower than a busy one.
+//! machine's, only what the third costs beyond it is for lack of isolation. What makes trouble shares the load's core with the prober, which goes
+//! before it. Both cores are kept awake by loops that run only when nothing else wants to: a virtual machine's core that sleeps takes longer to
+//! wake up than an answer takes, so that a calm server would seem slower than a busy one.
 
 use std::fmt::Write as _;
 use std::net::UdpSocket;
@@ -141,9 +141,9 @@ fn compare_at(
                 };
                 let (latency, rate) = meanwhile(trouble, *server, round, probe)?;
                 found.push(latency);
-                // The last is the measured server's.
-                rates.truncate(usize::try_from(round)? - 1);
-                rates.push(rate);
+                if *server == Server::Gateward {
+                    rates.push(rate);
+                }
             }
             let [calm, elsewhere, here] = found.each_ref().map(|rounds| rounds[rounds.len() - 1].p99_us);
             eprintln!(
@@ -186,12 +186,12 @@ fn zones(out: &Path, name: &str) -> Result<Material> {
 }
 
 /// What `measure` finds while the trouble goes on, and how often a second it happened.
-fn meanwhile<T>(
+fn meanwhile(
     trouble: &Trouble,
     server: Server,
     round: u64,
-    measure: impl FnOnce() -> Result<T>,
-) -> Result<(T, f64)> {
+    measure: impl FnOnce() -> Result<Latency>,
+) -> Result<(Latency, f64)> {
     let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
     let began = Instant::now();
     let (found, elapsed) = std::thread::scope(|scope| {
