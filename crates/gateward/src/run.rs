@@ -138,9 +138,10 @@ pub(crate) fn start(mut options: Options, log: LogControl) -> Result<Running, St
     control_runtime.spawn(gateward_proxy::check_health(node.health.clone()));
     let ended = start_workers(&node, sockets.workers, control.options.timeout)?;
     let tls = control.reloader.compiler().tls.internal_server().context("the TLS settings cannot be used")?;
-    serve_control(&control_runtime, &control, &tls, sockets.admin, sockets.status);
-    // The cell was empty: it is set here and nowhere else.
+    // The cell was empty: it is set here and nowhere else, and before anybody can ask. The workers serve by now, so whoever asks is told that
+    // the node is ready: where it follows another, a probe may come to either from here on.
     let _ = control.addresses.set(sockets.addresses);
+    serve_control(&control_runtime, &control, &tls, sockets.admin, sockets.status);
     let giver = succession.complete(&node, sockets.offers, invocation);
     notify::ready();
     drop(entered);

@@ -46,9 +46,6 @@ fn why_not_ready(control: &Control) -> Option<&'static str> {
     if control.node().drain.stage() != Stage::Running && !is_followed(control) {
         return Some("shutting down");
     }
-    if control.addresses.get().is_none() {
-        return Some("workers are starting");
-    }
     // Workers take a plan at their next request, so the one being swapped in is in all of them.
     (control.node().plan().snapshot.generation == 0)
         .then_some("no configuration available (empty configuration present)")
