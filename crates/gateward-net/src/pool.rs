@@ -31,7 +31,7 @@ impl Default for PoolSettings {
 #[derive(Debug)]
 pub struct UpstreamConnection {
     /// The stream.
-    pub stream: Stream,
+    pub stream: Rc<Stream>,
     /// Where it leads.
     pub peer: Peer,
     /// Requests sent on it so far.
@@ -165,7 +165,7 @@ mod tests {
     async fn pair(listener: &TcpListener) -> (UpstreamConnection, TcpStream) {
         let address = listener.local_addr().unwrap();
         let (stream, accepted) = tokio::join!(Stream::connect(address), listener.accept());
-        let stream = stream.unwrap();
+        let stream = Rc::new(stream.unwrap());
         (UpstreamConnection { stream, peer: address.into(), requests: 1, lease: None }, accepted.unwrap().0)
     }
 

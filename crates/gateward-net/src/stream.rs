@@ -4,6 +4,8 @@ use crate::socket::{receive, transmit};
 use crate::tls::session::Session;
 use crate::tls::{Carries, Client, Facts, HandshakeError, Hello, Offer, Server, Wishes};
 use socket2::{SockRef, TcpKeepalive};
+use std::cell::RefCell;
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,12 +22,29 @@ use tokio::net::TcpStream;
 pub struct Stream {
     tcp: TcpStream,
     tls: Option<Box<Session>>,
+    /// What is to be sent before anything else.
+    posted: Posted,
+}
+
+/// Bytes that an [`Outbox`](crate::Outbox) has to send.
+#[derive(Default)]
+struct Posted(RefCell<Vec<u8>>);
+
+impl fmt::Debug for Posted {
+    /// How many they are: what they say is not for logs.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} bytes", self.0.borrow().len())
+    }
 }
 
 impl Stream {
     /// The stream of a connected socket.
     pub fn plain(tcp: TcpStream) -> Self {
-        Self { tcp, tls: None }
+        Self { tcp, tls: None, posted: Posted::default() }
+    }
+
+    fn over_tls(tcp: TcpStream, session: Session) -> Self {
+        Self { tls: Some(Box::new(session)), ..Self::plain(tcp) }
     }
 
     /// Do the TLS handshake with a client that has just connected; `http2`: offer it.
@@ -35,7 +54,7 @@ impl Stream {
     /// with the socket, on which a word in the clear may help. There is no deadline here: the caller has one.
     pub async fn accept_tls(server: &Server, tcp: TcpStream, http2: bool) -> Result<Self, (TcpStream, HandshakeError)> {
         match server.handshake(&tcp, http2).await {
-            Ok(session) => Ok(Self { tcp, tls: Some(Box::new(session)) }),
+            Ok(session) => Ok(Self::over_tls(tcp, session)),
             Err(error) => Err((tcp, error)),
         }
     }
@@ -46,7 +65,7 @@ impl Stream {
     /// As [`Self::accept_tls`], without the socket.
     pub async fn accept_tls_of_stream(server: &Server, tcp: TcpStream) -> Result<Self, HandshakeError> {
         let session = server.handshake_of_stream(&tcp).await?;
-        Ok(Self { tcp, tls: Some(Box::new(session)) })
+        Ok(Self::over_tls(tcp, session))
     }
 
     /// Go on with a handshake whose `hello` was read from `tcp`.
@@ -61,7 +80,7 @@ impl Stream {
         wishes: Wishes,
     ) -> Result<Self, HandshakeError> {
         let session = hello.answer(&tcp, server, carries, wishes).await?;
-        Ok(Self { tcp, tls: Some(Box::new(session)) })
+        Ok(Self::over_tls(tcp, session))
     }
 
     /// Do the TLS handshake on a connection to `ip`, for `name` (a host name or an address, without a port), and speak
@@ -181,6 +200,11 @@ impl Stream {
         if let Some(session) = &self.tls {
             return session.poll_write(&self.tcp, context, buf);
         }
+        while !self.is_sent() {
+            if !self.send_posted()? {
+                ready!(self.tcp.poll_write_ready(context))?;
+            }
+        }
         loop {
             match transmit(&self.tcp, buf) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -209,12 +233,62 @@ impl Stream {
     /// Say that nothing more will be sent; with TLS first in its own words (close_notify).
     ///
     /// # Errors
-    /// Those of `shutdown(2)`.
+    /// Those of `shutdown(2)`; `WouldBlock` where the peer has not taken all of what was posted, behind which the
+    /// connection ends when it is dropped.
     pub fn finish(&self) -> io::Result<()> {
         if let Some(session) = &self.tls {
             session.close(&self.tcp);
         }
+        if !self.send_posted()? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         Ok(rustix::net::shutdown(&self.tcp, rustix::net::Shutdown::Write)?)
+    }
+
+    /// Whether there is nothing left of what was posted.
+    pub fn is_sent(&self) -> bool {
+        self.posted.0.borrow().is_empty()
+    }
+
+    /// Whether [`Self::post`] may be called.
+    pub(crate) fn can_post(&self) -> bool {
+        self.tls.is_none() && self.is_sent()
+    }
+
+    /// Keep `message` to be sent before anything else, and leave `spare` memory in its place. Nothing else is posted.
+    pub(crate) fn post(&self, message: &mut Vec<u8>, spare: Vec<u8>) {
+        debug_assert!(self.can_post() && spare.is_empty(), "one message at a time, and only in the clear");
+        self.posted.0.replace(std::mem::replace(message, spare));
+    }
+
+    /// Send of what was posted as much as fits; whether that was all.
+    ///
+    /// # Errors
+    /// Those of `send(2)`; nothing is posted any more.
+    pub(crate) fn send_posted(&self) -> io::Result<bool> {
+        let mut posted = self.posted.0.borrow_mut();
+        while !posted.is_empty() {
+            match transmit(&self.tcp, &posted) {
+                Ok(count) => drop(posted.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => {
+                    posted.clear();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The memory of a message that was sent.
+    pub(crate) fn take_sent(&self) -> Vec<u8> {
+        debug_assert!(self.is_sent(), "taken while there is something to send");
+        self.posted.0.take()
+    }
+
+    /// End both directions at once, so that who reads finds the end.
+    pub(crate) fn shut_down(&self) {
+        let _ = rustix::net::shutdown(&self.tcp, rustix::net::Shutdown::Both);
     }
 
     /// Probe the other side after this idle time: a peer that is gone without a word is noticed, and a balancer on the

@@ -7,6 +7,7 @@ use super::{
 use crate::{Peer, Pool, PoolSettings, Stream, TlsPeer, UpstreamConnection};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -328,7 +329,7 @@ async fn idle_sessions_are_kept_by_identity_and_dropped_when_they_speak() {
     for (client, speaks) in [(1, false), (1, true), (2, false)] {
         let certificates = named(&[("*", authority.pair("a.test"))]);
         let (server, stream) = connect(&context, certificates, &context, authority.options(), "a.test").await;
-        let (server, stream) = (server.unwrap(), stream.unwrap());
+        let (server, stream) = (server.unwrap(), Rc::new(stream.unwrap()));
         server.write(b"x").await.unwrap();
         stream.read(&mut [0; 8]).await.unwrap();
         let peer =
