@@ -245,6 +245,46 @@ fn a_half_closed_client_still_gets_its_answer() {
     gateway.stop();
 }
 
+/// Each answer may wait for room behind others, and nobody waits for the last of them.
+#[test]
+fn a_pipelining_client_that_reads_late_gets_every_answer_after_its_end() {
+    const REQUESTS: usize = 1000;
+    const LONG: usize = 12 * 1024;
+    let served = Arc::new(AtomicU64::new(0));
+    let backend = Backend::scripted({
+        let served = Arc::clone(&served);
+        move |request, stream| {
+            served.fetch_add(1, Ordering::SeqCst);
+            let body = format!("{:>LONG$}", request.target);
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {LONG}\r\n\r\n{body}");
+            Next::KeepAlive
+        }
+    });
+    let refused =
+        "routes: [{name: refused, paths: [/no], plugins: [{name: request-termination, config: {status_code: 403}}]}]\n";
+    let gateway = Gateway::start(&(one_route(&backend.url()) + refused));
+    let mut client = RawClient::connect(gateway.proxy());
+    let refuses = |index: usize| index % 5 == 4;
+    let requests = (0..REQUESTS).map(|index| {
+        let path = if refuses(index) { "/no".to_owned() } else { format!("/{index}") };
+        format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
+    });
+    client.send(requests.collect::<String>().as_bytes());
+    client.finish_sending();
+    let asked = settled(&served);
+    assert!(asked < (REQUESTS - REQUESTS / 5) as u64, "who does not read is not served on: {asked}");
+    for index in 0..REQUESTS {
+        let answer = client.read_response("GET");
+        if refuses(index) {
+            assert_eq!(answer.status, 403, "{index}");
+        } else {
+            assert_eq!((answer.body.len(), answer.text().trim_start()), (LONG, &*format!("/{index}")));
+        }
+    }
+    client.expect_closed();
+    gateway.stop();
+}
+
 #[test]
 fn interim_responses_pass_except_100() {
     let backend = Backend::fixed(

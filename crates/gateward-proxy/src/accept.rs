@@ -35,6 +35,7 @@ pub struct WorkerSockets {
 pub async fn run_worker(node: Arc<Node>, index: usize, sockets: WorkerSockets, finish: Duration) {
     let worker = Rc::new(Worker::new(node, index));
     tokio::task::spawn_local(worker.deadlines.clone().run());
+    tokio::task::spawn_local(worker.outbox.clone().run());
     tokio::task::spawn_local(look_after(worker.clone()));
     let mut accepting = Vec::new();
     for socket in sockets.datagrams {
@@ -59,7 +60,7 @@ pub async fn run_worker(node: Arc<Node>, index: usize, sockets: WorkerSockets, f
         let _ = task.await;
     }
     let deadline = Instant::now() + finish;
-    let open = || worker.connections.get() + worker.sessions.get();
+    let open = || worker.connections.get() + worker.sessions.get() + worker.outbox.stuck();
     while open() > 0 && Instant::now() < deadline {
         worker.deadlines.expire_idle();
         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -71,6 +72,8 @@ pub async fn run_worker(node: Arc<Node>, index: usize, sockets: WorkerSockets, f
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
     worker.plan().shared.stop_worker().await;
+    // The task that does it may have no turn any more.
+    worker.outbox.send();
 }
 
 /// Accept until the node is closing, then what is left in the queue; or until another process has the socket.

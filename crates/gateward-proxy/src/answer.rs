@@ -183,7 +183,7 @@ async fn pass_interim(
     let mut out = format!("HTTP/1.1 {} {}\r\n", head.status, head.reason).into_bytes();
     head.headers.write_to(&mut out);
     out.extend_from_slice(b"\r\n");
-    deadline.write_all(client, &out, INTERIM_MS).await.map_err(|_| ProxyError::ClientGone)
+    deadline.write_all(&**client, &out, INTERIM_MS).await.map_err(|_| ProxyError::ClientGone)
 }
 
 #[cfg(test)]

@@ -3,15 +3,17 @@
 
 use crate::flow::{Sink, Source};
 use crate::http2::Http2Stream;
+use crate::pump::Pump;
 use gateward_http::{BodyFraming, ChunkedError, Headers};
-use gateward_net::Stream;
+use gateward_net::{Outbox, Stream};
 use std::io;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 /// A client's or an upstream's side.
 #[derive(Clone, Copy)]
 pub(crate) enum Channel<'a> {
-    Http1(&'a Stream),
+    Http1(&'a Rc<Stream>),
     Http2(&'a Http2Stream),
 }
 
@@ -27,6 +29,15 @@ impl Channel<'_> {
         match (self, framing) {
             (Self::Http1(_), framing) | (Self::Http2(_), framing @ BodyFraming::None) => framing,
             (Self::Http2(_), _) => BodyFraming::UntilClose,
+        }
+    }
+
+    /// Let all of what `pump` has to send leave with what others send; `false`: it has to be written.
+    pub(crate) fn post(self, pump: &mut Pump, outbox: &Rc<Outbox>) -> bool {
+        match self {
+            Self::Http1(stream) => pump.post(stream, outbox),
+            // Its frames are gathered already.
+            Self::Http2(_) => false,
         }
     }
 

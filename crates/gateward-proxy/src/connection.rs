@@ -19,6 +19,7 @@ const BURST_GAP_MS: u64 = 100;
 
 /// Serve `stream` until it ends.
 pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, arrival: Arrival) {
+    let stream = Rc::new(stream);
     let deadline = worker.deadlines.register();
     let mut served = 0;
     let age = Age::new(&worker);
@@ -70,7 +71,7 @@ async fn wait_for_bytes(worker: &Worker, stream: &Stream, deadline: &Deadline, s
 /// Serve requests until none has come for [`BURST_GAP_MS`]: on a busy connection the session stays attached.
 async fn serve_burst(
     worker: &Rc<Worker>,
-    stream: &Stream,
+    stream: &Rc<Stream>,
     deadline: &Deadline,
     session: &mut Session,
     (served, age): (&mut u32, Age),

@@ -66,8 +66,7 @@ enum End {
 }
 
 /// Serve the HTTP/2 connection `stream` until it ends; `before` was read from it already.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, before: Vec<u8>, arrival: Arrival) {
-    let stream = Rc::new(stream);
+pub(crate) async fn serve(worker: Rc<Worker>, stream: Rc<Stream>, before: Vec<u8>, arrival: Arrival) {
     let io = Io::accepted(stream.clone(), before, worker.deadlines.clone());
     let watch = io.watch();
     let deadline = worker.deadlines.register();

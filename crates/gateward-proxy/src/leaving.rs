@@ -83,6 +83,7 @@ mod tests {
     use super::*;
     use crate::testing::local;
     use std::future::poll_fn;
+    use std::rc::Rc;
     use tokio::net::{TcpListener, TcpStream};
 
     #[test]
@@ -90,7 +91,7 @@ mod tests {
         local(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let near = Stream::plain(listener.accept().await.unwrap().0);
+            let near = Rc::new(Stream::plain(listener.accept().await.unwrap().0));
             let mut leaving = Leaving::of(Channel::Http1(&near));
             for _ in 0..2 {
                 poll_fn(|context| {

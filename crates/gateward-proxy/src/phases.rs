@@ -278,7 +278,7 @@ pub(crate) async fn send_continue(connection: &mut Connection<'_>) -> Result<(),
     let timeout_ms = connection.worker.node.settings.limits.send_timeout_ms;
     let sent = match connection.client {
         Channel::Http1(stream) => {
-            connection.deadline.write_all(stream, b"HTTP/1.1 100 Continue\r\n\r\n", timeout_ms).await
+            connection.deadline.write_all(&**stream, b"HTTP/1.1 100 Continue\r\n\r\n", timeout_ms).await
         }
         Channel::Http2(stream) => stream.send_interim(100, &Headers::default()),
     };

@@ -7,9 +7,10 @@
 use crate::body::{Buffer, Decoder, Encoder, Mark, STREAM_BYTES, equip, retire};
 use crate::flow::{Sink, Source};
 use gateward_http::{BodyFraming, ChunkedError, Headers};
-use gateward_net::Deadline;
+use gateward_net::{Deadline, Outbox, Stream};
 use std::future::poll_fn;
 use std::io;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 /// A body on its way.
@@ -228,6 +229,19 @@ impl Pump {
         retire(&mut self.output);
         self.written = 0;
         if self.ended { sink.end(&self.trailers).map_err(PumpError::Write) } else { Ok(()) }
+    }
+
+    /// Let what is encoded, which is all there is, leave with what others send; `false`: it has to be
+    /// [written](Self::flush).
+    pub(crate) fn post(&mut self, stream: &Rc<Stream>, outbox: &Rc<Outbox>) -> bool {
+        debug_assert!(self.ended, "more is to come");
+        let count = self.output.len();
+        if self.written > 0 || !outbox.post(stream, &mut self.output) {
+            return false;
+        }
+        self.sent_bytes += count as u64;
+        retire(&mut self.output);
+        true
     }
 
     /// Move the rest of the body. May be dropped and called again.

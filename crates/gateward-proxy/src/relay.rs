@@ -299,13 +299,25 @@ pub(crate) async fn run(connection: &mut Connection<'_>, plan: &WorkerPlan, mut 
     let outcome = if through_plugins || (session.streams && !session.upload.is_finished()) {
         Box::pin(run_through_plugins(connection, plan, &mut answered, pace)).await
     } else if session.upload.is_finished() {
-        let Session { download, deadline, .. } = session;
-        let received = download.run(&answered.link.channel(), &connection.client, deadline, pace).await;
+        let received = pass_on(connection, &answered, pace).await;
         received.map_err(|error| response_error(&error))
     } else {
         Box::pin(run_both(connection, &mut answered, pace)).await
     };
     finish(connection, answered, outcome).await
+}
+
+/// Send the response, which is often all there.
+async fn pass_on(connection: &mut Connection<'_>, answered: &Answered, pace: Pace) -> Result<(), PumpError> {
+    let Connection { worker, client, session, .. } = connection;
+    let Session { download, deadline, persistence, .. } = &mut **session;
+    download.digest(pace.most)?;
+    // What comes before a connection's end is written, so that the end does not come first.
+    let last = *persistence == Persistence::Close;
+    if !last && download.is_concluded() && client.post(download, &worker.outbox) {
+        return Ok(());
+    }
+    download.run(&answered.link.channel(), client, deadline, pace).await
 }
 
 /// Send the response and the rest of the request body at the same time.

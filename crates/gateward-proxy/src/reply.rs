@@ -11,6 +11,7 @@ use crate::outcome::{After, Ended, Local, Persistence};
 use crate::own::PSEUDONYM;
 use crate::phases;
 use crate::pieces;
+use crate::pump::PumpError;
 use crate::session::Session;
 use crate::worker::WorkerPlan;
 use gateward_http::headers::{Name, NameSet};
@@ -73,14 +74,24 @@ pub(crate) async fn send(connection: &mut Connection<'_>, plan: &WorkerPlan, loc
     if !head_only && !bodiless {
         session.download.output.extend_from_slice(&body);
     }
-    let timeout_ms = connection.worker.node.settings.limits.send_timeout_ms;
-    let sent = session.download.flush(&connection.client, &session.deadline, timeout_ms).await;
-    let sent_bytes = session.download.sent_bytes;
+    let sent = write(connection, persistence).await;
+    let sent_bytes = connection.session.download.sent_bytes;
     if sent.is_err() {
         return Ended { after: After::Abort, error: error.or(Some(ProxyError::ClientGone)), sent_bytes };
     }
     let after = if persistence == Persistence::KeepAlive { drain(connection).await } else { After::Close };
     Ended { after, error, sent_bytes }
+}
+
+/// Send the answer, with those to others where nothing has to come behind it.
+async fn write(connection: &mut Connection<'_>, persistence: Persistence) -> Result<(), PumpError> {
+    let Connection { worker, client, session, .. } = connection;
+    let Session { download, upload, deadline, .. } = &mut **session;
+    let last = persistence == Persistence::Close || !upload.is_received();
+    if !last && client.post(download, &worker.outbox) {
+        return Ok(());
+    }
+    download.flush(client, deadline, worker.node.settings.limits.send_timeout_ms).await
 }
 
 /// Show the content to the plugins that look at it, and wait while they hold it.

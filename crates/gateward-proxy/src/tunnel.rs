@@ -131,7 +131,7 @@ pub(crate) async fn run(connection: &mut Connection<'_>, answered: Box<Answered>
             sent_bytes: 0,
         };
     };
-    let flushed = session.download.flush(client, &session.deadline, limits.send_timeout_ms).await;
+    let flushed = session.download.flush(&**client, &session.deadline, limits.send_timeout_ms).await;
     if flushed.is_err() {
         let sent_bytes = session.download.sent_bytes;
         return Ended { after: After::Abort, error: Some(ProxyError::ClientGone), sent_bytes };

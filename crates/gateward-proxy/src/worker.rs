@@ -12,13 +12,13 @@ use crate::session::{Arrival, Session, Spare};
 use crate::upstreams::{Known, UpstreamHandle};
 use gateward_balance::ConcurrencyLimit;
 use gateward_model::{Route, Service};
-use gateward_net::{Deadlines, Pool, Resolver, monotonic_us};
+use gateward_net::{Deadlines, Outbox, Pool, Resolver, monotonic_us};
 use gateward_plugin::Scheme;
 use gateward_telemetry::WorkerMetrics;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 
 /// A worker's own state.
@@ -26,6 +26,7 @@ pub(crate) struct Worker {
     pub(crate) node: Arc<Node>,
     pub(crate) metrics: WorkerMetrics,
     pub(crate) deadlines: Rc<Deadlines>,
+    pub(crate) outbox: Rc<Outbox>,
     pub(crate) pool: Pool,
     /// HTTP/2 connections to upstreams.
     pub(crate) http2: Http2Pool,
@@ -88,6 +89,7 @@ impl Worker {
         Self {
             metrics,
             deadlines: Deadlines::new(),
+            outbox: Outbox::new(Duration::from_millis(node.settings.limits.send_timeout_ms)),
             pool: Pool::new(node.settings.pool),
             http2: Http2Pool::new(node.settings.pool),
             resolver: Resolver::new(node.names.clone()),

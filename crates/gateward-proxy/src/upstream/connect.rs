@@ -80,7 +80,7 @@ pub(super) async fn connect_http1(
 
 /// The connection that `dialled` is, over HTTP/1.1.
 pub(super) fn begin(worker: &Rc<Worker>, asking: &Asking<'_>, peer: Peer, dialled: Dialled) -> Link {
-    let connection = UpstreamConnection { stream: dialled.stream, peer, requests: 0, lease: dialled.place };
+    let connection = UpstreamConnection { stream: Rc::new(dialled.stream), peer, requests: 0, lease: dialled.place };
     let mut link = Link::new(connection, worker.clone(), false);
     link.announced = asking.service.proxy_protocol.is_some();
     link

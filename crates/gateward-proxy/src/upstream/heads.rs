@@ -86,11 +86,13 @@ async fn exchange_heads(
     if !all_at_hand {
         return Box::pin(send_while_waiting(connection, answered, pace)).await;
     }
-    // The usual case: everything there is to send leaves in one write.
+    // The usual case: everything there is to send leaves in one piece.
     let Connection { worker, client, deadline, session, .. } = connection;
     let (client, upstream) = (*client, answered.link.channel());
-    let sent = session.upload.flush(&upstream, deadline, pace.write_ms).await;
-    tolerate_early_answer(sent)?;
+    if !upstream.post(&mut session.upload, &worker.outbox) {
+        let sent = session.upload.flush(&upstream, deadline, pace.write_ms).await;
+        tolerate_early_answer(sent)?;
+    }
     let limits = &worker.node.settings.limits.head;
     let sent_at = Cell::new(Some(0));
     answer::receive(upstream, Receiver::of(session), limits, answered.read_ms, &sent_at, client).await

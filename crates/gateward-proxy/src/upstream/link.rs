@@ -80,7 +80,9 @@ impl Link {
         if self.announced {
             return;
         }
-        if let (Wire::Http1(connection), Some(in_use)) = (self.wire, &self.in_use) {
+        if let (Wire::Http1(connection), Some(in_use)) = (self.wire, &self.in_use)
+            && connection.stream.is_sent()
+        {
             let worker = &in_use.worker;
             worker.pool.put(connection, worker.deadlines.now_ms());
         }
