@@ -75,6 +75,9 @@ const FILES: &[(&str, &str)] = &[
     ("boot", include_str!("../lua/boot.lua")),
 ];
 
+/// What binds a handler's function to its arguments. The call leaves nothing of itself in tracebacks.
+const BIND: &str = "local handle, handler, conf = ... return function() return handle(handler, conf) end";
+
 /// A machine with everything but plugins in it.
 pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
     let lua = bare();
@@ -100,6 +103,7 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
     let (templates, record_fields) = (boot.raw_get("templates")?, boot.raw_get("record_fields")?);
     let (answer_printed, tables) = (boot.raw_get("answer_printed")?, boot.raw_get("tables")?);
     let ask_before_retry = boot.raw_get("ask_before_retry")?;
+    let bind = lua.load(BIND).set_name("=gateward/bind").into_function()?;
     lua.set_memory_limit(MEMORY)?;
     Ok(Vm {
         watched: Watched::new(main),
@@ -108,6 +112,7 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
         spare: RefCell::default(),
         plugins,
         require,
+        bind,
         schemas,
         about,
         templates,

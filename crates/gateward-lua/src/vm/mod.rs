@@ -5,6 +5,7 @@
 
 mod adopt;
 mod ask;
+mod begin;
 mod boot;
 mod fields;
 mod retry;
@@ -28,6 +29,7 @@ use crate::state::{Phase, Reach, Scene};
 use crate::timing::Timed;
 use crate::watchdog::Watched;
 use adopt::Adopted;
+use begin::Bound;
 use gateward_model::PluginConfig;
 use mlua::{Function, Lua, Table, Thread, Value};
 use rustc_hash::FxHashMap;
@@ -52,6 +54,8 @@ pub(crate) struct Vm {
     spare: RefCell<Vec<Thread>>,
     /// `require` as plugins call it.
     require: Function,
+    /// Makes of a function and two arguments a function that needs none.
+    bind: Function,
     /// What describes schemas and asks the functions in them (`schema/describe.lua`).
     schemas: Table,
     /// What says what is in the machine (`check.lua`).
@@ -95,6 +99,7 @@ struct Configuration {
     calls: Arc<Calls>,
     handler: Rc<Handler>,
     conf: Value,
+    bound: Bound,
 }
 
 impl Configuration {
@@ -198,18 +203,20 @@ impl Vm {
         if let Value::Table(conf) = &conf {
             identify(conf, instance)?;
         }
+        let bound = Bound::new(self, &handler.functions, &handler.table, &conf)?;
         let mut configurations = self.configurations.borrow_mut();
         let plugin = self.lua.create_table()?;
         plugin.raw_set("name", instance.entity.name.as_str())?;
         plugin.raw_set("id", instance.entity.id.to_string())?;
         self.plugins.raw_set(instance.number, plugin)?;
-        for number in configurations.extract_if(|_, known| known.instance.strong_count() == 0).map(|(number, _)| number)
-        {
+        for (number, gone) in configurations.extract_if(|_, known| known.instance.strong_count() == 0) {
+            gone.bound.release(&self.lua);
             self.plugins.raw_set(number, Value::Nil)?;
         }
         let (entity, counts) = (instance.entity.clone(), instance.counts.clone());
         let calls = handler.calls.get_or_init(|| counts.join()).clone();
-        let known = Rc::new(Configuration { instance: Arc::downgrade(instance), entity, counts, calls, handler, conf });
+        let instance_of = Arc::downgrade(instance);
+        let known = Rc::new(Configuration { instance: instance_of, entity, counts, calls, handler, conf, bound });
         configurations.insert(instance.number, known.clone());
         Ok(known)
     }
@@ -349,6 +356,10 @@ impl Handler {
         }
         Ok(Self { table, functions, info: Info { priority, version, phases }, calls: OnceCell::new() })
     }
+}
+
+fn no_function(phase: Phase) -> mlua::Error {
+    mlua::Error::runtime(format!("the handler has no function for {}", phase.as_str()))
 }
 
 #[cfg(test)]

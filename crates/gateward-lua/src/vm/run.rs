@@ -5,6 +5,7 @@
 //! `kong.response.exit` yields too, and is never resumed: no `pcall` of a plugin can catch it. Phases that must not wait
 //! are plain calls.
 
+use super::begin::Turn;
 use super::waiting::Waiting;
 use super::{Configuration, SPARE, Vm};
 use crate::instance::{Counts, Instance};
@@ -67,11 +68,12 @@ impl Vm {
         let timed = known.called(phase).map(Rc::new);
         let request = self.request(exchange);
         let call = Call { known: Some(known.clone()), number: instance.number, phase, request, timed };
-        let thread = match known.handler.function(phase).and_then(|function| self.thread(function)) {
+        let thread = match self.empty_thread() {
             Ok(thread) => thread,
             Err(error) => return Started::Ended(self.call_failed(&call, &error.to_string())),
         };
-        let resumed = self.resume(&thread, (&known.handler.table, &known.conf), &call, Reach::Exchange(exchange));
+        let begin = || self.begin(&thread, &known.bound, phase);
+        let resumed = self.turn(&call, Reach::Exchange(exchange), begin);
         Waiting::begun(self, thread, call, resumed, Reach::Exchange(exchange))
     }
 
@@ -83,23 +85,28 @@ impl Vm {
         call: &Call,
         reach: Reach<'_>,
     ) -> Resumed {
+        self.turn(call, reach, || {
+            let values = thread.resume::<MultiValue>(arguments)?;
+            Ok(if thread.is_resumable() { Turn::Yielded(values) } else { Turn::Returned })
+        })
+    }
+
+    /// Let a coroutine have its turn, which `go` does.
+    fn turn(&self, call: &Call, reach: Reach<'_>, go: impl FnOnce() -> mlua::Result<Turn>) -> Resumed {
         let mut scene = Scene { reach, chunk: None, phase: call.phase, instance: call.number, request: call.request };
-        let (resumed, stopped) = timing::during(call.timed.as_deref(), || {
-            self.watched.during(|| self.shared.state.enter(&mut scene, || thread.resume::<MultiValue>(arguments)))
-        });
+        let (turn, stopped) =
+            timing::during(call.timed.as_deref(), || self.watched.during(|| self.shared.state.enter(&mut scene, go)));
         if let Some(known) = call.known.as_ref().filter(|_| stopped) {
             known.counts.was_stopped();
         }
-        let values = match resumed {
-            Ok(values) => values,
+        let turn = match turn {
+            Ok(turn) => turn,
             Err(error) => return Resumed::Ended(self.call_failed(call, &error.to_string())),
         };
         if self.shared.left.take() {
             return Resumed::Ended(self.shared.answer.take().map_or(Ended::Left, Ended::Respond));
         }
-        if !thread.is_resumable() {
-            return Resumed::Ended(Ended::Next);
-        }
+        let Turn::Yielded(values) = turn else { return Resumed::Ended(Ended::Next) };
         let operation = match values.front() {
             Some(Value::UserData(data)) => data.borrow::<Op>().ok().and_then(|op| op.take()),
             _ => None,
@@ -253,6 +260,6 @@ impl Vm {
 impl super::Handler {
     fn function(&self, phase: Phase) -> mlua::Result<&Function> {
         let function = self.functions[phase.index()].as_ref();
-        function.ok_or_else(|| mlua::Error::runtime(format!("the handler has no function for {}", phase.as_str())))
+        function.ok_or_else(|| super::no_function(phase))
     }
 }
