@@ -2,12 +2,13 @@
 
 use crate::code::Served;
 use crate::retry::Machine;
+use crate::slot::Slots;
 use crate::socket::Sockets;
 use crate::state::State;
 use crate::timers::Timers;
 use gateward_model::Snapshot;
 use gateward_plugin::LocalResponse;
-use mlua::{IntoLuaMulti, Lua, MultiValue, Thread, UserData, Value};
+use mlua::{IntoLuaMulti, Lua, MultiValue, Thread, UserData, Value, lua_State};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::c_void;
 use std::future::{Future, poll_fn};
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) left: Cell<bool>,
     /// A plugin got hold of a handler's coroutine: none is used again, it could be resumed from elsewhere.
     pub(crate) exposed: Cell<bool>,
+    /// The coroutine of a handler that cannot wait, during its call.
+    pub(crate) unyielding: Cell<*mut lua_State>,
     /// A plugin printed an answer, as `ngx.say` does.
     pub(crate) printed: Cell<bool>,
     /// What waits for the request body since the call under way.
@@ -46,8 +49,7 @@ pub(crate) struct Shared {
     pub(crate) served: RefCell<Arc<Served>>,
     /// The machine, when it is a worker's.
     pub(crate) machine: OnceCell<Weak<dyn Machine>>,
-    /// By slot, the request that has it; 0: none.
-    pub(crate) under_way: RefCell<Vec<f64>>,
+    pub(crate) slots: RefCell<Slots>,
 }
 
 /// Coroutines of one machine that may wait at a time: Rust has room for 8000 values of a machine.

@@ -61,11 +61,6 @@ impl Phase {
         }
     }
 
-    /// Whether handlers run in coroutines, to wait.
-    pub(crate) fn may_wait(self) -> bool {
-        matches!(self, Self::Certificate | Self::Rewrite | Self::Access | Self::Response | Self::Preread)
-    }
-
     /// Whether a handler can answer in place of the upstream by printing.
     pub(crate) fn may_answer(self) -> bool {
         matches!(self, Self::Rewrite | Self::Access | Self::Response)

@@ -37,9 +37,8 @@ impl Drop for Waits {
 
 pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> mlua::Result<()> {
     let own = shared.clone();
-    let under_way = lua.create_function(move |_, (slot, request): (usize, f64)| {
-        Ok(own.under_way.borrow().get(slot).is_some_and(|known| *known == request))
-    })?;
+    let under_way = lua
+        .create_function(move |_, (slot, request): (usize, f64)| Ok(own.slots.borrow().is_under_way(slot, request)))?;
     functions.raw_set("under_way", under_way)?;
     let new = lua.create_function(|_, n: f64| {
         let free = Rc::new(tokio::sync::Semaphore::new((n as usize).min(MOST)));

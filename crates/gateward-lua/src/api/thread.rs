@@ -43,6 +43,11 @@ pub(super) fn add(lua: &Lua, functions: &Table, shared: &Rc<Shared>) -> Result<(
             Ok(())
         })?,
     )?;
+    let unyielding = shared.clone();
+    functions.raw_set(
+        "is_unyielding",
+        lua.create_function(move |_, thread: Thread| Ok(thread.state() == unyielding.unyielding.get()))?,
+    )?;
     functions.raw_set(
         "expose",
         lua.create_function(move |_, ()| {

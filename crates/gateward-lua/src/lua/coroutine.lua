@@ -2,6 +2,7 @@
 local core = ...
 local WAIT, LEAVE = core.WAIT, core.LEAVE
 local co_create, co_resume, co_yield, co_running = coroutine.create, coroutine.resume, coroutine.yield, coroutine.running
+local co_isyieldable = coroutine.isyieldable
 local select, error, type = select, error, type
 
 -- Hand on what the gateway's functions yielded inside `co`, until the plugin itself yields, returns or fails.
@@ -21,10 +22,14 @@ end
 
 return {
   create = co_create,
-  isyieldable = coroutine.isyieldable,
+  isyieldable = function()
+    return co_isyieldable() and not core.host.is_unyielding(co_running())
+  end,
   running = function()
+    local co = co_running()
+    if co == nil or core.host.is_unyielding(co) then return nil end
     core.host.expose()
-    return co_running()
+    return co
   end,
   status = coroutine.status,
   yield = co_yield,

@@ -1,4 +1,4 @@
-//! Beginning a handler that may wait, straight through the interface of LuaJIT.
+//! Beginning a handler, straight through the interface of LuaJIT.
 //!
 //! Each request begins some. Through mlua that is two dozen calls into the machine, most of which find out what is known
 //! here: arguments go over three stacks one by one, and the coroutine is asked three times what became of it. Here it is
@@ -18,7 +18,7 @@ pub(super) enum Turn {
     Yielded(MultiValue),
 }
 
-/// The functions of one configured plugin for the phases that may wait, with the handler and the configuration bound to
+/// The functions of one configured plugin, with the handler and the configuration bound to
 /// them: as numbers in the machine's registry, which has no bound, whereas mlua can hold 8000 values.
 pub(super) struct Bound([c_int; Phase::ALL.len()]);
 
@@ -34,7 +34,7 @@ impl Bound {
         conf: &Value,
     ) -> mlua::Result<Self> {
         let mut bound = Self([ffi::LUA_NOREF; Phase::ALL.len()]);
-        for phase in Phase::ALL.into_iter().filter(|phase| phase.may_wait()) {
+        for phase in Phase::ALL {
             if let Some(function) = &functions[phase.index()] {
                 let function: Function = vm.bind.call((function, handler, conf))?;
                 let mut number = ffi::LUA_NOREF;
@@ -64,7 +64,7 @@ impl Bound {
     /// Where the function of `phase` is.
     fn of(&self, phase: Phase) -> mlua::Result<c_int> {
         match self.0[phase.index()] {
-            ffi::LUA_NOREF => Err(super::no_function(phase)),
+            ffi::LUA_NOREF => Err(mlua::Error::runtime(format!("the handler has no function for {}", phase.as_str()))),
             number => Ok(number),
         }
     }
@@ -171,6 +171,13 @@ function P:access(conf)
   kong.service.request.set_header("Done", conf.how)
   return "what nobody asks for", 2, 3
 end
+function P:header_filter(conf)
+  assert(coroutine.running() == nil and not coroutine.isyieldable())
+  coroutine.wrap(function() assert(coroutine.running() and coroutine.isyieldable()) end)()
+  if conf.how == "yields" then coroutine.yield() end
+  if conf.how == "breaks" then breaks("text") end
+  kong.response.set_header("Passed", conf.how)
+end
 return P"##;
 
     /// What the handler's access phase fails with.
@@ -217,6 +224,27 @@ return P"##;
             let mut exchange = Exchange::new();
             assert_eq!(status(&run(plugin.access(&mut exchange))), None, "{}", vm::LAST_ERROR.take());
             assert_eq!(exchange.request.headers.get_str("Done"), Some("polite"));
+        }
+    }
+
+    #[test]
+    fn phases_that_cannot_wait_do_not_seem_to_run_in_coroutines() {
+        let folder = Folder::new("plain", &[("kong/plugins/p/handler.lua", HANDLER)]);
+        let host = folder.host();
+        for _ in 0..3 {
+            for (how, fails) in
+                [("fine", ""), ("yields", "attempt to yield in header_filter"), ("breaks", "p/handler.lua:3: broken")]
+            {
+                let plugin = made(&host, "p", json!({ "how": how })).unwrap();
+                let mut exchange = Exchange::new();
+                exchange.response.status = 200;
+                vm::LAST_ERROR.take();
+                plugin.header_filter(&mut exchange);
+                let error = vm::LAST_ERROR.take();
+                assert!(error.contains(fails) && error.is_empty() == fails.is_empty(), "{how}: {error}");
+                let passed = exchange.response.headers.get_str("Passed");
+                assert_eq!(passed, fails.is_empty().then_some(how));
+            }
         }
     }
 

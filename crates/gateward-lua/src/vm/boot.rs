@@ -125,7 +125,6 @@ pub(super) fn machine(code: &Arc<Code>) -> mlua::Result<Vm> {
         code: Arc::downgrade(code),
         requests: Cell::new(0.0),
         adopted: RefCell::default(),
-        free_slots: Rc::default(),
         not_again: RefCell::default(),
         memory: OnceCell::new(),
     })

@@ -24,7 +24,7 @@ use crate::code::Code;
 use crate::convert::config_to_lua;
 use crate::instance::{Calls, Counts, Info, Instance};
 use crate::shared::Shared;
-use crate::slot::{FreeSlots, Slot};
+use crate::slot::Slot;
 use crate::state::{Phase, Reach, Scene};
 use crate::timing::Timed;
 use crate::watchdog::Watched;
@@ -75,7 +75,6 @@ pub(crate) struct Vm {
     code: Weak<Code>,
     requests: Cell<f64>,
     adopted: RefCell<Adopted>,
-    free_slots: Rc<RefCell<FreeSlots>>,
     /// Functions of schemas that were stopped, and when.
     not_again: RefCell<FxHashMap<String, Instant>>,
     /// Where a worker's machine says how much memory it uses.
@@ -260,13 +259,13 @@ impl Vm {
     fn own_slot(&self) -> Slot {
         let request = self.requests.get() + 1.0;
         self.requests.set(request);
-        Slot::take(request, &self.free_slots, &self.shared)
+        Slot::take(request, &self.shared)
     }
 
     /// Number and slot of the request of `exchange`.
     fn request(&self, exchange: &mut gateward_plugin::Exchange) -> (f64, u32) {
         if let Some(slot) = exchange.kept::<Slot>()
-            && Rc::ptr_eq(&slot.of, &self.free_slots)
+            && Rc::ptr_eq(&slot.shared, &self.shared)
         {
             return (slot.request, slot.number);
         }
@@ -281,7 +280,7 @@ impl Vm {
 
     /// Let go of what requests that are over left in their slots.
     pub(crate) fn clear_slots(&self) {
-        for slot in self.free_slots.borrow().free() {
+        for slot in self.shared.slots.borrow().free() {
             if let Err(error) = self.tables.raw_set(*slot, Value::Nil) {
                 tracing::error!(%error, "tables of a request are kept");
             }
@@ -297,7 +296,7 @@ impl Vm {
     /// Likewise of one that is over.
     fn past_request(&self, exchange: &gateward_plugin::Exchange) -> (f64, u32) {
         match exchange.kept::<Slot>() {
-            Some(slot) if Rc::ptr_eq(&slot.of, &self.free_slots) => (slot.request, slot.number),
+            Some(slot) if Rc::ptr_eq(&slot.shared, &self.shared) => (slot.request, slot.number),
             _ => (0.0, 0),
         }
     }
@@ -356,10 +355,6 @@ impl Handler {
         }
         Ok(Self { table, functions, info: Info { priority, version, phases }, calls: OnceCell::new() })
     }
-}
-
-fn no_function(phase: Phase) -> mlua::Error {
-    mlua::Error::runtime(format!("the handler has no function for {}", phase.as_str()))
 }
 
 #[cfg(test)]

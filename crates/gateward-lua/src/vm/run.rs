@@ -1,11 +1,11 @@
 //! Calling handlers.
 //!
-//! A phase that may wait runs in a coroutine. What it waits for is an [`Op`]: a future that a function in Rust made and Lua
+//! Handlers run in coroutines. What one waits for is an [`Op`]: a future that a function in Rust made and Lua
 //! yielded; the worker polls it and resumes the coroutine with its values, so that a handler that waits holds nobody up.
-//! `kong.response.exit` yields too, and is never resumed: no `pcall` of a plugin can catch it. Phases that must not wait
-//! are plain calls.
+//! `kong.response.exit` yields too, and is never resumed: no `pcall` of a plugin can catch it. In phases that must not wait
+//! the coroutine is not to be seen: plugins know such phases by its absence.
 
-use super::begin::Turn;
+use super::begin::{Bound, Turn};
 use super::waiting::Waiting;
 use super::{Configuration, SPARE, Vm};
 use crate::instance::{Counts, Instance};
@@ -189,15 +189,9 @@ impl Vm {
         };
         let timed = known.called(phase);
         let failed = |error: &mlua::Error| self.failed(&known.entity, &known.counts, phase, &error.to_string());
-        let handler = &known.handler;
-        let function = match handler.function(phase) {
-            Ok(function) => function,
-            Err(error) => return failed(&error),
-        };
         let mut scene = Scene { reach, chunk, phase, instance: instance.number, request };
         let (called, stopped) = timing::during(timed.as_ref(), || {
-            self.watched
-                .during(|| self.shared.state.enter(&mut scene, || function.call::<()>((&handler.table, &known.conf))))
+            self.watched.during(|| self.shared.state.enter(&mut scene, || self.pass(&known.bound, phase)))
         });
         if stopped {
             known.counts.was_stopped();
@@ -209,6 +203,21 @@ impl Vm {
             Err(_) if left => Ended::Left,
             Err(error) => failed(&error),
         }
+    }
+
+    /// Let the function of a phase that cannot wait run to its end.
+    fn pass(&self, bound: &Bound, phase: Phase) -> mlua::Result<()> {
+        let thread = self.empty_thread()?;
+        let outer = self.shared.unyielding.replace(thread.state());
+        let turn = self.begin(&thread, bound, phase);
+        self.shared.unyielding.set(outer);
+        match turn? {
+            Turn::Returned => self.keep(thread),
+            Turn::Yielded(_) => {
+                return Err(mlua::Error::runtime(format!("attempt to yield in {}, which cannot wait", phase.as_str())));
+            }
+        }
+        Ok(())
     }
 
     /// A call that could not even begin.
@@ -254,12 +263,5 @@ impl Vm {
         if spare.len() < SPARE && !self.shared.exposed.get() {
             spare.push(thread);
         }
-    }
-}
-
-impl super::Handler {
-    fn function(&self, phase: Phase) -> mlua::Result<&Function> {
-        let function = self.functions[phase.index()].as_ref();
-        function.ok_or_else(|| super::no_function(phase))
     }
 }
