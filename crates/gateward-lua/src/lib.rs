@@ -28,6 +28,7 @@ mod sandbox;
 mod schema;
 mod shared;
 mod slot;
+mod slots;
 mod socket;
 mod state;
 mod templates;

@@ -2,7 +2,7 @@
 
 use crate::code::Served;
 use crate::retry::Machine;
-use crate::slot::Slots;
+use crate::slots::Slots;
 use crate::socket::Sockets;
 use crate::state::State;
 use crate::timers::Timers;
