@@ -293,7 +293,8 @@ impl State {
     }
 }
 
-struct PutBack<'c, T>(&'c Cell<*mut T>, *mut T);
+/// Puts a pointer back however what is done without it ends.
+pub(crate) struct PutBack<'c, T>(pub(crate) &'c Cell<*mut T>, pub(crate) *mut T);
 
 impl<T> Drop for PutBack<'_, T> {
     fn drop(&mut self) {

@@ -7,7 +7,7 @@
 //! once, because nothing else is ready.
 
 use crate::Stream;
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{OnceCell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -27,19 +27,12 @@ pub struct Outbox {
     sender: OnceCell<Waker>,
     /// How long a peer may take nothing of a message.
     patience: Duration,
-    stuck: Cell<usize>,
 }
 
 impl Outbox {
     /// An outbox of which each peer has to take something within `patience`.
     pub fn new(patience: Duration) -> Rc<Self> {
-        Rc::new(Self {
-            row: RefCell::default(),
-            spare: RefCell::default(),
-            sender: OnceCell::new(),
-            patience,
-            stuck: Cell::new(0),
-        })
+        Rc::new(Self { row: RefCell::default(), spare: RefCell::default(), sender: OnceCell::new(), patience })
     }
 
     /// Take `message` to be sent on `stream` before this worker waits for anything, and leave other, empty memory in its
@@ -83,10 +76,7 @@ impl Outbox {
         for stream in row.drain(..) {
             match stream.send_posted() {
                 Ok(true) => self.keep(stream.take_sent()),
-                Ok(false) => {
-                    self.stuck.set(self.stuck.get() + 1);
-                    drop(tokio::task::spawn_local(self.clone().insist(stream)));
-                }
+                Ok(false) => drop(tokio::task::spawn_local(self.clone().insist(stream))),
                 Err(_) => stream.shut_down(),
             }
         }
@@ -102,11 +92,6 @@ impl Outbox {
         }
     }
 
-    /// Messages of which a peer has not taken everything yet.
-    pub fn stuck(&self) -> usize {
-        self.stuck.get()
-    }
-
     /// Send the rest of a message as the peer takes it.
     async fn insist(self: Rc<Self>, stream: Rc<Stream>) {
         let sending = async {
@@ -119,7 +104,6 @@ impl Outbox {
             Ok(()) => self.keep(stream.take_sent()),
             Err(_) => stream.shut_down(),
         }
-        self.stuck.set(self.stuck.get() - 1);
     }
 }
 
@@ -229,7 +213,6 @@ mod tests {
             let outbox = outbox(LONG).await;
             let (here, mut there) = pair().await;
             let mut sent = block(&outbox, &here).await;
-            assert_eq!(outbox.stuck(), 1);
             assert!(!outbox.post(&here, &mut b"x".to_vec()), "one message is enough to hold");
             let writing = spawn_local({
                 let here = here.clone();
@@ -238,11 +221,26 @@ mod tests {
             sent.extend_from_slice(b"written");
             assert!(received(&mut there, sent.len()).await == sent);
             assert_eq!(writing.await.unwrap(), 7);
-            while outbox.stuck() > 0 {
-                yield_now().await;
-            }
             assert!(outbox.post(&here, &mut b"again".to_vec()));
             assert_eq!(received(&mut there, 5).await, b"again");
+        });
+    }
+
+    #[test]
+    fn who_waits_until_it_is_sent_waits_for_the_peer() {
+        local(async {
+            let outbox = outbox(LONG).await;
+            let (here, mut there) = pair().await;
+            let sent = block(&outbox, &here).await;
+            let waiting = spawn_local({
+                let here = here.clone();
+                async move { poll_fn(|context| here.poll_sent(context)).await }
+            });
+            tokio::time::sleep(SHORT).await;
+            assert!(!waiting.is_finished(), "nobody reads");
+            assert!(received(&mut there, sent.len()).await == sent);
+            waiting.await.unwrap().unwrap();
+            assert!(here.is_sent());
         });
     }
 
@@ -256,7 +254,6 @@ mod tests {
             let mut got = Vec::new();
             there.read_to_end(&mut got).await.unwrap();
             assert!(got == sent, "{} of {}", got.len(), sent.len());
-            assert_eq!(outbox.stuck(), 0);
         });
     }
 
@@ -268,9 +265,7 @@ mod tests {
             block(&outbox, &here).await;
             let read = tokio::time::timeout(LONG, here.read(&mut [0; 8])).await.expect("it ends");
             assert!(!read.is_ok_and(|count| count > 0));
-            while outbox.stuck() > 0 {
-                yield_now().await;
-            }
+            assert!(poll_fn(|context| here.poll_sent(context)).await.is_err(), "who waits for it learns of it");
         });
     }
 

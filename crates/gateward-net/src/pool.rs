@@ -99,11 +99,11 @@ impl Pool {
         (None, discarded)
     }
 
-    /// Keep `connection` for later, unless it has served its requests or the pool for its peer is full, in
-    /// which case the oldest goes.
+    /// Keep `connection` for later, unless it has served its requests, or was answered before all of one was sent. When the
+    /// pool for its peer is full, the oldest goes.
     pub fn put(&self, connection: UpstreamConnection, now_ms: u64) {
         let PoolSettings { size, max_requests, .. } = self.settings;
-        if size == 0 || (max_requests > 0 && connection.requests >= max_requests) {
+        if size == 0 || !connection.stream.is_sent() || (max_requests > 0 && connection.requests >= max_requests) {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -202,6 +202,11 @@ mod tests {
         connection.requests = 5;
         pool.put(connection, 0);
         assert!(pool.is_empty(), "worn out");
+
+        let (connection, _server) = pair(&listener).await;
+        connection.stream.post(&mut b"GET / HTTP/1.1\r\n\r\n".to_vec(), Vec::new());
+        pool.put(connection, 0);
+        assert!(pool.is_empty(), "owes its peer a request");
 
         let (connection, server) = pair(&listener).await;
         pool.put(connection, 0);

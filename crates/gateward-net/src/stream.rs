@@ -200,11 +200,7 @@ impl Stream {
         if let Some(session) = &self.tls {
             return session.poll_write(&self.tcp, context, buf);
         }
-        while !self.is_sent() {
-            if !self.send_posted()? {
-                ready!(self.tcp.poll_write_ready(context))?;
-            }
-        }
+        ready!(self.poll_sent(context))?;
         loop {
             match transmit(&self.tcp, buf) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -245,8 +241,19 @@ impl Stream {
         Ok(rustix::net::shutdown(&self.tcp, rustix::net::Shutdown::Write)?)
     }
 
+    /// Send what was posted.
+    ///
+    /// # Errors
+    /// Those of `send(2)`.
+    pub fn poll_sent(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.send_posted()? {
+            ready!(self.tcp.poll_write_ready(context))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Whether there is nothing left of what was posted.
-    pub fn is_sent(&self) -> bool {
+    pub(crate) fn is_sent(&self) -> bool {
         self.posted.0.borrow().is_empty()
     }
 
@@ -330,11 +337,12 @@ macro_rules! asynchronous {
                 Stream::poll_write(&self, context, buf)
             }
 
-            fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(Ok(()))
+            fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.poll_sent(context)
             }
 
-            fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+                ready!(self.poll_sent(context))?;
                 Poll::Ready(self.finish())
             }
         }

@@ -60,7 +60,7 @@ pub async fn run_worker(node: Arc<Node>, index: usize, sockets: WorkerSockets, f
         let _ = task.await;
     }
     let deadline = Instant::now() + finish;
-    let open = || worker.connections.get() + worker.sessions.get() + worker.outbox.stuck();
+    let open = || worker.connections.get() + worker.sessions.get();
     while open() > 0 && Instant::now() < deadline {
         worker.deadlines.expire_idle();
         tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -12,6 +12,7 @@ use crate::session::{Arrival, Session};
 use crate::worker::Worker;
 use gateward_net::{Deadline, Stage, Stream};
 use gateward_telemetry::Counter;
+use std::future::poll_fn;
 use std::rc::Rc;
 
 /// Milliseconds without a request after which a connection gives its session back.
@@ -42,7 +43,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, arrival: Arrival) 
             break after;
         }
     };
-    if after == After::Close {
+    // Until the client has its last answer, the connection counts as one. The outbox gives up on who takes nothing.
+    let sent = poll_fn(|context| stream.poll_sent(context)).await;
+    if after == After::Close && sent.is_ok() {
         if age.is_over(&worker) {
             worker.metrics.count(Counter::ConnectionsAged);
         }

@@ -18,8 +18,8 @@ pub(super) enum Turn {
     Yielded(MultiValue),
 }
 
-/// The functions of one configured plugin, with the handler and the configuration bound to
-/// them: as numbers in the machine's registry, which has no bound, whereas mlua can hold 8000 values.
+/// The functions of one configured plugin with the handler and the configuration bound to them, as numbers in the
+/// machine's registry: that has no bound, whereas mlua can hold 8000 values.
 pub(super) struct Bound([c_int; Phase::ALL.len()]);
 
 impl Bound {
@@ -34,15 +34,17 @@ impl Bound {
         conf: &Value,
     ) -> mlua::Result<Self> {
         let mut bound = Self([ffi::LUA_NOREF; Phase::ALL.len()]);
-        for phase in Phase::ALL {
-            if let Some(function) = &functions[phase.index()] {
-                let function: Function = vm.bind.call((function, handler, conf))?;
-                let mut number = ffi::LUA_NOREF;
+        for (number, function) in bound.0.iter_mut().zip(functions) {
+            let Some(function) = function else { continue };
+            let registered = vm.bind.call::<Function>((function, handler, conf)).and_then(|function| {
                 // SAFETY: takes the value that was pushed for it.
                 unsafe {
-                    vm.lua.exec_raw::<()>(function, |state| number = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX))
-                }?;
-                bound.0[phase.index()] = number;
+                    vm.lua.exec_raw::<()>(function, |state| *number = ffi::luaL_ref(state, ffi::LUA_REGISTRYINDEX))
+                }
+            });
+            if let Err(error) = registered {
+                bound.release(&vm.lua);
+                return Err(error);
             }
         }
         Ok(bound)
@@ -187,6 +189,13 @@ return P"##;
         vm::LAST_ERROR.take()
     }
 
+    /// The handler's access phase runs to its end.
+    fn serves(plugin: &LuaPlugin, how: &str) {
+        let mut exchange = Exchange::new();
+        assert_eq!(status(&run(plugin.access(&mut exchange))), None, "{}", vm::LAST_ERROR.take());
+        assert_eq!(exchange.request.headers.get_str("Done"), Some(how));
+    }
+
     #[test]
     fn errors_say_what_and_where_and_the_next_request_is_served() {
         let folder = Folder::new("begin", &[("kong/plugins/p/handler.lua", HANDLER)]);
@@ -210,9 +219,7 @@ return P"##;
                 let error = failure(plugin);
                 assert!(error.contains(what) && error.contains(place), "{what} at {place}: {error}");
             }
-            let mut exchange = Exchange::new();
-            assert_eq!(status(&run(fine.access(&mut exchange))), None, "{}", vm::LAST_ERROR.take());
-            assert_eq!(exchange.request.headers.get_str("Done"), Some("not at all"));
+            serves(&fine, "not at all");
         }
     }
 
@@ -221,9 +228,7 @@ return P"##;
         let folder = Folder::new("polite", &[("kong/plugins/p/handler.lua", HANDLER)]);
         let plugin = made(&folder.host(), "p", json!({ "how": "polite" })).unwrap();
         for _ in 0..3 {
-            let mut exchange = Exchange::new();
-            assert_eq!(status(&run(plugin.access(&mut exchange))), None, "{}", vm::LAST_ERROR.take());
-            assert_eq!(exchange.request.headers.get_str("Done"), Some("polite"));
+            serves(&plugin, "polite");
         }
     }
 
@@ -256,7 +261,7 @@ return P"##;
             let id = EntityId::derived("test", &index.to_string());
             let entity = PluginConfig { id, ..entity("p", json!({ "how": format!("{index}") })) };
             let plugin = LuaPlugin::new(host.instance(&entity).unwrap());
-            assert_eq!(status(&run(plugin.access(&mut Exchange::new()))), None, "{}", vm::LAST_ERROR.take());
+            serves(&plugin, &index.to_string());
             let mut count = 0;
             // SAFETY: only counts.
             let counting = unsafe {

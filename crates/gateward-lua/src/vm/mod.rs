@@ -202,7 +202,6 @@ impl Vm {
         if let Value::Table(conf) = &conf {
             identify(conf, instance)?;
         }
-        let bound = Bound::new(self, &handler.functions, &handler.table, &conf)?;
         let mut configurations = self.configurations.borrow_mut();
         let plugin = self.lua.create_table()?;
         plugin.raw_set("name", instance.entity.name.as_str())?;
@@ -214,6 +213,7 @@ impl Vm {
         }
         let (entity, counts) = (instance.entity.clone(), instance.counts.clone());
         let calls = handler.calls.get_or_init(|| counts.join()).clone();
+        let bound = Bound::new(self, &handler.functions, &handler.table, &conf)?;
         let instance_of = Arc::downgrade(instance);
         let known = Rc::new(Configuration { instance: instance_of, entity, counts, calls, handler, conf, bound });
         configurations.insert(instance.number, known.clone());

@@ -11,7 +11,7 @@ use super::{Configuration, SPARE, Vm};
 use crate::instance::{Counts, Instance};
 use crate::shared::{Op, Operation, next_turn};
 use crate::slot::Slot;
-use crate::state::{Phase, Reach, Scene};
+use crate::state::{Phase, PutBack, Reach, Scene};
 use crate::timing::{self, Timed};
 use crate::wire;
 use gateward_model::PluginConfig;
@@ -208,16 +208,17 @@ impl Vm {
     /// Let the function of a phase that cannot wait run to its end.
     fn pass(&self, bound: &Bound, phase: Phase) -> mlua::Result<()> {
         let thread = self.empty_thread()?;
-        let outer = self.shared.unyielding.replace(thread.state());
-        let turn = self.begin(&thread, bound, phase);
-        self.shared.unyielding.set(outer);
-        match turn? {
-            Turn::Returned => self.keep(thread),
+        let unyielding = &self.shared.unyielding;
+        let _back = PutBack(unyielding, unyielding.replace(thread.state()));
+        match self.begin(&thread, bound, phase)? {
+            Turn::Returned => {
+                self.keep(thread);
+                Ok(())
+            }
             Turn::Yielded(_) => {
-                return Err(mlua::Error::runtime(format!("attempt to yield in {}, which cannot wait", phase.as_str())));
+                Err(mlua::Error::runtime(format!("attempt to yield in {}, which cannot wait", phase.as_str())))
             }
         }
-        Ok(())
     }
 
     /// A call that could not even begin.

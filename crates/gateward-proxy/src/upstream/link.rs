@@ -80,9 +80,7 @@ impl Link {
         if self.announced {
             return;
         }
-        if let (Wire::Http1(connection), Some(in_use)) = (self.wire, &self.in_use)
-            && connection.stream.is_sent()
-        {
+        if let (Wire::Http1(connection), Some(in_use)) = (self.wire, &self.in_use) {
             let worker = &in_use.worker;
             worker.pool.put(connection, worker.deadlines.now_ms());
         }
